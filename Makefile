@@ -15,7 +15,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test lowest client check format proto bench dashboard growth lift alarms soak wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples clean
+.PHONY: help setup demo test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -92,6 +92,13 @@ coverage: $(READY) ## do intervals and verdicts hold: coverage by simulation, th
 
 lift: $(READY) ## how often the lift over the holdout claims something where nothing is (ARGS="--logs 200 --publish")
 	@$(BIN)/python -m simulator.studies.lift $(ARGS)
+	@$(BIN)/python -m simulator.studies.heavy $(ARGS)
+
+guardrails: $(READY) ## how often guardrails are crossed where nothing harms, and how soon where something does (ARGS="--logs 200 --publish")
+	@$(BIN)/python -m simulator.studies.guardrails $(ARGS)
+
+plan: $(READY) ## whether planned days are those after which the lift is found (ARGS="--logs 100 --publish")
+	@$(BIN)/python -m simulator.studies.plan $(ARGS)
 
 alarms: $(READY) ## how often alarms ring where nothing is wrong, and how soon where something is (ARGS="--logs 50 --publish")
 	@$(BIN)/python -m simulator.studies.alarms $(ARGS)
@@ -130,8 +137,14 @@ walk: $(READY) ## the way of one Decide through the files and rooms
 given-up: $(READY) ## calls that are given up, against a server that stands still each second: is anything learned that nobody saw?
 	@$(BIN)/python -m simulator.studies.given_up $(ARGS)
 
+guard: $(READY) ## how often the guard of learning holds where nothing is wrong, and how soon an outage is found; resumes (half an hour; ARGS="--publish")
+	@$(BIN)/python -m simulator.studies.guard $(ARGS)
+
 outage: $(READY) ## rewards stop for a while: what does it cost, with the guard of learning and without? (a quarter of an hour)
 	@$(BIN)/python -m simulator.studies.outage $(ARGS)
+
+questions: $(READY) ## what growth teams ask, answered by commands, metrics and the page, beside the truth (five minutes)
+	@$(BIN)/python -m simulator.studies.questions $(ARGS)
 
 cases: $(READY) ## scripts that recreate faults of real services (minutes); ROWS=60000 makes long logs shorter
 	@for case in clock_forward_and_back long_log_start; do PYTHONPATH=. $(BIN)/python tests/cases/$$case.py || exit 1; done

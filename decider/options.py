@@ -65,6 +65,20 @@ def check_time(_: click.Context, __: click.Parameter, value: str | None) -> str 
     return value
 
 
+def age_of(_: click.Context, __: click.Parameter, value: str) -> int:
+    """An option that must be an age; in microseconds."""
+    found = microseconds_of(value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no age like 7d, 12h, 1h30m or 90s, at most 36500d")
+    return found
+
+
+def check_age(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """The same; as it was written."""
+    age_of(context, parameter, value)
+    return value
+
+
 def time_in(text: str, now: Time) -> Time:
     """Log time of such an option. now: from which an age counts back.
 
@@ -73,15 +87,6 @@ def time_in(text: str, now: Time) -> Time:
     """
     age = microseconds_of(text)
     return _time(text) if age is None else Time(now - age)
-
-
-def time_text(at: Time) -> str:
-    """Log time for people, in whole seconds.
-
-    >>> time_text(Time(61_000_000))
-    '1970-01-01T00:01:01Z'
-    """
-    return datetime.fromtimestamp(at / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _time(text: str) -> Time:

@@ -7,6 +7,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal
 
 DIGITS = 4
@@ -23,6 +24,18 @@ _UNITS = ((259_200.0, "days", 86_400.0), (3_600.0, "h", 3_600.0), (60.0, "min", 
 
 _STEERING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _UNPRINTABLE = ("Cc", "Cn", "Cs", "Zl", "Zp")
+
+
+def time_text(at: int) -> str:
+    """Log time (microseconds) for people, in whole seconds. One that no calendar has: in seconds since 1970.
+
+    >>> time_text(61_000_000), time_text(-62_135_596_800_000_000), time_text(2**62)
+    ('1970-01-01T00:01:01Z', '0001-01-01T00:00:00Z', '4611686018427 s after 1970')
+    """
+    try:
+        return datetime.fromtimestamp(at / 1_000_000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return f"{at // 1_000_000} s after 1970"
 
 
 def figure(x: float | None) -> str:

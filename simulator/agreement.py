@@ -150,7 +150,8 @@ def compare(
             '"apprentice" in its file makes it one'
         )
     newest = versions[-1].experiment
-    rewards = _rewards(log, experiment)
+    end = log.head().time
+    rewards = _rewards(log, experiment, end)
     unrewarded: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     compared: list[Compared] = []
@@ -165,7 +166,8 @@ def compare(
             if agreement is None:
                 left_out[kind] += 1
             else:
-                reward = rewards.get(logged.position, OPEN)
+                is_over = logged.time + version.experiment.reward.window <= end
+                reward = rewards.get(logged.position, OPEN) if is_over else OPEN
                 if isinstance(reward, str):
                     unrewarded[reward] += 1
                 known = None if isinstance(reward, str) else reward
@@ -194,11 +196,11 @@ def _agreement(logged: LoggedDecision, version: ExperimentVersion, models: Model
     return agreement_of(request, logged.decision, version, model, budget=models.budget(logged))
 
 
-def _rewards(log: LogReader, experiment: ExperimentId) -> dict[Position, float | str]:
+def _rewards(log: LogReader, experiment: ExperimentId, end: Time) -> dict[Position, float | str]:
     """Of an apprentice's sealed decisions: the final reward, or why there is none."""
     return {
         sealed.position: _reward(sealed, log.version_at(sealed.decision.version))
-        for sealed in log.sealed_decisions(experiment, after=Time(0), until=log.head().time)
+        for sealed in log.sealed_decisions(experiment, after=Time(0), until=end)
         if sealed.decision.reason is Reason.APPRENTICE
     }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -345,16 +346,28 @@ class InProcessClient(GrpcClient):
 _READY = re.compile(r"^gRPC on (\S+), metrics on https?://(\S+)/metrics$", re.MULTILINE)
 
 
+COMMAND = ("-m", "decider.cli")
+
+GIVE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.execve(sys.executable, sys.argv[2:], os.environ | {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())})
+"""
+"""Becomes a command that has a socket given to it."""
+
+
 class ServerProcess:
     """`decider serve` as a process of its own, ready to be called. `output` is everything it has said.
 
     Raises AssertionError if it ends instead; `refused` is for those that are meant to.
     """
 
-    def __init__(self, db: Path, *options: str) -> None:
+    def __init__(
+        self, db: Path, *options: str, listening: socket.socket | None = None, program: Sequence[str] = COMMAND
+    ) -> None:
         self.db = db
         self._output = db.with_name(f"{db.name}.output")
-        self.process = start(db, self._output, *options)
+        self.process = start(db, self._output, *options, listening=listening, program=program)
         try:
             self.target, self.http = until(self._addresses, what="the server is ready")
         except BaseException:
@@ -387,11 +400,21 @@ class ServerProcess:
         return self.process.wait(PATIENCE)
 
 
-def start(db: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:
-    """The command with both of its streams in a file."""
-    command = [sys.executable, "-m", "decider.cli", "serve", "--db", str(db), "--listen", ANY_PORT, "--http", ANY_PORT]
+def start(
+    db: Path,
+    output: Path,
+    *options: str,
+    listening: socket.socket | None = None,
+    program: Sequence[str] = COMMAND,
+) -> subprocess.Popen[bytes]:
+    """The command with both of its streams in a file. listening: given to it, as a service manager does. program: what
+    Python runs."""
+    command = [sys.executable, *program, "serve", "--db", str(db), "--listen", ANY_PORT, "--http", ANY_PORT]
+    given = [] if listening is None else [listening.fileno()]
+    if given:
+        command = [sys.executable, "-c", GIVE, str(given[0]), *command]
     with output.open("wb") as both:
-        return subprocess.Popen([*command, *options], stdout=both, stderr=both)
+        return subprocess.Popen([*command, *options], stdout=both, stderr=both, pass_fds=given)
 
 
 def refused(db: Path, *options: str) -> tuple[int, str]:

@@ -46,6 +46,7 @@ from tests.rpc_clients import (
 )
 
 OWN, OTHER = "own", "other"
+SITE = "https://shop.example"
 DENIED = {"UNAUTHENTICATED", "PERMISSION_DENIED"}
 HEALTH = health_pb2.HealthCheckRequest(service="")
 
@@ -87,7 +88,7 @@ class Place:
         self.ca = authority(folder, "authority")
         pair = issue(folder, "server", self.ca)
         self.root = self.add("root", [*Role])
-        tls = ("--tls-cert", str(pair.cert), "--tls-key", str(pair.key))
+        tls = ("--tls-cert", str(pair.cert), "--tls-key", str(pair.key), "--page-writes", SITE)
         self.server = ServerProcess(folder / "log.db", "--tokens", str(self.tokens), *tls)
         self.db = folder / "log.db"
         for id_ in (OWN, OTHER):
@@ -384,6 +385,21 @@ def test_pages_of_another_experiment_are_not_told_from_none(place: Place) -> Non
     found, missing = (place.fetch(f"/decisions/{id_}.json", **token) for id_ in (there, nowhere))
     assert found[0] == missing[0] == 404
     assert found[1].replace(there, "ID") == missing[1].replace(nowhere, "ID")
+
+
+def test_a_change_from_the_page_is_for_operators_of_the_experiment(place: Place) -> None:
+    """The site that a browser names says nothing about who sits in front of it."""
+    before = written(place)
+
+    def send(id_: str, token: str) -> int:
+        form = {"Origin": SITE, "Content-Type": "application/x-www-form-urlencoded"}
+        headers = {**form, **(bearer(token) if token else {})}
+        return place.fetch(f"/experiments/{id_}?do=pause", method="POST", **headers)[0]
+
+    assert send(OWN, "") == send(OWN, "wrong") == 401
+    assert send(OWN, place.wide[Role.READ]) == send(OTHER, place.of_role[Role.OPERATE]) == 403
+    assert send(OWN, place.of_role[Role.OPERATE]) == 400  # it is let in, and the form is empty
+    assert written(place) == before
 
 
 def test_probes_answer_everybody_and_say_why_to_readers_alone(place: Place) -> None:

@@ -15,39 +15,51 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decider.decide.decide import decide, in_holdout
+from decider.estimate.missing_actions import missing_action_log_evalue
 from decider.estimate.missing_rewards import MissingRewards
 from decider.estimate.outage import UsualShare
 from decider.estimate.propensities import RATES, propensity_log_evalue
+from decider.estimate.segment_rewards import SegmentCounts, SegmentRewards
 from decider.estimate.split import StratumSplit, split_log_evalue
 from decider.experiment.definition import Experiment
+from decider.experiment.schema import from_message
 from decider.experiment.strata import BUCKETS
 from decider.learn.versions import Versions
 from decider.log.log_totals import LogTotals
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log
-from decider.log.protocol import EventLog, Mark, Tick
+from decider.log.protocol import EventLog, Mark, NewReward, Tick
 from decider.log.totals import (
     ALL,
+    ANY,
     BEFORE,
+    CHANNEL,
     DAYS,
+    DEVICE,
     HOLDOUT,
     MAX_REWARD_NAMES,
+    MOST_CHANNEL_NAMES,
+    MOST_VALUES,
     POLICY,
+    SEGMENT,
+    FieldCell,
     LabelTotals,
     Totals,
     slots_variance,
 )
-from decider.metrics.alarms import propensity_evidence, split_evidence
-from decider.metrics.missing_rewards import RewardsWatch
+from decider.metrics.alarms import missing_actions, propensity_evidence, split_evidence
+from decider.metrics.missing_rewards import RewardsWatch, SegmentsWatch, of_all, sums_by_channel, sums_by_name
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.types import START, ActionId, Context, Decision, DecisionId, DecisionRequest, Position, Time
-from simulator.studies.alarms import ALARM, CASES, Case, judge, line, placed, split_path
+from simulator.studies.alarm_logs import split_path
+from simulator.studies.alarms import ALARM, CASES, Case, judge, line, placed
 from simulator.studies.lift import Scene
 from simulator.verify import verify
 from tests.lift_logs import shop, write_visits
 from tests.long_logs import PastClock
 from tests.rpc_clients import ServerProcess, fetch
+from tests.rpc_clients import experiment as experiment_message
 
 # The split.
 
@@ -81,6 +93,15 @@ def test_too_few_units_say_nothing() -> None:
     robot[0, 3] = 100_000.0
     assert math.isnan(split_log_evalue([StratumSplit(0.1, "", robot)]))
     assert math.isnan(split_log_evalue([]))
+
+
+def test_units_that_lie_evenly_in_the_buckets_came_once_each() -> None:
+    """Sums over buckets vary less than by chance here (a test system that counts its users up); yet no unit comes less
+    than once, and a holdout of 1,084 where 1,024 are expected is chance."""
+    even = np.stack([np.full(BUCKETS, 18.0), np.full(BUCKETS, 2.0)])
+    even[:, :60] += [[-1.0], [1.0]]
+    evidence = split_log_evalue([StratumSplit(0.1, "", even)])
+    assert -3 < evidence < math.log(20)
 
 
 def test_another_salt_draws_anew() -> None:
@@ -130,6 +151,18 @@ def test_right_propensities_are_no_alarm() -> None:
     assert max(highest) < ALARM
 
 
+@pytest.mark.parametrize("drawn", [0.0, 2.0])
+def test_an_action_that_is_drawn_too_seldom_or_too_often_is_found_among_many(drawn: float) -> None:
+    """One of 91 actions: what it loses is spread over ninety others, each of which looks right, and the other way
+    round. Only a bet on its own direction finds it."""
+    count, pmf = 600, np.array([0.1, *[0.01] * 90])
+    excess = count * np.array([(drawn - 1) * 0.1, *[(1 - drawn) * 0.1 / 90] * 90])
+    variance = count * pmf * (1 - pmf)
+    assert propensity_log_evalue(np.stack([excess]), np.stack([variance]), days=DAYS) > ALARM
+    others = propensity_log_evalue(np.stack([excess[1:]]), np.stack([variance[1:]]), days=DAYS)
+    assert others < 1
+
+
 def test_what_begins_late_is_found_as_soon() -> None:
     """A year of right draws must not hide a week of wrong ones."""
     right, wrong = (draws(np.random.default_rng(5), days, 2_000, tilt) for days, tilt in ((300, 1.0), (7, 1.5)))
@@ -138,6 +171,26 @@ def test_what_begins_late_is_found_as_soon() -> None:
     late = next(day for day in range(300, 308) if evidence_at(excess, variance, day) > ALARM) - 300
     soon = next(day for day in range(1, 8) if evidence_at(*wrong, day) > ALARM)
     assert soon <= late <= soon + 1
+
+
+# Actions.
+
+
+@given(st.floats(0, 1))
+def test_a_bet_against_an_action_cannot_be_expected_to_win(p: float) -> None:
+    """Drawn, it loses all; otherwise it gains e^p."""
+    assert (1 - p) * math.exp(p) <= 1 + 1e-12
+
+
+def test_an_action_that_was_drawn_for_years_is_missed_within_days() -> None:
+    """And as soon as it is drawn again there is nothing to say."""
+    expected, drawn = np.array([9_000.0, 30.0, 4.0, 12.0]), np.array([True, True, False, False])
+    evidence = partial(missing_action_log_evalue, days=DAYS, actions=10)
+    assert evidence(expected, drawn) > ALARM
+    assert evidence(expected[:3], drawn[:3]) == 0
+    assert evidence(np.append(expected, 1.0), np.append(drawn, True)) == 0
+    assert evidence(np.array([5.0, 9.0]), np.array([False, False])) > ALARM, "never drawn since it began"
+    assert evidence(np.array([0.0]), np.array([False])) == 0, "it could not be drawn"
 
 
 # A log.
@@ -165,6 +218,13 @@ def write(log: EventLog, clock: PastClock, decisions: Sequence[Decision]) -> Non
         log.append(decisions[first : first + 500])
         clock.advance(60.0)
     log.append([Tick()])
+
+
+def totals_of(log: EventLog) -> LabelTotals:
+    """Counted anew."""
+    totals = LogTotals(log)
+    totals.catch_up()
+    return totals.totals
 
 
 def evidence(log: EventLog) -> tuple[float, float]:
@@ -210,6 +270,19 @@ def test_a_wrong_log_is_an_alarm(log: EventLog, clock_: PastClock) -> None:
     ]
     write(log, clock_, [with_wrong_pmf(one) for one in kept])
     assert min(evidence(log)) > ALARM
+
+
+def test_an_action_whose_draws_get_lost_is_an_alarm(log: EventLog, clock_: PastClock) -> None:
+    """For itself alone, and not before it was to be drawn some times."""
+    Versions(log).apply(shop())
+    made = visits(log, 0, 300)
+    write(log, clock_, made[:100])
+    assert set(missing_actions(totals_of(log), log.versions()).values()) == {0.0}
+    clock_.advance(86_400.0)
+    write(log, clock_, [one for one in made[100:] if one.action == "b"])
+    found = missing_actions(totals_of(log), log.versions())
+    assert found["shop", ActionId("a")] > ALARM
+    assert found["shop", ActionId("b")] == 0
 
 
 @pytest.mark.parametrize("fields", [{"activation": "ACTIVATION_REQUIRED"}, {"actions": "baseline retired"}])
@@ -275,7 +348,7 @@ def rewarded(clicks: dict[str, int], purchases: dict[str, int], sealed: dict[str
 
 def test_the_name_and_the_group_that_are_missing_are_told() -> None:
     """Both groups: lost on the way. The policy alone: nobody wants what it shows."""
-    watch = RewardsWatch()
+    watch = RewardsWatch(sums_by_name)
     watch.look(rewarded({POLICY: 9_000, HOLDOUT: 1_000}, {POLICY: 900, HOLDOUT: 100}, {POLICY: 90_000, HOLDOUT: 9_000}))
     found = watch.look(
         rewarded({POLICY: 9_000, HOLDOUT: 1_100}, {POLICY: 1_000, HOLDOUT: 110}, {POLICY: 99_000, HOLDOUT: 9_900})
@@ -312,15 +385,136 @@ def test_every_log_counts_rewarded_decisions_alike(tmp_path: Path) -> None:
     assert {group for _, _, group, _ in found[0]} == {POLICY, HOLDOUT}
 
 
+def by_field(*cells: tuple[str, str, str, str, int]) -> LabelTotals:
+    """Totals of one day: field, value, name, group, count."""
+    return LabelTotals(by_field=Counter({("shop", *labels, "20000"): count for *labels, count in cells}))
+
+
+def test_the_channel_that_misses_rewards_is_told() -> None:
+    """Mails go on without tracking, and the shop's page goes on as ever."""
+
+    def totals(mail: tuple[int, int], web: tuple[int, int]) -> LabelTotals:
+        cells = [
+            (CHANNEL, channel, name, POLICY, count)
+            for channel, counts in (("mail", mail), ("web", web), ("", (9_000, 0)))
+            for name, count in zip((ALL, "click"), counts, strict=True)
+        ]
+        return by_field(*cells)
+
+    watch = RewardsWatch(sums_by_channel)
+    watch.look(totals((9_000, 900), (9_000, 900)))
+    found = of_all(watch.look(totals((10_000, 900), (10_000, 1_000))))
+    assert found["shop", "click", POLICY, "mail"] > ALARM
+    assert found["shop", "click", POLICY, "web"] == 0
+    assert len(found) == 2, "decisions without a channel are none of its business"
+
+
+def segments(bargain: tuple[int, int], rest: tuple[int, int]) -> LabelTotals:
+    """Totals of one day: decisions, and those with any reward."""
+    values = (("bargain", bargain), ("rest", rest))
+    return by_field(
+        *[
+            (SEGMENT, value, name, "", count)
+            for value, counts in values
+            for name, count in zip((ALL, ANY), counts, strict=True)
+        ]
+    )
+
+
+def test_the_segment_whose_rewards_collapsed_is_told() -> None:
+    """One segment alone; an outage of everything is no collapse of any, and a look may be long."""
+    watch = SegmentsWatch()
+    watch.look(segments((5_000, 500), (50_000, 10_000)))
+    watch.look(segments((6_000, 600), (60_000, 12_000)))
+    quiet = watch.look(segments((7_000, 600), (70_000, 12_000)))
+    assert set(quiet.values()) == {0.0}, "nobody gets a reward"
+    found = of_all(watch.look(segments((9_000, 600), (90_000, 16_000))))
+    assert found["shop", SEGMENT, "bargain"] > ALARM
+    assert found["shop", SEGMENT, "rest"] == 0
+
+
+def test_a_collapse_ends_and_what_stays_becomes_usual() -> None:
+    """Rewards that are back end it, and a segment that is given up must not ring for ever."""
+    usual, given_up = SegmentCounts(10_000, 1_000, 10_000, 1_000), SegmentCounts(10_000, 200, 10_000, 1_000)
+    test = SegmentRewards()
+    for _ in range(100):
+        test.add(SegmentCounts(20, 0, 20, 2), usual)
+    assert test.value > ALARM
+    for _ in range(20):
+        test.add(SegmentCounts(20, 2, 20, 2), usual)
+    assert test.value == 0
+    for _ in range(100):
+        test.add(SegmentCounts(20, 0, 20, 2), usual)
+    test.add(SegmentCounts(20, 0, 20, 2), given_up)
+    assert test.value < 1
+    test.add(SegmentCounts(0, 0, 20, 2), SegmentCounts())
+    test.add(SegmentCounts(20, 0, 0, 0), SegmentCounts())
+    assert test.value < 1
+
+
+def test_fields_are_bounded_in_any_order() -> None:
+    """Whoever puts an id into a segment or channel must not fill the metrics, nor damage what is stored."""
+    cells = [
+        FieldCell(Position(1), field, f"v{number:03}", name, POLICY, 20_000)
+        for number in range(2 * max(MOST_VALUES.values()))
+        for field in MOST_VALUES
+        for name in (ALL, f"n{number:03}")
+    ]
+    totals = []
+    for order in (cells, cells[::-1]):
+        counted = LabelTotals()
+        for cell in order:
+            counted.add(Totals(by_field=Counter({cell: 1})), {Position(1): "shop"})
+        totals.append(counted)
+    assert totals[0] == totals[1] == LabelTotals.from_json(totals[0].to_json())
+    assert totals[0].by_field.total() == len(cells)
+    for field, most in MOST_VALUES.items():
+        assert len({value for _, found, value, *_ in totals[0].by_field if found == field}) == most + 1
+    assert len({name for *_, name, _, _ in totals[0].by_field}) == MOST_CHANNEL_NAMES + 2
+
+
+def test_every_log_counts_fields_alike(tmp_path: Path) -> None:
+    """By value, name and group; the sums are those of the views."""
+    found = []
+    for opened in (MemoryLog, partial(open_log, tmp_path / "log.db")):
+        clock = PastClock(4 * 86_400.0)
+        with closing(opened(clock=clock)) as log:
+            Versions(log).apply(shop())
+            version = log.versions()[-1]
+            model = Model(make_policy(version.experiment.policy))
+            contexts = [Context("new", "phone", "mail"), Context("", "", "web"), Context("old", "tablet", "")]
+            made = [
+                decide(DecisionRequest(DecisionId(f"d-{n}"), f"unit-{n}", contexts[n % 3]), version, model)
+                for n in range(300)
+            ]
+            marks = log.append(made)
+            rewards = [(mark, name) for mark in marks[::4] for name in ("click", "click", "purchase")]
+            log.append([NewReward(mark.position, name, 1.0) for mark, name in rewards if mark])
+            clock.advance(60.0)
+            log.append([Tick()])
+            found.append(log.totals(Mark(START, Time(0)), log.head().mark).by_field)
+    assert found[0] == found[1]
+    by_name: Counter[tuple[str, str, str]] = Counter()
+    for cell, count in found[0].items():
+        by_name[cell.field, cell.value, cell.name] += count
+    assert (by_name[SEGMENT, "new", ALL], by_name[SEGMENT, "new", ANY]) == (100, 25)
+    assert (by_name[DEVICE, "", ALL], by_name[DEVICE, "tablet", ANY]) == (100, 25)
+    assert by_name[CHANNEL, "mail", "click"] == by_name[CHANNEL, "web", "purchase"] == 25
+    assert {cell.group for cell in found[0] if cell.field == CHANNEL} == {POLICY, HOLDOUT}
+
+
 # The study.
 
 
-@pytest.mark.parametrize("case", [one for one in CASES if "3 months" not in one.name], ids=lambda one: one.name)
+@pytest.mark.parametrize("case", [one for one in CASES if "months" not in one.name], ids=lambda one: one.name)
 def test_every_fault_of_the_study_is_judged(case: Case) -> None:
     """A few logs of each: what RESULTS.md says of right and wrong ones, but for what no test of so few can say."""
     found = judge(case, 2)
     rang = found.highest >= ALARM
-    hard = {"wrong by 5 %, from the start", "half lost", "a tenth of the holdout lost, 1 visit"}
+    hard = {
+        *("wrong by 5 %, from the start", "half lost", "a tenth of the holdout lost, 1 visit"),
+        "9 % of the visits: nine of ten lost",
+    }
     assert rang.all() if case.fault and case.name not in hard else case.fault or not rang.any()
     assert line(case, found).count("|") == 7
 
@@ -368,11 +562,12 @@ def test_a_variance_is_never_too_small(slots: int) -> None:
 
 
 def wrong_db(path: Path, experiment: Experiment) -> Path:
-    """A closed log whose propensities are wrong."""
+    """A closed log whose propensities are wrong, and an experiment that nobody has asked for yet."""
     clock = PastClock(4 * 86_400.0)
     with closing(open_log(path, clock=clock)) as log:
-        Versions(log).apply(experiment)
+        write_visits(log, clock, [experiment], decisions=1_000, units=2_000)
         write(log, clock, [with_wrong_pmf(one) for one in visits(log, 0, 2_000)])
+        Versions(log).apply(from_message(experiment_message("home", "a", "b")))
     return path
 
 
@@ -388,8 +583,12 @@ def test_a_server_shows_both(tmp_path: Path) -> None:
     samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(samples['decider_propensity_log_evalue{experiment="shop"}']) > ALARM
     assert float(samples['decider_split_log_evalue{experiment="shop"}']) < 1
+    assert float(samples['decider_action_missing_log_evalue{action="a",experiment="shop"}']) < 1
+    segment = 'decider_segment_rewards_missing_log_evalue{experiment="shop",field="segment",value="s1"}'
+    assert float(samples[segment]) == 0
+    assert float(samples['decider_possible_total{action="a",experiment="home"}']) == 0, "a series from the start on"
     assert float(samples['decider_window_seconds{experiment="shop"}']) == 1.0
-    (info,) = [name for name in samples if name.startswith("decider_experiment_info")]
+    (info,) = [name for name in samples if name.startswith('decider_experiment_info{experiment="shop"')]
     for label in ('version="1"', 'state="active"', 'learning="online"', 'policy="thompson"'):
         assert label in info
     with closing(open_log(db)) as log:

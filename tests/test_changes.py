@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import fields, replace
@@ -33,7 +34,7 @@ from decider.experiment.guardrails import Guardrail
 from decider.experiment.limits import Cap
 from decider.experiment.origin import MAX_NOTE, Origin, check_origin, from_file
 from decider.experiment.schema import file_content_of, from_message, parse_toml, to_message
-from decider.experiment.toml_text import toml_text
+from decider.experiment.toml_text import toml_text, toml_value
 from decider.experiment.unit_history import HistoryDefinition
 from decider.learn.versions import Versions
 from decider.log.open import open_log, open_reader
@@ -206,6 +207,15 @@ def test_every_field_is_written_as_a_file(name: str) -> None:
     text = toml_text(file_content_of(message))
     message.ClearField("relearned")  # only `decider relearn` says so; what runs stays
     assert parse_toml(text, "x.toml") == message
+
+
+def test_values_cannot_steer_a_terminal() -> None:
+    """Definitions are shown to whoever operates the service, in their terminal."""
+    steering = "\x7f\x9b31m\u202e\u2028\u2066"
+    assert toml_value(steering) == r'"\u007f\u009b31m\u202e\u2028\u2066"'
+    assert toml_value("é 東 👩\u200d🔬") == '"é 東 👩\u200d🔬"', "what joins letters stays"
+    text = toml_text({"id": "a", "payload": {"t": steering}})
+    assert tomllib.loads(text)["payload"]["t"] == steering
 
 
 @given(st.integers(0, LONGEST))

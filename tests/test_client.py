@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -1099,7 +1100,11 @@ def test_an_asyncio_client_serves_one_event_loop_after_the_other(server: ServerP
 
 
 def test_restarts_under_load_never_break_a_page(tmp_path: Path) -> None:
-    """A drain answers, refuses or cancels; with a fallback none of these is an exception."""
+    """A drain answers, refuses or cancels; with a fallback none of these is an exception.
+
+    Between two calls a page waits: while nobody listens calls fail at once, and pages that asked without a pause would
+    leave a server on the same core nothing to start with.
+    """
     running = start(tmp_path / "log.db", "--grace", "0.2")
     over = threading.Event()
     failed: list[BaseException] = []
@@ -1111,6 +1116,7 @@ def test_restarts_under_load_never_break_a_page(tmp_path: Path) -> None:
                 reply = client.decide(SHOP, f"visitor-{number}", fallback="none")
                 shown.append(reply.action.id)
                 client.reward(reply.decision_id, "click")
+                time.sleep(0.005)
         except BaseException as error:
             failed.append(error)
 
@@ -1119,6 +1125,7 @@ def test_restarts_under_load_never_break_a_page(tmp_path: Path) -> None:
             reply = await client.decide(SHOP, f"visitor-{number}", fallback="none")
             shown.append(reply.action.id)
             await client.reward(reply.decision_id, "click")
+            await asyncio.sleep(0.005)
 
     async def all_pages() -> None:
         async with AsyncClient(running.target, timeout=LONG) as client:

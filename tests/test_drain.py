@@ -325,6 +325,27 @@ def test_server_that_is_asked_about_experiments_all_the_time_ends(tmp_path: Path
         assert "Traceback" not in server.output
 
 
+NEVER_DONE = """
+import atexit, threading, time
+from decider.cli import main
+
+threading.Thread(target=time.sleep, args=(1_000,)).start()
+atexit.register(time.sleep, 1_000)
+main()
+"""
+
+
+def test_a_server_that_has_stopped_is_gone(tmp_path: Path) -> None:
+    """Whoever restarts it waits for the end of the process. All is closed then: neither threads of libraries nor what
+    the interpreter tidies up, which takes long where clients keep its core busy, may hold it up."""
+    server = ServerProcess(tmp_path / "log.db", program=("-c", NEVER_DONE))
+    try:
+        assert server.terminate() == 0
+        assert server.output.endswith("draining\nstopped\n")
+    finally:
+        server.kill()
+
+
 def test_a_log_names_every_build_that_wrote_it(tmp_path: Path) -> None:
     """Bit-exact replay is checked for some builds only; whoever audits must know which one wrote."""
     for _ in range(2):

@@ -16,7 +16,9 @@ from click.testing import CliRunner, Result
 
 from decider.decide.slots import SLOTS
 from decider.errors import NotFound
-from decider.experiment.definition import Action, Learning
+from decider.experiment.definition import Action, Learning, RewardDefinition
+from decider.experiment.guardrails import Guardrail
+from decider.experiment.origin import UNKNOWN
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader
 from decider.log.protocol import LogReader
@@ -135,6 +137,20 @@ def test_who_decided_in_place_of_the_policy_is_said(
     assert (made.reason, account["reason"]) == (reason, reason)
     assert account["why"] == (REASONS[Reason.APPRENTICE] if reason is Reason.APPRENTICE else LOG_ONLY)
     assert (account["check"]["result"], account["comparison"]) == ("equal", None)
+
+
+def test_a_crossed_guardrail_is_named_as_the_reason(log: MemoryLog, clock: Clock) -> None:
+    """The policy is not fixed, and somebody should look at what the guardrail guards."""
+    drive = Drive(log, clock)
+    guardrail = Guardrail("unsubscribe", at_most=0.002, falls_back=True)
+    weights = RewardDefinition(10_000_000, weights={"click": 1.0, "unsubscribe": 0.0})
+    drive.apply(sample_experiment(holdout=0.1, reward=weights, guardrails=(guardrail,)))
+    drive.versions.fall_back(HOME, guardrail, at=clock(), origin=UNKNOWN)
+    drive.step()
+    _, made = drive.decide(DecisionRequest(DecisionId("d"), "u", Context(segment="vip")), HOME)
+    account = to_json(explain(log, made.decision_id))
+    assert account["reason"] == Reason.BASELINE
+    assert account["why"].startswith("The guardrail unsubscribe was crossed, so everybody gets the baseline action")
 
 
 def test_every_reason_has_its_words() -> None:

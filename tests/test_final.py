@@ -375,6 +375,25 @@ def test_a_seal_that_was_changed_is_found(tmp_path: Path, clock: Clock, damage: 
         assert log.check(lambda _: None)
 
 
+def test_closed_decisions_are_found_by_the_end_of_their_declared_window(log: EventLog, clock: Clock) -> None:
+    """So who watches the share of rewarded decisions sees them beside those that wait for the end."""
+    version = apply(log, WHOLE)
+    begin, made = clock.now, []
+    for number in range(6):
+        made.append(decide(log, version, str(number)))
+        clock.advance(1)
+    log.append([final(made[4], id_="a"), NewRewardChange(made[2], "a", None, "purchase", final=True), final(made[1])])
+    ends = [Time(begin + number * SECOND + WINDOW) for number in range(6)]
+
+    def closed(first: int, last: int) -> list[tuple[int, Position, bool]]:
+        found = log.closed_decisions(version.position, after=ends[first], until=ends[last])
+        return [(ends.index(one.window_end), one.position, one.rewarded) for one in found]
+
+    assert closed(0, 5) == [(1, made[1], True), (2, made[2], False), (4, made[4], True)]
+    assert closed(1, 4) == [(2, made[2], False), (4, made[4], True)]
+    assert closed(4, 5) == closed(2, 3) == []
+
+
 def test_many_closed_decisions_are_counted_and_read_in_pieces(log: EventLog, clock: Clock) -> None:
     """More than one page and one statement take."""
     version = apply(log, WHOLE)
@@ -385,6 +404,8 @@ def test_many_closed_decisions_are_counted_and_read_in_pieces(log: EventLog, clo
     log.append([Tick()])
     found = sealed(log, version)
     assert [one.position for one in found] == places
+    clock.advance(WINDOW // SECOND)
+    log.append([Tick()])
     (totals,) = log.totals(Mark(START, Time(0)), log.head().mark).sealed.values()
     assert (totals.count, float(totals.reward)) == (1202, sum(float(at % 7) for at in places))
     log.append([NewVersion(sample_experiment(), 2)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,20 +15,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from decider.decide.decide import in_holdout
-from decider.estimate.lift import HOLDOUT, POLICY, START, GroupSums, Lift, LiftSums
+from decider.decide.decide import decide, in_holdout
+from decider.estimate.lift import (
+    BORROWED,
+    HOLDOUT,
+    POLICY,
+    START,
+    GroupSums,
+    Lift,
+    LiftSums,
+    boundary,
+    compare,
+    interval_by_person,
+)
 from decider.estimate.mean import Interval
 from decider.estimate.sample import Floats, Longs
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.strata import BUCKETS, Stratum, bucket_of, strata_of
-from decider.types import Position, Time
+from decider.learn.versions import Versions
+from decider.log.open import open_log
+from decider.log.protocol import NewLink, NewReward, Tick
+from decider.policy.make import make_policy
+from decider.policy.protocol import Model
+from decider.types import Context, DecisionId, DecisionRequest, Position, Time
 from simulator.commands.lift import lift_command
 from simulator.lift.find import find_lift
 from simulator.logs.errors import BadLog
 from simulator.logs.groups import LEARNED, OTHER_REWARD, load_groups
+from simulator.report import lift as report
+from simulator.studies import guardrails as guardrail_study
+from simulator.studies import heavy as heavy_study
 from simulator.studies import lift as study
 from tests.browser import assert_readable, browser
-from tests.lift_logs import shop, visits_db
+from tests.lift_logs import shop, visits_db, write_visits
+from tests.long_logs import PastClock
 
 
 class Decisions(NamedTuple):
@@ -164,6 +185,76 @@ def test_one_heavy_reward_claims_nothing() -> None:
     assert found.clusters < START
 
 
+def by_group(decisions: float, *, policy: Floats, holdout: Floats) -> GroupSums:
+    """So many decisions in every bucket of both groups; (BUCKETS,) rewards of each."""
+    return GroupSums(np.full((2, BUCKETS), decisions), np.stack([policy, holdout]))
+
+
+def rewarded_in(buckets: int) -> Floats:
+    """A reward of 1 in so many buckets."""
+    return (np.arange(BUCKETS) < buckets).astype(np.float64)
+
+
+@pytest.mark.parametrize(("policy", "holdout"), [(200, 5), (5, 200)])
+def test_the_group_with_fewer_rewards_decides_whether_there_is_enough(policy: int, holdout: int) -> None:
+    """200 purchases in one group do not make up for five in the other: its variance is known from five alone."""
+    sums = LiftSums(BUCKETS)
+    sums.add(0, by_group(10.0, policy=rewarded_in(policy), holdout=rewarded_in(holdout)))
+    assert not sums.lift().is_known
+    assert 4 < sums.lift().clusters < START
+    assert interval_by_person(sums.strata) is None
+    sums.add(0, by_group(10.0, policy=rewarded_in(200), holdout=rewarded_in(200)[::-1]))
+    assert sums.lift().is_known
+
+
+@pytest.mark.parametrize("group", [POLICY, HOLDOUT])
+def test_a_stratum_with_a_handful_of_units_in_a_group_waits(group: int) -> None:
+    """A holdout that began an hour ago has five units: they would stand for all that the hour's policy brought. So
+    would one robot that comes all day long."""
+    made = by_group(10.0, policy=rewarded_in(200), holdout=rewarded_in(150))
+    few, robot = (GroupSums(made.decisions.copy(), made.rewards.copy()) for _ in range(2))
+    few.decisions[group], few.rewards[group] = rewarded_in(5), rewarded_in(2)
+    robot.decisions[group, 7] = 1e6
+    for young in (few, robot):
+        sums = LiftSums(BUCKETS)
+        sums.add("old", made)
+        alone = sums.lift()
+        sums.add("young", young)
+        assert same(sums.lift(), alone)
+        assert alone.is_known
+
+
+def test_a_small_holdout_has_the_variance_of_amounts_that_it_has_not_seen_yet() -> None:
+    """Its largest orders are still to come, so its mean and its variance are too low together, and a lift looks sure:
+    with its own variance alone 7 of these 60 logs would claim one. `make lift` has more logs."""
+    scenes = [one for one in heavy_study.SCENES if one.buyers == 0.1 and one.holdout == 0.02]
+    logs = [heavy_study.judge(scene, seed) for scene in scenes for seed in range(30)]
+    assert len(scenes) == 2
+    assert sum(one.known for one in logs) > 50
+    assert sum(one.wrong for one in logs) <= 3
+    assert heavy_study.report([(scenes[0], logs)]).count("\n| ") == 2
+
+
+def test_what_the_other_group_has_seen_counts_as_far_as_this_one_earns_as_much() -> None:
+    """The variance by unit of a holdout with the same mean is four fifths of the policy's at least. Where the
+    policy earns more since more units buy, its variance is larger by as much: then the holdout's own is right."""
+    *_, sums = heavy_study.sums_at_looks(heavy_study.SCENES[0], 1)
+    rewards = sums.rewards.copy()
+    rewards[HOLDOUT] = rewards[HOLDOUT].mean() + 0.01 * (rewards[HOLDOUT] - rewards[HOLDOUT].mean())
+    even = compare({0: GroupSums(sums.decisions, rewards)})
+    assert even is not None
+    by_unit = even.variance * even.clocks
+    assert by_unit[HOLDOUT] == pytest.approx(
+        BORROWED * by_unit[POLICY] * min(1.0, even.mean[HOLDOUT] / even.mean[POLICY])
+    )
+    four_times = compare({0: by_group(1e4, policy=rewarded_in(100), holdout=rewarded_in(25))})
+    assert four_times is not None
+    own = rewarded_in(25) - rewarded_in(25).mean()
+    assert four_times.variance[HOLDOUT] == pytest.approx(
+        (own**2).sum() / (1e4 * BUCKETS) ** 2 * BUCKETS / (BUCKETS - 1)
+    )
+
+
 def test_negative_rewards_are_rewards() -> None:
     """A refund of 4: the policy's lift is negative, and known."""
     interval = sums_of(decisions(1), scale=-4.0).lift().interval
@@ -236,6 +327,37 @@ def test_the_study_looks_at_what_the_service_computes() -> None:
         if one.is_known and math.isfinite(path.half[end]):
             assert path.half[end] == pytest.approx(one.interval.high - one.interval.value, rel=1e-6)
     assert found[-1].is_known
+
+
+def test_the_study_of_guardrails_judges_as_the_service_does() -> None:
+    """Looks after every decision are computed in another way there, too."""
+    log = study.simulate(study.Scene("", visits=4, rate=0.05, apart=0.5, harm=3.0, since=0.5), 3)
+    path = guardrail_study.evidence_path(log, 0.01)
+    ends, found = guardrail_study.evidence_at_looks(log, 0.01, looks=100)
+    both = np.isfinite(path[ends]) & np.isfinite(found)
+    both[:20] = False  # whether a group has enough of its own is asked at the pauses alone
+    assert both.sum() > 60
+    assert path[ends][both] == pytest.approx(found[both], rel=1e-6, abs=1e-6)
+    assert found[-1] > math.log(20)
+
+
+def test_guardrails_are_crossed_where_something_harms_alone() -> None:
+    """One in twenty right ones at most, at any decision; RESULTS.md has more logs and cases."""
+    right, harmed = (
+        next(one for one in guardrail_study.CASES if one.scene.name == name)
+        for name in ("right, 10 %", "10 % becomes 13 %")
+    )
+    rows = {case: [guardrail_study.judge(case, seed) for seed in range(40)] for case in (right, harmed)}
+    assert sum(math.isfinite(one.after) for one in rows[right]) <= 7, "P(more) < 1 % at 5 %"
+    assert sum(math.isfinite(one.after) for one in rows[harmed]) >= 30
+    text = guardrail_study.report([*rows.items()])
+    assert text.count("\n| ") == 3
+    assert (
+        study.placed(f"{guardrail_study.MARKERS[0]}{guardrail_study.MARKERS[1]}", text, guardrail_study.MARKERS).count(
+            text
+        )
+        == 1
+    )
 
 
 # Buckets and strata.
@@ -328,6 +450,9 @@ def test_the_command_prints_answer_table_and_sentences(tmp_path: Path) -> None:
     text = " ".join(result.output.split())
     assert "shop: the policy earns 0." in text
     assert "more a decision than the holdout (95 %, valid at every look: +0." in text
+    in_percent = r"that is \+[\d.]+ % to \+[\d.]+ %\)\."
+    assert re.search(rf"earns 0\.\d+ \([\d.]+ %\) more a decision .* to \+0\.\d+, {in_percent}", text)
+    assert "There are rewards with a lift of their own: --reward click, --reward purchase." in text
     assert "Compared: version 1 with a holdout of 10 %" in text
     assert "The holdout costs 0.0" in text
     found = json.loads((tmp_path / "lift.json").read_text())
@@ -367,6 +492,97 @@ def test_a_log_without_a_holdout_is_refused(tmp_path: Path) -> None:
     db = visits_db(tmp_path / "log.db", shop(holdout=0.0), decisions=10)
     with pytest.raises(BadLog, match=r"never had a holdout.*holdout = 0.1 and baseline_action"):
         load_groups(db)
+
+
+def test_why_there_is_no_holdout_is_said(tmp_path: Path) -> None:
+    """ "Declare one" helps nobody who has declared one."""
+    empty = tmp_path / "empty.db"
+    open_log(empty).close()
+    with pytest.raises(BadLog, match="has no experiment, so nobody knows"):
+        load_groups(empty)
+    apprentice = visits_db(tmp_path / "apprentice.db", shop(learning="LEARNING_APPRENTICE"), decisions=10)
+    with pytest.raises(BadLog, match="'shop' declares a holdout, but everybody got a default action"):
+        load_groups(apprentice)
+
+
+def test_a_log_whose_windows_are_open_is_no_error(tmp_path: Path) -> None:
+    """Whoever looks in the first hour sees that it is too early, on the page, too."""
+    clock = PastClock(60.0)
+    log = open_log(tmp_path / "log.db", clock=clock)
+    write_visits(log, clock, [shop(window=86_400.0)], decisions=300, pause=0.0)
+    log.close()
+    args = [str(tmp_path / "log.db"), "--by", "device", "--reward", "click", "--report", str(tmp_path / "page")]
+    result = CliRunner().invoke(lift_command, args)
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.output.split())
+    assert "shop: too little is known to say what the policy brings." in text
+    assert "There is nothing to compare yet: no decision counts." in text
+    assert "Left out: 300 window open." in text
+    assert "no decisions yet" in (tmp_path / "page" / "index.html").read_text()
+
+
+def test_what_a_part_of_a_log_cannot_promise_is_said(tmp_path: Path) -> None:
+    """The last 7 days are other decisions every day: nothing holds over all those looks together."""
+    db = visits_db(tmp_path / "log.db", decisions=2_000, units=1_500, pause=14_400.0)
+    result = CliRunner().invoke(lift_command, [str(db), "--since", "1d"])
+    text = " ".join(result.output.split())
+    assert "One that moves, like the last 7 days, is another question every day." in text
+    assert "before --since" in text
+    assert "Only a part" not in CliRunner().invoke(lift_command, [str(db)]).output
+
+
+def test_a_row_with_too_little_is_named(tmp_path: Path) -> None:
+    """ "One group has 3" of which row?"""
+    db = visits_db(tmp_path / "log.db", decisions=1_500, units=1_200)
+    found = find_lift(load_groups(db), ["segment"])
+    poor = next(row for row in found.by if row.answer == "too little")
+    assert found.rows[0].answer != "too little"
+    assert any(f"one group of segment {poor.value} has " in text for text in report.sentences(found))
+
+
+def test_linked_units_are_told_with_their_own_interval(tmp_path: Path) -> None:
+    """Groups are drawn by unit, so the figures are by unit, as the server's. One purchase that counts for each of five
+    linked units is one, though: by unit the interval promises five times the evidence."""
+    clock = PastClock(4 * 86_400.0)
+    log = open_log(tmp_path / "log.db", clock=clock)
+    Versions(log).apply(shop(holdout=0.5))
+    version = log.versions()[-1]
+    bought = np.random.default_rng(2).random(400) < 0.3
+    model = Model(make_policy(version.experiment.policy))
+    for person, buys in enumerate(bought.tolist()):
+        units = [f"{person}-{device}" for device in range(5)]
+        marks = log.append([decide(DecisionRequest(DecisionId(f"d{u}"), u, Context()), version, model) for u in units])
+        log.append([NewLink(units[0], other) for other in units[1:]])
+        log.append([NewReward(mark.position, "purchase", 1.0) for mark in marks if mark and buys])
+    clock.advance(60.0)
+    log.append([Tick()])
+    log.close()
+    found = find_lift(load_groups(tmp_path / "log.db"))
+    assert found.persons is not None
+    assert (found.persons.units, found.persons.persons) == (2_000, 400)
+    assert 340 < found.persons.in_both < 400
+    assert found.persons.lift is not None
+    assert found.persons.lift.value == pytest.approx(found.rows[0].lift.value)
+    text = " ".join(report.sentences(found))
+    assert "2,000 units are linked: they are 400 persons" in text
+    assert find_lift(load_groups(visits_db(tmp_path / "other.db", decisions=300))).persons is None
+
+
+def test_an_interval_by_person_is_as_wide_as_lifts_differ() -> None:
+    """Five units of a person in the same group are one; where they are in both, a purchase of all is no difference."""
+    lifts, by_unit, by_person = [], [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        held, buys = rng.random(1_500) < 0.3, rng.random(1_500) < 0.3
+        made = flat(np.repeat(held, 5), np.repeat(buys, 5).astype(float))
+        sums = sums_of(made._replace(bucket=np.repeat(rng.integers(0, BUCKETS, 1_500), 5)))
+        found = interval_by_person(sums.strata)
+        assert found is not None
+        lifts.append(found.value)
+        by_person.append(width(found) / 2 / boundary(1_500 * 0.3 * 0.7))
+        by_unit.append(width(sums_of(made).lift().interval) / 2 / boundary(7_500 * 0.3 * 0.7))
+    assert np.mean(by_person) == pytest.approx(np.std(lifts), rel=0.25)
+    assert np.mean(by_unit) < 0.6 * np.std(lifts)
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:

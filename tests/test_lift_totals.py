@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from decider.decide.decide import decide, in_holdout
 from decider.errors import DeciderError
-from decider.estimate.lift import LEVEL
+from decider.estimate.lift import LiftSums
+from decider.estimate.mean import Interval
+from decider.experiment.definition import ExperimentVersion
 from decider.experiment.guardrails import MOST_NAMES
 from decider.experiment.strata import BUCKETS, Stratum
 from decider.learn.archive import archive
@@ -32,14 +37,19 @@ from decider.log.lift_totals import (
 from decider.log.log_totals import LogTotals
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader, open_to_cut
-from decider.log.protocol import EventLog, Mark, Tick
+from decider.log.protocol import EventLog, Mark, NewReward, NewRewardChange, Tick
 from decider.log.sqlite.checkpoints import WITHOUT_GROUPS, _checksum, stored_checkpoints
-from decider.log.totals import LabelTotals
+from decider.log.totals import HOLDOUT, MAX_REWARD_NAMES, OTHER, POLICY, LabelTotals, NamedTotals, Totals
+from decider.metrics.lift import lift_of
+from decider.policy.make import make_policy
+from decider.policy.protocol import Model
 from decider.server.forget_command import forget_command
-from decider.types import START, Position, Time
+from decider.text import between, signed
+from decider.types import START, Context, Decision, DecisionId, DecisionRequest, Position, Time
 from simulator.kept import compare_totals
 from simulator.lift.find import find_lift
-from simulator.logs.groups import load_groups
+from simulator.logs.groups import GroupedDecisions, load_groups
+from simulator.report.lift import sentences
 from simulator.verify import verify
 from tests.lift_logs import shop, visits_db, write_visits
 from tests.long_logs import PastClock
@@ -132,10 +142,12 @@ def test_every_log_counts_the_same(tmp_path: Path) -> None:
 
 
 def test_a_server_and_the_command_have_the_same_figures(db: Path) -> None:
-    """Nobody can explain two lifts of one experiment."""
+    """Nobody can explain two lifts of one experiment, nor two intervals of one lift: asking for another reward
+    beside it changes nothing."""
     server = ServerProcess(db)
     try:
         status, text = fetch(f"http://{server.http}/metrics")
+        page = fetch(f"http://{server.http}/experiments/shop")[1]
     finally:
         server.terminate()
     assert status == 200
@@ -143,24 +155,128 @@ def test_a_server_and_the_command_have_the_same_figures(db: Path) -> None:
         (sample.name, sample.labels.get("name", "")): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name in (*FIGURES, "decider_holdout_cost", "decider_holdout_ratio")
+        if sample.name in FIGURES or sample.name.startswith("decider_holdout_")
     }
     for name in (LEARNED, "click", "purchase"):
-        log = load_groups(db, rewards=[] if name == LEARNED else [name])
-        found = find_lift(log, level=LEVEL if name == LEARNED else 1 - (1 - LEVEL) * 2)
+        found = find_lift(load_groups(db, rewards=[] if name == LEARNED else [name]))
+        assert found.other_names == 2
         row = found.rows[-1]
         interval = (row.lift.value, row.lift.low, row.lift.high)
         if row.answer == "too little":
             assert (FIGURES[0], name) not in live
         else:
             assert [live[figure, name] for figure in FIGURES] == pytest.approx(interval, rel=1e-12)
-    assert find_lift(load_groups(db)).rows[0].answer == "yes"
-    assert live["decider_holdout_cost", ""] == pytest.approx(find_lift(load_groups(db)).cost, rel=1e-12)
+            assert between(row.lift.low, row.lift.high, written=signed) in page
+    with closing(open_log(db)) as opened:
+        totals = counted(opened).lift["shop"]
+    whole = find_lift(load_groups(db, rewards=["purchase", "click"])).rows
+    assert whole[0].answer == "yes"
+    assert whole == tuple(
+        [find_lift(load_groups(db, rewards=names)).rows[-1] for names in ([], ["purchase"], ["click"])]
+    )
+    assert width(whole[0].lift) == pytest.approx(width(lift_of(totals, LEARNED).interval))
+    assert width(whole[2].lift) > 1.02 * width(lift_of(totals, "click").interval), "two names hold together"
+    cost = find_lift(load_groups(db)).cost
+    assert cost is not None
+    ends = [live[f"decider_holdout_cost{end}", ""] for end in ("", "_low", "_high")]
+    assert ends == pytest.approx([cost.value, cost.low, cost.high], rel=1e-12)
     assert live["decider_holdout_ratio", ""] == 0.3
     groups = [line for line in text.splitlines() if line.startswith("decider_sealed_total")]
     assert len(groups) == 2
+    assert_values_by_group(text, load_groups(db, rewards=["click", "purchase"]))
     with closing(open_log(db)) as opened:
         assert verify(opened).first is None
+
+
+def width(interval: Interval) -> float:
+    """From end to end."""
+    return interval.high - interval.low
+
+
+def test_what_the_server_left_out_is_said(tmp_path: Path) -> None:
+    """A holdout that was changed ten times: the server keeps the newest eight times, the command reads all. Over the
+    same times both say the same."""
+    shares = [0.2 + 0.01 * number for number in range(MOST_STRATA + 2)]
+    db = visits_db(tmp_path / "log.db", *[shop(holdout=share) for share in shares], decisions=250, units=4_000)
+    with closing(open_log(db)) as log:
+        live = lift_of(counted(log).lift["shop"], LEARNED)
+    found = load_groups(db)
+    assert len(found.strata) == MOST_STRATA + 2
+    whole = find_lift(found)
+    assert sum(live.decisions) == 250 * MOST_STRATA < sum(whole.rows[0].decisions)
+    assert live.interval != whole.rows[0].lift
+    text = " ".join(sentences(whole))
+    assert "know the newest 8 of these 10 times with another holdout" in text
+    newest, sums = found.stratum >= 2, LiftSums(BUCKETS)
+    sums.add_many(
+        bucket=found.bucket[newest],
+        holdout=found.holdout[newest],
+        reward=found.rewards[LEARNED][newest],
+        stratum=found.stratum[newest],
+    )
+    same = sums.lift()
+    assert same.is_known
+    assert (live.interval.value, live.interval.low) == pytest.approx((same.interval.value, same.interval.low))
+    assert "newest 8" not in " ".join(sentences(find_lift(load_groups(visits_db(tmp_path / "one.db", decisions=300)))))
+
+
+def assert_values_by_group(text: str, log: GroupedDecisions) -> None:
+    """What a dashboard divides by `decider_sealed_total` is what the command compares."""
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    for family, power in (("decider_sealed_value", 1), ("decider_sealed_squared_value", 2)):
+        live = {(s.labels["name"], s.labels["group"]): s.value for s in families[family].samples}
+        assert live == {
+            (name, group): pytest.approx((log.rewards[name][log.holdout == held] ** power).sum())
+            for name in ("click", "purchase")
+            for group, held in ((POLICY, False), (HOLDOUT, True))
+        }
+
+
+def test_rewards_of_a_name_are_summed_as_they_are_in_force(tmp_path: Path) -> None:
+    """A guardrail's dashboard must not count what was taken back, nor what came late; and both logs count alike."""
+    found = []
+    for opened in (MemoryLog, partial(open_log, tmp_path / "log.db")):
+        clock = PastClock(4 * 86_400.0)
+        with closing(opened(clock=clock)) as log:
+            write_visits(log, clock, [shop(window=10.0)], decisions=4)
+            version = log.versions()[-1]
+            made = [request_of(version, f"d{n}") for n in range(4)]
+            at = [mark.position for mark in log.append(made) if mark]
+            sent = [NewReward(at[0], "refund", 3.0, 0.5), NewReward(at[0], "refund", 4.0, 0.5)]
+            sent += [NewReward(at[1], "refund", 9.0, 0.5, "r1"), NewReward(at[2], "refund", 2.0, 0.5, "r2")]
+            log.append(sent)
+            retracted = NewRewardChange(at[1], "r1", None, "refund", 0.5)
+            log.append([retracted, NewRewardChange(at[2], "r2", 1.0, "refund", 0.5)])
+            clock.advance(60.0)
+            log.append([NewReward(at[3], "refund", 100.0, 0.5)])
+            found.append(anew(log))
+    assert found[0].sealed_values == found[1].sealed_values
+    key = ("shop", "refund", POLICY)
+    assert (float(found[1].sealed_values[key]), float(found[1].squared_sealed_values[key])) == (8.0, 50.0)
+
+
+def request_of(version: ExperimentVersion, id_: str) -> Decision:
+    """A decision for a unit that is not in the holdout."""
+    unit = next(f"{id_}-{n}" for n in range(1_000) if not in_holdout(version, f"{id_}-{n}"))
+    return decide(
+        DecisionRequest(DecisionId(id_), unit, Context()), version, Model(make_policy(version.experiment.policy))
+    )
+
+
+def test_values_have_a_bounded_number_of_names_in_any_order() -> None:
+    """Whoever puts an id into a name must not fill the metrics, nor damage what is stored."""
+    names = [f"name-{number:03}" for number in range(2 * MAX_REWARD_NAMES)]
+    totals = []
+    for order in (names, names[::-1]):
+        counted = LabelTotals()
+        for name in order:
+            more = Totals(rewarded=Counter({(Position(1), name, POLICY, 20_000): 1}))
+            more.named = {(Position(1), name, POLICY): NamedTotals.of(0.1)}
+            counted.add(more, {Position(1): "shop"})
+        totals.append(LabelTotals.from_json(counted.to_json()))
+    assert totals[0] == totals[1]
+    assert len(totals[0].sealed_values) == len(totals[0].squared_sealed_values) == MAX_REWARD_NAMES + 1
+    assert float(totals[0].sealed_values["shop", OTHER, POLICY]) == pytest.approx(0.1 * MAX_REWARD_NAMES)
 
 
 def one_decision() -> StratumTotals:

@@ -28,6 +28,7 @@ from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import Action, Aggregation, ExperimentVersion, Learning, RewardDefinition
 from decider.log.memory import MemoryLog
 from decider.log.protocol import (
+    DecisionLine,
     Entry,
     EventLog,
     Head,
@@ -440,6 +441,19 @@ def test_versions_are_read_as_they_were_applied(log: EventLog, clock: Clock) -> 
     assert list(log.newest_versions(HOME, most=9)) == [6, 2]
     assert list(log.newest_versions(HOME, most=1)) == [6]
     assert list(log.newest_versions(ExperimentId("none"), most=1)) == []
+
+
+def test_the_newest_decisions_of_a_version(log: EventLog) -> None:
+    """For a person who looks for one: the newest first, and no more than was asked for."""
+    version = apply(log)
+    log.append([decision(version, f"d{number}") for number in range(3)])
+    last = decision(version, "d3")
+    log.append([last])
+    found = log.newest_decisions(version.position, most=2)
+    assert [one.decision_id for one in found] == ["d3", "d2"]
+    assert found[0] == DecisionLine(last.decision_id, log.head().time, last.action, last.reason)
+    assert len(log.newest_decisions(version.position, most=9)) == 4
+    assert list(log.newest_decisions(Position(999), most=9)) == []
 
 
 HOME = ExperimentId("home")

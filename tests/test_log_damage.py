@@ -121,9 +121,11 @@ def fill_persons(log: EventLog, clock: Clock) -> None:
         if sealed is not None:
             log.append([NewReward(sealed.position, "click", 1.0, final=True)])
     known = Time(log.head().time - SECOND)
-    (left_out,) = log.append([NewLeaveOut(made.id, known, None, author="Ada", reason="the pixel was down")])
+    (left_out,) = log.append([NewLeaveOut(made.id, known, None, origin=Origin("Ada", "api", "the pixel was down"))])
     if left_out is not None:
-        log.append([NewLeaveOut(made.id, known, log.head().time, left_out.position, "Ada", "it is back")])
+        log.append(
+            [NewLeaveOut(made.id, known, log.head().time, left_out.position, Origin("Ada", "api", "it is back"))]
+        )
 
 
 def count_actions(log: EventLog) -> None:
@@ -408,6 +410,29 @@ def test_values_of_another_type_are_damage(file: Path) -> None:
         db.execute("update builds set build = x'01'")
         db.commit()
     assert damage(file) != []
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "update builds set build = replace(build, '{', '{!')",
+        "update builds set build = '[]'",
+        "update totals_checkpoints set chain = 'x'",
+        "delete from model_bytes",
+    ],
+)
+def test_what_is_no_build_no_chain_and_no_number_is_damage(file: Path, broken: str) -> None:
+    """A traceback says neither that the log is damaged nor where."""
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("pragma ignore_check_constraints = on")
+        db.execute(broken)
+        db.commit()
+    with closing(SqliteReader(file)) as log:
+        assert log.check(lambda _: None) != []
+        assert log.sizes().database > 0
+        if "builds" in broken:
+            with pytest.raises(LogCorrupt, match="the build at position"):
+                log.builds()
 
 
 # --- rows read back give the text that was written

@@ -37,9 +37,11 @@ from tests.rpc_clients import GrpcClient, InProcessClient, ServerProcess, experi
 
 FAMILIES = {
     "decider_access_problem": "gauge",
+    "decider_action_missing_log_evalue": "gauge",
     "decider_archive_failures": "counter",
     "decider_archive_last_success_time_seconds": "gauge",
     "decider_build_info": "gauge",
+    "decider_channel_rewards_missing_log_evalue": "gauge",
     "decider_clock_offset_seconds": "gauge",
     "decider_commit_entries": "histogram",
     "decider_commit_seconds": "histogram",
@@ -50,13 +52,17 @@ FAMILIES = {
     "decider_exploration_cost_high": "gauge",
     "decider_exploration_cost_low": "gauge",
     "decider_holdout_cost": "gauge",
+    "decider_holdout_cost_high": "gauge",
+    "decider_holdout_cost_low": "gauge",
     "decider_guardrail_crossed": "gauge",
     "decider_guardrail_log_evalue": "gauge",
+    "decider_guardrail_outweighed": "gauge",
     "decider_holdout_ratio": "gauge",
     "decider_inverse_propensity": "counter",
     "decider_lift": "gauge",
     "decider_lift_high": "gauge",
     "decider_lift_low": "gauge",
+    "decider_lift_outweighed": "gauge",
     "decider_learn_seconds": "histogram",
     "decider_learned": "counter",
     "decider_apprentice_agreement": "counter",
@@ -68,6 +74,8 @@ FAMILIES = {
     "decider_learn_failures": "counter",
     "decider_learning_entries": "gauge",
     "decider_learning_held": "gauge",
+    "decider_leave_outs": "counter",
+    "decider_open_leave_outs": "gauge",
     "decider_log_bytes": "gauge",
     "decider_log_position": "gauge",
     "decider_model_age_seconds": "gauge",
@@ -83,6 +91,7 @@ FAMILIES = {
     "decider_rewards": "counter",
     "decider_rewards_missing_log_evalue": "gauge",
     "decider_seal_lag_seconds": "gauge",
+    "decider_segment_rewards_missing_log_evalue": "gauge",
     "decider_abandoned_calls": "counter",
     "decider_sealed": "counter",
     "decider_sealed_activated": "counter",
@@ -92,6 +101,8 @@ FAMILIES = {
     "decider_sealed_overridden": "counter",
     "decider_sealed_reward": "counter",
     "decider_sealed_squared_reward": "counter",
+    "decider_sealed_squared_value": "counter",
+    "decider_sealed_value": "counter",
     "decider_split_log_evalue": "gauge",
     "decider_weight_mean": "gauge",
     "decider_window_seconds": "gauge",
@@ -100,8 +111,34 @@ FAMILIES = {
 }
 """Every family of ours. Dashboards and alerts are built on these names: a change here is a breaking change."""
 
+LABELS = {
+    "action": 2_002,
+    "done": 2,
+    "experiment": 1_000,
+    "feature": None,
+    "file": 3,
+    "group": 3,
+    "grpc_code": 17,
+    "grpc_method": 12,
+    "grpc_service": 2,
+    "grpc_type": 1,
+    "le": 13,
+    "learning": 4,
+    "name": 52,
+    "outcome": 9,
+    "policy": 11,
+    "problem": 5,
+    "reason": 10,
+    "rule": 5,
+    "state": 3,
+    "version": None,
+}
+"""Every label of ours, and how many values it has at most: for each experiment, where there is one. None: as many as a
+definition declares, or one at a time. Nothing that a call says may be a label."""
+
 Key = tuple[str, frozenset[tuple[str, str]]]
 
+README = Path(collector.__file__).parents[1] / "README.md"
 DECISIONS = 400
 HOUR, DAY = 3_600.0, 86_400.0
 ACTIVE, ENDED = "EXPERIMENT_STATE_ACTIVE", "EXPERIMENT_STATE_ENDED"
@@ -130,8 +167,8 @@ class Scrape:
         self.samples: dict[Key, float] = {}
         for family in families:
             for sample in family.samples:
-                if not sample.name.endswith("_created"):
-                    self.samples[sample.name, frozenset(sample.labels.items())] = sample.value
+                assert not sample.name.endswith("_created"), "one more series for each counter"
+                self.samples[sample.name, frozenset(sample.labels.items())] = sample.value
 
     def __call__(self, name: str, /, **labels: str) -> float:
         """The sum of a sample over the labels not given."""
@@ -192,6 +229,23 @@ def test_every_family_is_known(client: InProcessClient) -> None:
         if name.startswith(("decider_", "grpc_")) and not name.endswith("_created")  # prometheus_client adds these
     }
     assert ours == FAMILIES
+
+
+def test_every_label_has_a_bound_that_the_documentation_says(client: InProcessClient) -> None:
+    """Label sets that grow with traffic fill a Prometheus in a year: whoever adds a label has to say how many values it
+    can have."""
+    values: dict[tuple[str, str], set[str]] = {}
+    for name, labels in Scrape(client).samples:
+        if name.startswith(("decider_", "grpc_")) and name != "decider_build_info":
+            for label, value in labels:
+                values.setdefault((label, name), set()).add(value)
+    assert {label for label, _ in values} <= LABELS.keys()
+    for (label, name), found in values.items():
+        most = LABELS[label]
+        assert most is None or len(found) <= most, (label, name)
+    _, _, documented = README.read_text(encoding="utf-8").partition("| label | values at most |")
+    rows = [row.partition("|")[0] for row in documented.partition("\n\n")[0].split("\n| ")]
+    assert {name.strip(" `") for row in rows for name in row.split(",")} >= LABELS.keys()
 
 
 def test_decisions_are_counted_as_in_the_log(client: InProcessClient) -> None:
@@ -415,8 +469,9 @@ def test_a_server_names_an_experiment_that_ended_long_ago_in_no_metric(
     opened = InProcessClient(tmp_path / "log.db")
     try:
         opened.apply(experiment("e", "a", "b", window=0.2))
-        opened.decide("e")
+        opened.decide("e", eligible_actions=["a", "b", "nonsense"])
         until(lambda: Scrape(opened)("decider_learned_total", experiment="e") == 1, what="it is learned")
+        assert Scrape(opened)("decider_ignored_actions_total", experiment="e") == 1
         opened.apply(experiment("e", "a", "b", window=0.2, state=ENDED))
         until(lambda: 'experiment="e"' not in opened.fetch("/metrics")[1], what="it is left out")
         opened.apply(experiment("e", "a", "b", window=0.2, state=ACTIVE))

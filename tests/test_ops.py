@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from decider.policy.algorithms import ALGORITHMS
 from tests.promtool import ALERTS, RULES, World, check_alerts, counter, gauge, promtool
 from tests.test_architecture import ROOT
 
@@ -33,6 +34,7 @@ INFO = f'decider_experiment_info{{{EXPERIMENT}, version="3", policy="thompson", 
 
 COUNTERS = {
     f'decider_decisions_total{{{EXPERIMENT}, action="sale", reason="EXPLOIT"}}': 500,
+    f'decider_decisions_total{{{EXPERIMENT}, action="outfit", reason="EXPLOIT"}}': 100,
     f'decider_decisions_total{{{EXPERIMENT}, action="none", reason="HOLDOUT"}}': 100,
     f'decider_decisions_total{{{EXPERIMENT}, action="none", reason="FALLBACK"}}': 0,
     f"decider_reward_delay_seconds_count{{{EXPERIMENT}}}": 60,
@@ -40,6 +42,9 @@ COUNTERS = {
     f'decider_rewards_total{{{SERVER}, experiment="", name="click", outcome="orphan"}}': 0.5,
     f'decider_sealed_total{{{EXPERIMENT}, group="policy"}}': 500,
     f'decider_sealed_total{{{EXPERIMENT}, group="holdout"}}': 100,
+    f'decider_sealed_rewarded_total{{{EXPERIMENT}, name="click", group="policy"}}': 60,
+    f'decider_possible_total{{{EXPERIMENT}, action="sale"}}': 600,
+    f'decider_possible_total{{{EXPERIMENT}, action="outfit"}}': 600,
     f'decider_log_bytes{{{SERVER}, file="database"}}': 200_000,  # a gauge that grows
 }
 """What a minute adds to the counters that come from the log: they go on after a restart."""
@@ -74,7 +79,12 @@ GAUGES = {
     f"decider_propensity_log_evalue{{{EXPERIMENT}}}": 6.9,
     f'decider_rewards_missing_log_evalue{{{EXPERIMENT}, name="click", group="policy"}}': 6.9,
     f'decider_rewards_missing_log_evalue{{{EXPERIMENT}, name="click", group="holdout"}}': 6.9,
-    f'decider_guardrail_log_evalue{{{EXPERIMENT}, name="unsubscribe"}}': 6.9,
+    f'decider_channel_rewards_missing_log_evalue{{{EXPERIMENT}, name="click", group="policy", channel="mail"}}': 6.9,
+    f'decider_segment_rewards_missing_log_evalue{{{EXPERIMENT}, field="segment", value="bargain"}}': 6.9,
+    f'decider_action_missing_log_evalue{{{EXPERIMENT}, action="sale"}}': 6.9,
+    f'decider_action_missing_log_evalue{{{EXPERIMENT}, action="outfit"}}': 6.9,
+    f'decider_guardrail_log_evalue{{{EXPERIMENT}, name="unsubscribe"}}': 2.9,
+    f'decider_guardrail_crossed{{{EXPERIMENT}, name="unsubscribe"}}': 0.0,
 }
 """A healthy server, with evidence that is not quite enough."""
 
@@ -126,9 +136,12 @@ FAULTS: dict[str, Mapping[str, float | None]] = {
     "DeciderClockOff": {"decider_clock_offset_seconds": -30.0},
     "DeciderArchiveFails": {"decider_archive_failures_total": 1, "decider_archive_last_success_time_seconds": 0.0},
     "DeciderRewardsMissing": {f'decider_rewards_missing_log_evalue{{{EXPERIMENT}, name="click", group="policy"': 7.0},
+    "DeciderChannelRewardsMissing": {"decider_channel_rewards_missing_log_evalue": 7.0},
+    "DeciderSegmentRewardsMissing": {"decider_segment_rewards_missing_log_evalue": 7.0},
+    "DeciderActionMissing": {f'decider_action_missing_log_evalue{{{EXPERIMENT}, action="outfit"': 7.0},
     "DeciderFallback": {f'{DECISIONS}"none", reason="FALLBACK"': 10},
     "DeciderLiftNegative": {f'decider_lift_high{{{EXPERIMENT}, name="(learned)"': -0.01},
-    "DeciderGuardrailCrossed": {"decider_guardrail_log_evalue": 7.0},
+    "DeciderGuardrailCrossed": {"decider_guardrail_crossed": 1.0, "decider_guardrail_log_evalue": 3.1},
     "DeciderSplitWrong": {"decider_split_log_evalue": 7.0},
     "DeciderPropensitiesWrong": {"decider_propensity_log_evalue": 7.0},
     "DeciderLearningHeld": {"decider_learning_held": 1.0, "decider_learned_total": 0},
@@ -138,7 +151,10 @@ FAULTS: dict[str, Mapping[str, float | None]] = {
 }
 """What brings each alert; those that look back for longer have tests of their own."""
 
-LOOK_BACK = {"DeciderDecisionsStopped", "DeciderRewardsStopped", "DeciderLearningStopped"}
+LOOK_BACK = {
+    *("DeciderDecisionsStopped", "DeciderRewardsStopped", "DeciderLearningStopped"),
+    *("DeciderActionNeverEligible", "DeciderExplorationCollapsed", "DeciderRewardsFewer"),
+}
 
 NO_REWARDS = {
     "decider_reward_delay_seconds_count": 0.0,
@@ -170,7 +186,7 @@ def test_the_configuration_shown_is_taken(tmp_path: Path) -> None:
 def test_every_alert_has_a_fault_that_brings_it() -> None:
     """A rule that no test has seen fire is a rule that may never fire."""
     assert FAULTS.keys() | LOOK_BACK == set(ALERTS)
-    assert len(ALERTS) == 21
+    assert len(ALERTS) == 27
 
 
 TEXTS = dict(
@@ -199,6 +215,18 @@ LABELS_OF_RECORDED = {"experiment", "grpc_method"}
 """Labels that the recorded series have beside `job`."""
 
 
+def test_how_often_evidence_rings_by_mistake_is_said_of_each_rule() -> None:
+    """One rate for all of them would be wrong: some have a proof, others begin anew and have none."""
+    table = README.split("### How often they ring by mistake")[1].split("\n### ")[0]
+    said = set(re.findall(r"^\| (Decider\w+)", table, re.MULTILINE))
+    evidence = {
+        alert for alert in ALERTS if re.search("log_evalue.* > 6|_crossed|_lift_high|_held\\) == 1", TEXTS[alert])
+    }
+    assert len(evidence) == 9
+    assert evidence <= said <= set(ALERTS)
+    assert "1 in 1,000, however often" not in README
+
+
 @pytest.mark.parametrize("alert", FAULTS)
 def test_an_alert_fires_on_its_fault_alone_and_ends_with_it(alert: str, tmp_path: Path) -> None:
     """The one who is woken reads one cause, and the alert is over when the cause is."""
@@ -217,8 +245,8 @@ def test_an_experiment_that_does_not_serve_sets_nothing_off(tmp_path: Path) -> N
     }
     silent = {**SILENT, **evidence}
     names = [
-        *("DeciderGuardrailCrossed", "DeciderLearningHeld", "DeciderLiftNegative", "DeciderPropensitiesWrong"),
-        *("DeciderRewardsMissing", "DeciderSplitWrong"),
+        *("DeciderActionMissing", "DeciderGuardrailCrossed", "DeciderLearningHeld", "DeciderLiftNegative"),
+        *("DeciderPropensitiesWrong", "DeciderRewardsMissing", "DeciderSegmentRewardsMissing", "DeciderSplitWrong"),
     ]
     alarming = world(BEFORE, DURING, fault=silent)
     check_alerts(alarming, {BEFORE + DURING - 1: names}, tmp_path)
@@ -227,12 +255,28 @@ def test_an_experiment_that_does_not_serve_sets_nothing_off(tmp_path: Path) -> N
     check_alerts({**alarming, **ended}, {BEFORE + DURING - 1: []}, tmp_path)
 
 
+def test_a_fallback_is_told_and_what_still_serves_is_watched(tmp_path: Path) -> None:
+    """A guardrail that acted has changed the state by itself: nobody must have to find that out. Everybody gets the
+    baseline then, and its calls and rewards can stop as well."""
+    crossed = FAULTS["DeciderGuardrailCrossed"]
+    end = BEFORE + DURING
+    for state, names in {"active": ["DeciderGuardrailCrossed"], "baseline": ["DeciderGuardrailCrossed"]}.items():
+        made = world(BEFORE, DURING, AFTER, fault=crossed, state=state)
+        check_alerts(made, {BEFORE - 1: [], end - 1: names, end + AFTER - 1: []}, tmp_path)
+    check_alerts(world(BEFORE, DURING, fault=crossed, state="paused"), {end - 1: []}, tmp_path)
+    nearly = {"decider_guardrail_log_evalue": 50.0}
+    check_alerts(world(BEFORE, DURING, fault=nearly, state="baseline"), {end - 1: []}, tmp_path)
+    missing = FAULTS["DeciderRewardsMissing"]
+    check_alerts(world(BEFORE, DURING, fault=missing, state="baseline"), {end - 1: ["DeciderRewardsMissing"]}, tmp_path)
+
+
 def test_a_pause_and_its_end_set_nothing_off(tmp_path: Path) -> None:
     """Rewards of earlier decisions trickle in and stop; afterwards decisions come at once and rewards later."""
     parts = [(40, 1.0), (24, 0.0), (24, 1.0)]
     made = {
         **world(88),
         find(f'{DECISIONS}"sale"'): counter(*[(n, 2500 * on) for n, on in parts]),
+        find(f'{DECISIONS}"outfit"'): counter(*[(n, 500 * on) for n, on in parts]),
         find(f'{DECISIONS}"none", reason="HOLDOUT"'): counter(*[(n, 500 * on) for n, on in parts]),
         find("decider_reward_delay_seconds_count"): counter((42, 300), (28, 0), (18, 300)),
         INFO % ("active", "online"): gauge((40, 1), (24, None), (24, 1)),
@@ -245,6 +289,14 @@ def test_a_pause_and_its_end_set_nothing_off(tmp_path: Path) -> None:
 def test_an_experiment_that_is_meant_to_learn_nothing_sets_nothing_off(learning: str, tmp_path: Path) -> None:
     """Frozen by a person, it looks like a broken learner."""
     made = world(12, 24, fault={"decider_learned_total": 0}, learning=learning)
+    check_alerts(made, {35: []}, tmp_path, interval=LONG)
+
+
+@pytest.mark.parametrize("policy", [name for name, algorithm in ALGORITHMS.items() if not algorithm.learns])
+def test_a_policy_that_never_learns_sets_nothing_off(policy: str, tmp_path: Path) -> None:
+    """A first week with `uniform` is usual: it seals decisions, and has nothing to learn."""
+    made = world(12, 24, fault={"decider_learned_total": None})
+    made = {name.replace('policy="thompson"', f'policy="{policy}"'): values for name, values in made.items()}
     check_alerts(made, {35: []}, tmp_path, interval=LONG)
 
 
@@ -328,6 +380,7 @@ def long_world(*traffic: tuple[int, float], state: str = "active") -> World:
     return {
         **made,
         find(f'{DECISIONS}"sale"'): counter(*traffic),
+        **{name: counter(*traffic) for name in COUNTERS if name.startswith("decider_possible_total")},
         find("decider_reward_delay_seconds_count"): counter(*[(n, rate / 10) for n, rate in traffic]),
         find("decider_archive_last_success_time_seconds"): gauge((length, 0)),
     }
@@ -384,3 +437,106 @@ def test_an_archive_without_a_run_for_two_days_is_noticed(tmp_path: Path) -> Non
     """A run that never comes does not fail."""
     made = {find("up"): gauge((80, 1)), find("decider_archive_last_success_time_seconds"): gauge((80, 1))}
     check_alerts(made, {47: [], 51: ["DeciderArchiveFails"]}, tmp_path, interval=3600)
+
+
+HALF_HOUR, OF_DAY = 1800, 48
+"""Seconds between the samples of days and weeks, and how many samples a day has."""
+
+EVER = {find("decider_archive_last_success_time_seconds"): 0.0}
+"""No archive, whose rule would look at the time."""
+
+
+def days(*parts: tuple[int, Mapping[str, float | None]], state: str = "active") -> World:
+    """Days of a healthy server, so many samples each, in which this changes."""
+    usual = {**COUNTERS, **OF_THE_PROCESS, **GAUGES, **EVER}
+    changes = [(count, {find(start): value for start, value in fault.items()}) for count, fault in parts]
+    made = {}
+    for name, value in usual.items():
+        values = [(count, fault.get(name, value)) for count, fault in changes]
+        made[name] = gauge(*values) if name in GAUGES else counter(*values)
+    return made | {INFO % (state, "online"): gauge((sum(count for count, _ in parts), 1.0))}
+
+
+OUTFIT = f'{{{EXPERIMENT}, action="outfit"'
+NEVER_ELIGIBLE = {f"decider_possible_total{OUTFIT}": 0.0, f"decider_decisions_total{OUTFIT}": 0.0}
+
+
+def test_an_action_that_nobody_could_get_for_a_day_is_noticed(tmp_path: Path) -> None:
+    """A rule that was written wrong takes it from everybody, and no count of draws is missed."""
+    made = days((OF_DAY, {}), (OF_DAY + 8, NEVER_ELIGIBLE), (8, {}))
+    never = ["DeciderActionNeverEligible"]
+    looks = {OF_DAY + 30: [], 2 * OF_DAY - 1: [], 2 * OF_DAY + 6: never, 2 * OF_DAY + 12: []}
+    # What it preferred before, it cannot prefer now: whoever must not have it gets another.
+    check_alerts(
+        {**made, find(f"decider_decisions_total{OUTFIT}"): counter((2 * OF_DAY + 16, 100))},
+        looks,
+        tmp_path,
+        interval=HALF_HOUR,
+    )
+
+
+@pytest.mark.parametrize(
+    "quiet",
+    [
+        {INFO % ("active", "online"): "_", INFO % ("paused", "online"): gauge((OF_DAY + 10, 1))},
+        {find(f"decider_action_missing_log_evalue{OUTFIT}"): "_"},  # retired
+        {find(f"decider_possible_total{OUTFIT}"): f"_x{OF_DAY} " + counter((10, 0))},  # new
+        {name: counter((OF_DAY + 10, 0)) for name in COUNTERS if "EXPLOIT" in name},  # all are held out
+        {name: counter((OF_DAY + 10, 0)) for name in {**COUNTERS, **OF_THE_PROCESS}},  # no traffic
+    ],
+    ids=["paused", "retired", "new", "no draws", "no traffic"],
+)
+def test_an_action_that_nobody_can_get_sets_nothing_off_where_that_is_right(
+    quiet: Mapping[str, str], tmp_path: Path
+) -> None:
+    """The same series, and a reason for it."""
+    never = {f"decider_possible_total{OUTFIT}": 0.0}
+    check_alerts({**days((OF_DAY + 10, never)), **quiet}, {OF_DAY + 9: []}, tmp_path, interval=HALF_HOUR)
+
+
+HALF: dict[str, float | None] = {find("decider_sealed_rewarded_total"): 30.0}
+
+
+def test_half_of_the_rewards_that_get_lost_are_noticed(tmp_path: Path) -> None:
+    """No outage: every second page has no pixel any more. The same day a week ago knows what is usual on it."""
+    fewer = ["DeciderRewardsFewer"]
+    looks = {8 * OF_DAY: [], 8 * OF_DAY + 36: [], 8 * OF_DAY + 45: fewer, 9 * OF_DAY + 15: fewer, 10 * OF_DAY + 10: []}
+    check_alerts(days((8 * OF_DAY, {}), (OF_DAY + 16, HALF), (OF_DAY, {})), looks, tmp_path, interval=HALF_HOUR)
+
+
+def test_fewer_visits_or_rewards_that_are_right_set_nothing_off(tmp_path: Path) -> None:
+    """Half of the visitors on a holiday, after a restart; a pause; next to no rewards; and nothing at all."""
+    everything = {name: value / 2 for name, value in COUNTERS.items()}
+    few: dict[str, float | None] = {find("decider_sealed_rewarded_total"): 1.0}
+    quarter: dict[str, float | None] = {find("decider_sealed_rewarded_total"): 0.25}
+    looks = dict.fromkeys((8 * OF_DAY + 36, 8 * OF_DAY + 46), ())
+    up = {find("up"): gauge((9 * OF_DAY + 3, 1))}
+    for made in (
+        {**days((8 * OF_DAY, {}), (3, GONE), (OF_DAY, everything)), **up},
+        days((8 * OF_DAY, few), (OF_DAY, quarter)),
+        days((8 * OF_DAY, {}), (OF_DAY, SILENT)),
+        days((8 * OF_DAY, {}), (OF_DAY, HALF), state="paused"),
+    ):
+        check_alerts(made, looks, tmp_path, interval=HALF_HOUR)
+
+
+ONE_ACTION: dict[str, float | None] = {f'{DECISIONS}"sale"': 600.0, f"decider_decisions_total{OUTFIT}": 1.0}
+
+
+def test_a_policy_that_prefers_one_action_all_at_once_is_noticed(tmp_path: Path) -> None:
+    """Its features are gone, or its model is ruined. After a day that is how it is."""
+    made = days((5 * OF_DAY, {}), (2 * OF_DAY, ONE_ACTION))
+    collapsed = ["DeciderExplorationCollapsed"]
+    looks = {5 * OF_DAY: [], 5 * OF_DAY + 3: [], 5 * OF_DAY + 8: collapsed, 6 * OF_DAY: collapsed, 6 * OF_DAY + 10: []}
+    check_alerts(made, looks, tmp_path, interval=HALF_HOUR)
+
+
+def test_a_policy_that_has_learned_sets_nothing_off(tmp_path: Path) -> None:
+    """One action is the best for all, and it knows so since its first day; then a restart, a pause and silence."""
+    looks = dict.fromkeys(range(0, 7 * OF_DAY, 4), ())
+    check_alerts(days((OF_DAY // 2, {}), (6 * OF_DAY + OF_DAY // 2, ONE_ACTION)), looks, tmp_path, interval=HALF_HOUR)
+    restarted = days((5 * OF_DAY, {}), (3, GONE), (OF_DAY, {}), (OF_DAY, SILENT))
+    looks = dict.fromkeys(range(5 * OF_DAY + 4, 7 * OF_DAY, 4), ())
+    check_alerts({**restarted, find("up"): gauge((7 * OF_DAY + 3, 1))}, looks, tmp_path, interval=HALF_HOUR)
+    paused = days((5 * OF_DAY, {}), (OF_DAY, ONE_ACTION), state="paused")
+    check_alerts(paused, dict.fromkeys(range(5 * OF_DAY, 6 * OF_DAY, 4), ()), tmp_path, interval=HALF_HOUR)

@@ -306,8 +306,10 @@ def test_every_expression_of_rules_and_dashboard_is_answered(monitor: Monitor) -
 
 MAY_BE_SILENT = (
     *("decider_lift", "decider_holdout_cost"),  # too little data
+    *("decider_exploration_cost", "decider_split_log_evalue", "decider_rewards_missing_log_evalue"),  # the same
     *("ALERTS", "decider_feature_problems_total"),  # nothing is wrong
-    *("decider_exploration_cost", "decider_guardrail_log_evalue", "decider_split_log_evalue"),
-    *("decider_propensity_log_evalue", "decider_rewards_missing_log_evalue", "decider_experiment_info"),
+    "decider_guardrail",  # nothing is declared
+    *("decider_channel_rewards_missing_log_evalue", "decider_segment_rewards_missing_log_evalue"),  # nothing is wrong
+    "decider_action_missing_log_evalue",
 )
 """Metrics of expressions that this traffic gives no value."""

@@ -5,91 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from decider.estimate.lift import HOLDOUT, POLICY, GroupSums, lift
-from decider.estimate.sample import Floats
-from decider.experiment.strata import BUCKETS
+from decider.estimate.lift import boundary
 from simulator.commands.plan import plan_command
 from simulator.lift.plan import PlanResult, Question, find_plan
 from simulator.lift.power import Design, Rewards, decisions_needed, power_after, smallest_lift
 from simulator.lift.traffic import load_traffic
 from simulator.logs.groups import load_served
+from simulator.studies import plan as study
+from simulator.studies.plan import DESIGNS, found_after
 from tests.lift_logs import shop, visits_db
-
-LOOKS = 0.01
-"""From one look to the next, as a share of the time so far: as if somebody looked always, about."""
-
-SHARE_BOUGHT, SPREAD = 0.05, 0.8
-"""Of visits, and of the logarithm of the amounts: in the world of amounts."""
-
-
-def amounts() -> Rewards:
-    """Of that world."""
-    mean, square = np.exp(SPREAD**2 / 2), np.exp(2 * SPREAD**2)
-    deviation = np.sqrt(SHARE_BOUGHT * square - (SHARE_BOUGHT * mean) ** 2)
-    return Rewards(float(SHARE_BOUGHT * mean), float(deviation))
-
-
-class World:
-    """A log of a design, whose sums grow."""
-
-    def __init__(self, design: Design, rng: np.random.Generator) -> None:
-        self.design, self._rng = design, rng
-        self.sums = GroupSums(np.zeros((2, BUCKETS)), np.zeros((2, BUCKETS)))
-
-    def go_on(self, decisions: float) -> None:
-        """More units, all of whose visits come at once."""
-        visits = round(self.design.rewards.visits)
-        units = self._rng.poisson(decisions / visits)
-        holdout = self._rng.random(units) < self.design.share
-        bucket = self._rng.integers(0, BUCKETS, units)
-        earned = self._earned(np.where(holdout, 0.0, self.design.lift), visits)
-        for group, mine in ((POLICY, ~holdout), (HOLDOUT, holdout)):
-            self.sums.decisions[group] += visits * np.bincount(bucket[mine], minlength=BUCKETS)
-            self.sums.rewards[group] += np.bincount(bucket[mine], weights=earned[mine], minlength=BUCKETS)
-
-    def _earned(self, more: Floats, visits: int) -> Floats:
-        rewards = self.design.rewards
-        rates = rewards.mean + more
-        if not rewards.is_rate:
-            share = rates / rewards.mean * SHARE_BOUGHT
-            amount = np.exp(SPREAD * self._rng.standard_normal(len(more)))
-            return np.where(self._rng.random(len(more)) < share, amount, 0.0)
-        if rewards.correlation:
-            size = 1.0 / rewards.correlation - 1.0
-            rates = self._rng.beta(rates * size, (1.0 - rates) * size)
-        return self._rng.binomial(visits, rates).astype(np.float64)
-
-
-def found_after(design: Design, seed: int, around: float) -> float:
-    """Decisions until the service's interval excludes 0, in one simulated log; infinite: not soon. around: where it is
-    looked at often."""
-    world, at = World(design, np.random.default_rng(seed)), 0.0
-    for until in looks(design.start / 2, around).tolist():
-        world.go_on(until - at)
-        at = until
-        found = lift({0: world.sums}, design.level)
-        if found.is_known and found.interval.low > 0:
-            return float(at)
-    return float("inf")
-
-
-def looks(start: float, around: float) -> Floats:
-    """Decisions at which somebody looks."""
-    first, often, last = np.log([min(start, around / 3), 0.6 * around, 1.3 * around])
-    found: Floats = np.exp(np.r_[np.arange(first, often, 3 * LOOKS), np.arange(often, last, LOOKS)])
-    return found
-
-
-DESIGNS = {
-    "half": Design(Rewards.of_rate(0.1), share=0.5, lift=0.04),
-    "visits": Design(Rewards.of_rate(0.2, visits=5, correlation=0.2), share=0.2, lift=0.05),
-    "amounts": Design(amounts(), share=0.2, lift=0.02),
-}
 
 
 def test_the_predicted_median_is_that_of_simulated_logs() -> None:
@@ -107,6 +37,25 @@ def test_the_predicted_median_is_that_of_simulated_logs() -> None:
     at_one_look = DESIGNS["half"]
     alone = next(n for n in np.arange(1_000.0, 9_000.0) if at_one_look.drift(n) > at_one_look.bound(n))
     assert alone > 1.2 * decisions_needed(at_one_look, 0.5)
+
+
+def test_the_text_says_what_looking_every_day_costs() -> None:
+    """It depends on the size of the log: one factor for all of them would promise too much for small lifts."""
+    text = (Path(__file__).parents[1] / "simulator" / "README.md").read_text(encoding="utf-8")
+    wide = [round(boundary(units) / NormalDist().inv_cdf(0.975), 1) for units in (1_000, 10_000, 1_000_000)]
+    assert (
+        "{} times with 1,000 effective units in the smaller group, {} times with 10,000, {} times with a".format(*wide)
+        in text
+    )
+    more = []
+    for lift, held_out in ((0.019, 2_000), (0.005, 30_000), (0.001, 800_000)):
+        design = Design(Rewards.of_rate(0.1), share=0.1, lift=lift)
+        assert design.fixed(0.8) * 0.1 == pytest.approx(held_out, rel=0.15)
+        more.append(round(decisions_needed(design, 0.8) / design.fixed(0.8), 1))
+    assert (
+        "{} times as many where that needs some 2,000 units of the holdout, {} times where it needs 30,000, {} times "
+        "where it needs 800,000".format(*more)
+    ) in text
 
 
 def test_power_grows_with_decisions_up_to_the_power_asked_for() -> None:
@@ -132,6 +81,23 @@ def test_until_there_is_an_interval_nothing_is_found() -> None:
     design = Design(Rewards.of_rate(0.003), share=0.1, lift=0.3)
     assert decisions_needed(design) == pytest.approx(design.start)
     assert design.start > 50_000
+
+
+@pytest.mark.parametrize(("share", "by_hand"), [(0.05, 141_000), (0.1, 75_000)])
+def test_one_look_needs_what_is_reckoned_by_hand(share: float, by_hand: float) -> None:
+    """A tenth more than 10.5 %, found with a probability of 80 %: (1.96 + 0.84)^2 x variance / lift^2."""
+    design = Design(Rewards.of_rate(0.105), share=share, lift=0.0105)
+    assert design.fixed(0.8) == pytest.approx(by_hand, rel=0.01)
+    assert 1.4 < decisions_needed(design) / design.fixed(0.8) < 2.0
+
+
+def test_the_study_counts_what_is_found_in_time() -> None:
+    """RESULTS.md has more logs and designs."""
+    after = study.judge(DESIGNS["half"], range(40))
+    assert 0.6 < np.isfinite(after).mean() <= 1.0
+    text = study.report({next(iter(study.CASES)): after})
+    assert "40 logs of each kind" in text
+    assert text.count("|\n") == 3
 
 
 def plan(**given: object) -> PlanResult:

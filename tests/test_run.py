@@ -439,6 +439,33 @@ def test_bands_are_those_of_student() -> None:
     assert found.high == pytest.approx(4.0 - found.low)
 
 
+def test_bands_hold_nothing_that_cannot_be() -> None:
+    """With two seeds Student's t says -40 % to 220 %; nobody can read a share of actions that is above all of them."""
+    runs = [
+        made_run(seed, earned=earned, best=[1.0, 2.0, 3.0, 4.0, 5.0], uniform=[0.0] * 5, fixed=[0.5] * 5)
+        for seed, earned in ((1, [0.7, 1.5, 2.3, 3.1, 4.0]), (2, [0.9, 1.9, 2.9, 3.9, 4.8]))
+    ]
+    found = summarize("p", runs, learns=True)
+    whole = found.whole
+    assert whole.share
+    assert whole.share.low == pytest.approx(0.88 - 12.706 * 0.08, rel=1e-3), "worse than a uniform choice is possible"
+    assert whole.share.high == 1.0
+    assert whole.regret.low == whole.total_regret.low == 0.0
+    assert whole.right
+    assert (whole.right.low, whole.right.high) == (whole.right.mean, whole.right.mean), "both seeds chose alike"
+    assert found.curve.share.high
+    assert max(found.curve.share.high) == 1.0
+    lines = whole_table(replace(example_result(), policies=(found,))).lines(foot=False)
+    assert "to 100 %" in str(list(lines))
+
+
+def test_who_earns_more_than_the_best_action_of_each_visit_has_no_limit() -> None:
+    """Where asking pays later, a share is above 100 %, and so is its band."""
+    found = band(np.array([1.1, 1.2]), highest=1.0)
+    assert found.high is not None
+    assert found.high > found.mean > 1.0
+
+
 def test_a_world_without_lift_has_no_share(tmp_path: Path) -> None:
     """Where all actions are as good there is nothing to attain: no division by zero, and all is still written."""
     flat = [0.3 * point for point in (2, 4, 6, 8, 10)]

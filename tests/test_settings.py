@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 import pytest
 
-from decider.server.command import main, serve
+from decider.server.archive_command import archive_command
+from decider.server.command import serve
 from decider.server.settings import table
 
 NUMBERS = [name for name, default, _ in table() if isinstance(default, (int, float)) or name == "--core"]
@@ -38,7 +39,6 @@ def test_a_number_in_the_range_is_a_setting(name: str) -> None:
 @pytest.mark.parametrize("age", ["nan", "inf", "1e3d", "9" * 400 + "d", "999999999999d", "-1d"])
 def test_an_age_that_is_none_is_refused(age: str) -> None:
     """In plain words, and before anything is archived."""
-    archive = main.commands["archive"]
-    assert "--before" in refused(archive, "--db=log.db", f"--before={age}", "dest")
-    assert "--remember" in refused(archive, "--db=log.db", "--before=30d", f"--remember={age}", "dest")
+    assert "--before" in refused(archive_command, "--db=log.db", f"--before={age}", "dest")
+    assert "--remember" in refused(archive_command, "--db=log.db", "--before=30d", f"--remember={age}", "dest")
     assert "--archive-after" in refused(serve, f"--archive-after={age}")

@@ -6,25 +6,42 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from decider.errors import EntriesArchived, LogError
-from decider.log.exact_sum import ZERO
+from decider.experiment.definition import ExperimentVersion
+from decider.experiment.strata import measures_of_all, strata_of_all
+from decider.learn.versions import Versions
+from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.log_totals import SLICE, LogTotals
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, Mark, Tick
 from decider.log.sqlite import checkpoints
-from decider.log.totals import MAX_REWARD_NAMES, LabelTotals, RewardTotals, Totals
+from decider.log.sqlite.totals import Grouped, count_totals
+from decider.log.totals import (
+    MAX_REWARD_NAMES,
+    ActionNames,
+    Labels,
+    LabelTotals,
+    RewardTotals,
+    Totals,
+    names_of,
+)
 from decider.metrics import shared_totals
+from decider.metrics.alarms import propensity_evidence
 from decider.metrics.shared_totals import SharedTotals
-from decider.types import START, Position, RewardOutcome, Time
-from tests.long_logs import shop, write_past
+from decider.types import START, ActionId, Position, Reason, RewardOutcome, Time
+from tests.long_logs import PastClock, shop, write_past
 from tests.rpc_clients import InProcessClient, experiment, until
 from tests.sqlite_steps import steps
+from tests.two_writers import decision
 
 DECISIONS = 2_000
 
@@ -143,6 +160,63 @@ def test_names_of_rewards_are_counted_on_from_stored_totals() -> None:
     assert totals.rewards["shop", "other", "joined"] == 1
     assert totals.rewards["shop", "name-0", "joined"] == 2
     assert len(totals.rewards) == MAX_REWARD_NAMES + 1
+
+
+def test_actions_of_all_versions_have_so_many_labels_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who offers other actions every day must not fill Prometheus in a year; and which of them have a label must not
+    depend on when the server was started."""
+    monkeypatch.setattr("decider.log.totals.MAX_ACTION_NAMES", 10)
+    days = [[ActionId(f"article-{(7 * day + index) % 60}") for index in range(5)] for day in range(12)]
+
+    def add(totals: LabelTotals, *actions: ActionId) -> None:
+        counted = Totals()
+        counted.decisions.update((Position(1), action, Reason.EXPLORE) for action in actions)
+        counted.possible.update((Position(1), action) for action in actions)
+        counted.inverse_propensity.update({(Position(1), action): ExactSum.of(5.0) for action in actions})
+        counted.excess.update({(Position(1), action, 3): 800_000 for action in actions})
+        counted.variance.update({(Position(1), action, 3): 160_000_000 for action in actions})
+        totals.add(counted, {Position(1): "shop"})
+
+    whole, restarted = LabelTotals(), LabelTotals()
+    for actions in days:
+        add(whole, *actions)
+        restarted = LabelTotals.from_json(restarted.to_json())
+        for action in reversed(actions):
+            add(restarted, action)
+    assert restarted == whole
+    assert {name for _, name, _ in whole.decisions} == {*sorted({name for day in days for name in day})[:10], "(other)"}
+    assert sum(whole.decisions.values()) == sum(whole.possible.values()) == 60
+    assert float(sum(whole.inverse_propensity.values(), ZERO)) == 300
+    assert propensity_evidence(whole).keys() == {"shop"}
+
+
+class Passes(Counter[Labels]):
+    """Labels that count how often somebody goes over all of them."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[Labels]:
+        self.passes += 1
+        return super().__iter__()
+
+
+def passes(experiments: int) -> int:
+    """Over the labels, for a scrape that finds something new of so many experiments."""
+    totals = LabelTotals(excess=Passes(), decisions=Passes(), possible=Passes(), rewarded=Passes())
+    versions = [Position(number) for number in range(1, experiments + 1)]
+    counted = Totals()
+    for version in versions:
+        counted.decisions[version, ActionId("a"), Reason.EXPLORE] = 1
+        counted.possible[version, ActionId("a")] = 1
+        counted.excess[version, ActionId("a"), 3] = 500_000
+        counted.rewarded[version, "click", "policy", 3] = 1
+    totals.add(counted, {version: f"experiment-{version}" for version in versions})
+    return sum(one.passes for one in (totals.excess, totals.decisions, totals.possible, totals.rewarded))  # type: ignore[attr-defined]
+
+
+def test_a_scrape_goes_over_the_labels_as_often_for_many_experiments_as_for_two() -> None:
+    """With a pass for each experiment a scrape of 200 busy ones took six seconds."""
+    assert passes(2) == passes(50)
 
 
 def test_only_the_newest_totals_stay(db: Path, log: EventLog) -> None:
@@ -282,3 +356,40 @@ def test_totals_with_many_labels_are_stored_more_rarely(log: EventLog, monkeypat
     log.append([Tick()])
     totals.store_if_due()
     assert log.totals_checkpoint() != before
+
+
+def counted_by_hand(path: Path, seconds: Sequence[int], experiments: int) -> tuple[int, Totals]:
+    """Of a log with so many experiments and these windows: statements that count its totals, and the totals."""
+    clock = PastClock(86_400.0)
+    with closing(open_log(path, clock=clock)) as log:
+        for number in range(experiments):
+            made = shop(f"e{number}", holdout=0.2, baseline_action="a")
+            window = seconds[number % len(seconds)] * 1_000_000
+            Versions(log).apply(replace(made, reward=replace(made.reward, window=window)))
+        versions = {one.position: one for one in log.versions()}
+        for position, version in versions.items():
+            log.append([decision(version, f"{position}-{n}", f"u{n}") for n in range(5)])
+        clock.advance(60)
+        log.append([Tick()])
+        all_, expected = (Mark(START, Time(0)), log.head().mark), log.totals(Mark(START, Time(0)), log.head().mark)
+    grouped = Grouped(strata_of_all(versions.values()).get, measures_of_all(versions.values()).__getitem__)
+    statements: list[str] = []
+    with closing(sqlite3.connect(path)) as connection:
+        connection.set_trace_callback(statements.append)
+        names = partial(_names, versions)
+        found = count_totals(connection, names, versions, grouped=grouped, after=all_[0], until=all_[1])
+    assert found == expected
+    return len(statements), found
+
+
+def _names(versions: Mapping[Position, ExperimentVersion], at: Position) -> ActionNames:
+    return names_of(versions[at])
+
+
+@pytest.mark.parametrize("seconds", [(1,), (1, 2, 3)])
+def test_statements_do_not_grow_with_versions(seconds: Sequence[int], tmp_path: Path) -> None:
+    """A look at the totals of a thousand experiments must not cost a thousand times as much."""
+    few, _ = counted_by_hand(tmp_path / "few.db", seconds, 4)
+    many, found = counted_by_hand(tmp_path / "many.db", seconds, 40)
+    assert sum(one.count for one in found.sealed.values()) == 200
+    assert few == many

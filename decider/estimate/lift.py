@@ -45,10 +45,20 @@ STRATUM_START = 15.0
 """Effective units that each group needs in a stratum: with fewer, its variance cannot be told."""
 
 SCALE = 100.0
-"""Effective units at which the interval is narrowest, compared with that of one look; around it matters little."""
+"""Of the mixture, in effective units. Compared with that of one look the interval is narrowest with ten times as many:
+1.5 times as wide; with a million of them it is 2.0 times as wide."""
+
+BORROWED = 0.8
+"""Of the other group's variance: the rest is how far two estimates of one variance may lie apart."""
 
 ROUNDING = 1e-9
 """Of a residual, relative to what it is the difference of: a smaller one is none."""
+
+CARRIERS = 2 * START
+"""Buckets with a reward: with so many it is not that rewards are few."""
+
+UNEQUAL = 4.0
+"""Buckets with a reward for each effective cluster: with more, some units have nearly all of it."""
 
 LARGEST = 1e150
 """Of a sum of rewards: the squares of larger ones are no floats."""
@@ -83,7 +93,8 @@ class Lift:
 
     Both unbounded as long as too little is known; the relative one also where the holdout's mean cannot be told from 0.
     policy, holdout: means of the groups, weighted as the lift is. decisions, units: of (policy, holdout), in the strata
-    that count; units are effective ones. clusters: that carry the variance, of the poorer group.
+    that count; units are effective ones. clusters: that carry the variance, of the poorer group. outweighed: some units
+    have so much of the reward that all others say nothing beside them, see `outweighed`.
     """
 
     interval: Interval
@@ -93,6 +104,7 @@ class Lift:
     decisions: tuple[int, int]
     units: tuple[float, float]
     clusters: float
+    outweighed: bool = False
 
     @property
     def is_known(self) -> bool:
@@ -115,7 +127,15 @@ class Lift:
     @property
     def cost(self) -> float:
         """Of the holdout: what a decision loses on average because some units are in it; nan where nothing is known."""
-        return self.interval.value * self.decisions[HOLDOUT] / sum(self.decisions) if self.is_known else math.nan
+        return self.cost_interval.value
+
+    @property
+    def cost_interval(self) -> Interval:
+        """Of the cost. It holds whenever that of the lift does: the share of the decisions is known."""
+        if not self.is_known:
+            return UNKNOWN
+        share = self.decisions[HOLDOUT] / sum(self.decisions)
+        return Interval(*[share * one for one in (self.interval.value, self.interval.low, self.interval.high)])
 
 
 class LiftSums:
@@ -178,9 +198,13 @@ class LiftSums:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Of both groups, over strata; (2,) each, by POLICY and HOLDOUT. mean: weighted as the lift is; variance: of it;
-    clusters: that carry it; units: effective ones; decisions: in the strata that count. clocks: of how many units in
-    one stratum a mean would have that variance; clock: of both groups, effective units."""
+    """Of both groups, over strata; (2,) each, by POLICY and HOLDOUT.
+
+    mean: weighted as the lift is; variance: of it, with what only the other group has seen; clusters: that carry it;
+    units: effective ones; decisions: in the strata that count. clocks: of how many units in one stratum a mean would
+    have that variance; clock: of both groups, effective units. difference: variance of the lift where somebody in a
+    bucket may be in both groups.
+    """
 
     mean: Floats
     variance: Floats
@@ -188,6 +212,7 @@ class Compared:
     units: Floats
     decisions: tuple[int, int]
     clocks: Floats
+    difference: float
 
     @property
     def clock(self) -> float:
@@ -206,13 +231,16 @@ def compare(strata: Mapping[Hashable, GroupSums]) -> Compared | None:
     mean, residual = _weighted(used, weights)
     # The two groups of a bucket have no unit in common, so each has a square of its own.
     filled = np.count_nonzero(sum(sums.decisions for sums in used), axis=1)
+    unbiased = filled / np.maximum(filled - 1, 1)
+    clocks = 1.0 / (weights[:, None] ** 2 / units).sum(axis=0)
     return Compared(
         mean=mean,
-        variance=(residual**2).sum(axis=1) * filled / np.maximum(filled - 1, 1),
+        variance=with_unseen(mean, (residual**2).sum(axis=1) * unbiased, clocks),
         clusters=effective_clusters(residual),
         units=units.sum(axis=0),
         decisions=_pair(sizes.sum(axis=0).astype(int).tolist()),
-        clocks=1.0 / (weights[:, None] ** 2 / units).sum(axis=0),
+        clocks=clocks,
+        difference=float(((residual[POLICY] - residual[HOLDOUT]) ** 2).sum() * unbiased.max()),
     )
 
 
@@ -235,7 +263,42 @@ def lift(strata: Mapping[Hashable, GroupSums], level: float = LEVEL) -> Lift:
         decisions=compared.decisions,
         units=_pair(compared.units.tolist()),
         clusters=clusters,
+        outweighed=not known and outweighed(strata),
     )
+
+
+def interval_by_person(strata: Mapping[Hashable, GroupSums], level: float = LEVEL) -> Interval | None:
+    """Of the lift, where buckets are unions of persons: units that are linked, in one group or in both. None: too
+    little is known. `lift` is for units, which the groups are drawn by; it is too narrow where one purchase counts for
+    several units of a person."""
+    compared = compare(strata)
+    if compared is None or compared.clusters.min() < START:
+        return None
+    value = float(compared.mean[POLICY] - compared.mean[HOLDOUT])
+    half = boundary(compared.clock, level) * math.sqrt(compared.difference)
+    return Interval(value, value - half, value + half)
+
+
+def outweighed(strata: Mapping[Hashable, GroupSums]) -> bool:
+    """Whether nothing can be told although enough units have a reward, since some have nearly all of it: as where one
+    value was sent in another unit. It may take very long until the usual rewards outweigh that.
+
+    >>> usual = GroupSums.of([10.0] * 200, [1.0] * 200)
+    >>> odd = usual._replace(rewards=usual.rewards + np.eye(2, 100) * [[1e6], [0.0]])
+    >>> outweighed({1: usual}), outweighed({1: odd})
+    (False, True)
+    """
+    used = [sums for sums in strata.values() if effective_units(sums.decisions).min() >= STRATUM_START]
+    if not used:
+        return False
+    if max(np.abs(sums.rewards).max() for sums in used) > LARGEST:
+        return True
+    made = sum(sums.decisions.sum(axis=1, keepdims=True) for sums in used)
+    weights = np.array([sums.decisions.sum() for sums in used]) / float(made.sum())
+    residual = _weighted(used, weights)[1] * made  # in units of the reward, so that the groups can be put together
+    carriers = np.count_nonzero(sum(np.abs(sums.rewards) for sums in used))
+    (clusters,) = effective_clusters(residual.reshape(1, -1))
+    return bool(carriers >= CARRIERS and residual.any() and clusters < min(START, carriers / UNEQUAL))
 
 
 def _weighted(used: Sequence[GroupSums], weights: Floats) -> tuple[Floats, Floats]:
@@ -249,6 +312,18 @@ def _weighted(used: Sequence[GroupSums], weights: Floats) -> tuple[Floats, Float
     return mean, residual
 
 
+def with_unseen(mean: Floats, variance: Floats, clocks: Floats) -> Floats:
+    """(2, ...) variances of the means, each at least what the other group's is by unit, as far as it earns as much.
+
+    A small holdout has not seen the largest of heavy amounts yet: its mean and its variance are too low together, and
+    the lift looks sure. Amounts of the policy's many units say how large they get. Where the policy earns twice as much
+    because twice as many units buy, its variance by unit is twice as large, too: then nothing is added.
+    """
+    means = np.abs(mean)
+    share = np.minimum(1.0, means / np.maximum(means[::-1], 1e-300))
+    return np.maximum(variance, BORROWED * share * (variance * clocks)[::-1] / clocks)
+
+
 def residuals(rewards: Floats, expected: Floats) -> Floats:
     """What is left of equal rewards is rounding, and no variance."""
     left = rewards - expected
@@ -260,11 +335,20 @@ def _nothing(strata: Mapping[Hashable, GroupSums]) -> Lift:
     decisions = sum((sums.decisions.sum(axis=1) for sums in strata.values()), np.zeros(2))
     units = sum((effective_units(sums.decisions) for sums in strata.values()), np.zeros(2))
     counts = _pair(decisions.astype(int).tolist()), _pair(units.tolist())
-    return Lift(UNKNOWN, UNKNOWN, math.nan, math.nan, *counts, clusters=0.0)
+    return Lift(UNKNOWN, UNKNOWN, math.nan, math.nan, *counts, clusters=0.0, outweighed=outweighed(strata))
 
 
 def _pair(values: Sequence[NumberT]) -> tuple[NumberT, NumberT]:
     return values[POLICY], values[HOLDOUT]
+
+
+def level_of_each(rows: int, level: float = LEVEL) -> float:
+    """Of each of so many intervals that hold together with `level` (Bonferroni).
+
+    >>> level_of_each(1), round(level_of_each(5), 6)
+    (0.95, 0.99)
+    """
+    return 1.0 - (1.0 - level) / rows if rows > 1 else level
 
 
 def boundary(units: float, level: float = LEVEL) -> float:

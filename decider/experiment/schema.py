@@ -125,15 +125,17 @@ def file_content(experiment: Experiment) -> dict[str, Any]:
 
 def file_content_of(message: pb.Experiment) -> dict[str, Any]:
     """What a file would hold that defines the same; `parse_toml` of its text gives an equal message. What only
-    `decider relearn` or the server sets is left out: it stays as it is.
+    `decider relearn` or the server sets is left out: it stays as it is. So is, after a crossed guardrail, the state:
+    a file that says "active" ends the fallback to the baseline.
 
     >>> file_content_of(pb.Experiment(id="home", state=pb.EXPERIMENT_STATE_PAUSED))
     {'id': 'home', 'state': 'paused'}
     """
     content = _as_in_a_file(_plain(message))
     content.pop("relearned", None)
-    for guardrail in content.get("guardrails", ()):
-        guardrail.pop("crossed_at", None)
+    crossed = [guardrail.pop("crossed_at", None) for guardrail in content.get("guardrails", ())]
+    if any(crossed) and content.get("state") == "active":
+        del content["state"]
     return content
 
 

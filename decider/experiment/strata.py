@@ -6,6 +6,7 @@ Called by the totals of every log, and by the simulator's reader: live metrics a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -14,10 +15,14 @@ from decider.types import START, ExperimentId, Position, Reason
 
 BUCKETS = 512
 
+REMEMBERED = 32_768
+"""Units whose buckets are: a slice of a log asks for each several times."""
+
 HOLDOUT_REASONS = (Reason.HOLDOUT, Reason.HOLDOUT_UNAVAILABLE)
 """Of decisions of the holdout's units, whatever they got. All other units are the policy's group."""
 
 
+@lru_cache(REMEMBERED)
 def bucket_of(unit_id: str) -> int:
     """Where a unit's decisions and rewards are added up, always: in every experiment, version and group.
 

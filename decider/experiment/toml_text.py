@@ -14,6 +14,9 @@ from decider.errors import InvalidExperiment, Violation
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
+_STEERS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What a terminal or a reader's eye would take for more than text; below a blank JSON escapes by itself."""
+
 WHOLE = 2**53
 """Below it every whole number is one float, and is written without a point."""
 
@@ -33,17 +36,22 @@ def toml_text(content: Mapping[str, Any]) -> str:
     payload = { n = 1 }
     <BLANKLINE>
     """
-    for path in _nulls(content, ""):
+    for path in nulls(content):
         raise InvalidExperiment([Violation(path, "is null, which a TOML file cannot hold; give it another value")])
     return "\n".join(_file_lines(content)) + "\n"
 
 
-def _nulls(value: Any, path: str) -> Iterator[str]:
+def nulls(value: Any, path: str = "") -> Iterator[str]:
+    """Where there are any.
+
+    >>> list(nulls({"a": [1.0, None], "b": {"c": None}}))
+    ['a.1', 'b.c']
+    """
     if value is None:
         yield path
     items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     for name, item in items:
-        yield from _nulls(item, f"{path}.{name}" if path else str(name))
+        yield from nulls(item, f"{path}.{name}" if path else str(name))
 
 
 def _file_lines(content: Mapping[str, Any]) -> Iterator[str]:
@@ -76,7 +84,7 @@ def toml_value(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case str():
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", r"\u007f")
+            return _STEERS.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
         case int() | float():
             return (
                 str(int(value)) if abs(value) < WHOLE and value == int(value) and str(value) != "-0.0" else repr(value)

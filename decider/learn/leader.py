@@ -337,6 +337,8 @@ class Leader:
             logger.error("experiment %s: %s; learning again from the log", experiment.id, mismatch)
         elif trainer.position == START:
             self._warn_of_other_code(version)
+        if self._guard is not None:
+            self._guard.begin(version)
         named = self._log.models.last_published_position(experiment.id, experiment.policy.signature)
         training = Training(trainer, version, at=trainer.position, named=named)
         if trainer.position > START:

@@ -89,13 +89,13 @@ class PlaceSums:
 
     def to_json(self) -> list[Any]:
         """As short as it can be: most digits are 0."""
-        return [*map(_packed, self.digits), [[place, *odd.pair()] for place, odd in sorted(self.odd.items())]]
+        return [*map(packed, self.digits), [[place, *odd.pair()] for place, odd in sorted(self.odd.items())]]
 
     @classmethod
     def from_json(cls, content: list[Any]) -> Self:
-        """The opposite of `to_json`. Raises ValueError, TypeError or zlib.error."""
+        """The opposite of `to_json`. Raises ValueError or TypeError."""
         *digits, odd = content
-        return cls(tuple(map(_unpacked, digits)), {place: ExactSum.from_pair((a, b)) for place, a, b in odd})
+        return cls(tuple(map(unpacked, digits)), {place: ExactSum.from_pair((a, b)) for place, a, b in odd})
 
 
 @dataclass(slots=True)
@@ -148,7 +148,7 @@ def to_rows(lift: Mapping[str, StrataTotals]) -> list[Any]:
     """As JSON: experiment, stratum, decisions, those left out, and the sums by name."""
     return [
         [
-            *(experiment, *stratum, _packed(one.decisions), _packed(one.left_out)),
+            *(experiment, *stratum, packed(one.decisions), packed(one.left_out)),
             {name: sums.to_json() for name, sums in one.rewards.items()},
         ]
         for experiment, strata in lift.items()
@@ -163,8 +163,8 @@ def from_rows(rows: Iterable[Any]) -> dict[str, StrataTotals]:
         stratum = Stratum(Position(measure), Position(first))
         try:
             sums = {name: PlaceSums.from_json(content) for name, content in rewards.items()}
-            found.setdefault(experiment, {})[stratum] = StratumTotals(_unpacked(decisions), _unpacked(left_out), sums)
-        except zlib.error as error:
+            found.setdefault(experiment, {})[stratum] = StratumTotals(unpacked(decisions), unpacked(left_out), sums)
+        except ValueError as error:
             raise ValueError(f"damaged sums of {experiment}: {error}") from error
     return found
 
@@ -189,17 +189,21 @@ def _odd_by_group(odd: Mapping[int, ExactSum]) -> dict[int, ExactSum]:
     return found
 
 
-def _packed(numbers: array[int]) -> str:
-    """Nothing, where all are 0."""
+def packed(numbers: array[int]) -> str:
+    """As text; nothing, where all are 0."""
     if not any(numbers):
         return ""
     return b85encode(zlib.compress(json.dumps(numbers.tolist(), separators=(",", ":")).encode())).decode()
 
 
-def _unpacked(text: str) -> array[int]:
+def unpacked(text: str, places: int = PLACES) -> array[int]:
+    """The opposite of `packed`, of so many numbers. Raises ValueError where it cannot be."""
     if not text:
-        return _numbers()
-    found = array("q", json.loads(zlib.decompress(b85decode(text))))
-    if len(found) != PLACES:
-        raise ValueError(f"{len(found)} sums in place of {PLACES}")
+        return array("q", bytes(8 * places))
+    try:
+        found = array("q", json.loads(zlib.decompress(b85decode(text))))
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if len(found) != places:
+        raise ValueError(f"{len(found)} sums in place of {places}")
     return found

@@ -19,7 +19,7 @@ SLICE = 20_000
 
 
 class LogTotals:
-    """Totals of a log up to a mark: entries by position, seals by time."""
+    """Totals of a log up to a mark: entries by position, sealed decisions by the end of their declared window."""
 
     def __init__(self, log: LogReader) -> None:
         self._log = log

@@ -20,6 +20,7 @@ from decider.experiment.limits import Counts
 from decider.experiment.origin import Origin
 from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, measures_of_all, strata_of_all
 from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
+from decider.log.cell_totals import LEAST, Cell, cell_of
 from decider.log.daily_totals import DayCell, DayGroup, Earned, day_of
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.exploration import exploration_cost
@@ -35,8 +36,10 @@ from decider.log.protocol import (
     MOST_UNITS,
     ArrowBatches,
     Base,
+    ClosedDecision,
     CreditedDecision,
     Damage,
+    DecisionLine,
     DecisionRef,
     DirectReward,
     EarlyActivation,
@@ -80,12 +83,16 @@ from decider.log.protocol import (
 )
 from decider.log.totals import (
     ALL,
+    CALLED,
+    CHANNEL,
     DELAY_BUCKETS,
     HOLDOUT,
     POLICY,
     POLICY_DRAWS,
     SLOTS,
     ActionNames,
+    FieldCell,
+    NamedTotals,
     RewardTotals,
     SealedTotals,
     Totals,
@@ -256,15 +263,15 @@ class MemoryLog:
                 return self._append_early_change(entry, at)
             case NewLink():
                 return self._append_link(entry, at)
-            case NewVersion():
-                return self._append_version(entry, at)
+            case NewVersion() | NewLeaveOut():
+                return self._append_with_origin(entry, at)
             case _:
                 return self._append(entry, at)
 
-    def _append_version(self, version: NewVersion, at: Time) -> Mark | None:
-        mark = self._append(version, at)
-        if mark is not None and any(version.origin):
-            self._append(NewVersionNote(mark.position, version.origin), at)
+    def _append_with_origin(self, entry: NewVersion | NewLeaveOut, at: Time) -> Mark | None:
+        mark = self._append(entry, at)
+        if mark is not None and any(entry.origin):
+            self._append(NewVersionNote(mark.position, entry.origin), at)
         return mark
 
     def _append_of_unit(self, new: UnitDecision, at: Time) -> Mark | None:
@@ -746,6 +753,19 @@ class MemoryLog:
         found = {one: self._seals[one].position for one in decisions if one in self._seals}
         return {one: seal for one, seal in found.items() if seal <= until}
 
+    def closed_decisions(self, version: Position, *, after: Time, until: Time) -> Sequence[ClosedDecision]:
+        """See LogReader."""
+        ended = [
+            (self._usual_deadline(logged), self._seal(logged))
+            for logged in self._logged_decisions()
+            if logged.decision.version == version and logged.position in self._seals
+        ]
+        return [
+            ClosedDecision(end, sealed.position, sealed.decision.unit_id, sealed.decision.reason, bool(sealed.rewards))
+            for end, sealed in ended
+            if after < end <= until and self._versions[version].counts(activated=sealed.activated)
+        ]
+
     def _logged_decisions(self) -> list[LoggedDecision]:
         return list(self._decisions.values())
 
@@ -753,6 +773,13 @@ class MemoryLog:
         """See LogReader."""
         of_version = [logged for logged in self._logged_decisions() if logged.decision.version == version]
         return iter(sorted(of_version, key=lambda logged: (logged.decision.model, logged.position)))
+
+    def newest_decisions(self, version: Position, *, most: int) -> Sequence[DecisionLine]:
+        """See LogReader."""
+        newest = [*self.decisions(version)][::-1][:most]
+        return [
+            DecisionLine(one.decision.decision_id, one.time, one.decision.action, one.decision.reason) for one in newest
+        ]
 
     def decisions_between(self, first: str, last: str) -> Iterator[LoggedDecision]:
         """See LogReader."""
@@ -859,6 +886,7 @@ class MemoryLog:
         shown = activation.action if activation is not None and activated else None
         return SealedDecision(
             position=logged.position,
+            time=logged.time,
             deadline=self._deadline(logged),
             decision=logged.decision,
             rewards=tuple(
@@ -932,8 +960,9 @@ class MemoryLog:
         strata, measures = strata_of_all(versions), measures_of_all(versions)
         for logged in self._logged_decisions():
             if after.position < logged.position <= until.position:
-                _count_decision(totals, logged, names_of(self._version(logged)), day_of(logged.time))
-            if after.time < self._deadline(logged) <= until.time:
+                version = self._version(logged)
+                _count_decision(totals, logged, names_of(version), measures[logged.decision.version].first)
+            if after.time < self._usual_deadline(logged) <= until.time:
                 sealed = replace(self._seal(logged), named=self._named_in_time(logged))
                 _count_sealed(totals, sealed, self._version(logged), strata.get(logged.decision.version), logged.time)
                 _count_rewarded(totals, sealed, self._version(logged), day_of(logged.time))
@@ -1048,8 +1077,8 @@ def _key(entry: Entry) -> Any:
             return None
 
 
-def _count_decision(totals: Totals, logged: LoggedDecision, names: ActionNames, day: int) -> None:
-    decision = logged.decision
+def _count_decision(totals: Totals, logged: LoggedDecision, names: ActionNames, measure: Position) -> None:
+    decision, day = logged.decision, day_of(logged.time)
     version, action = decision.version, names.counted_as(decision.action)
     totals.decisions[version, action, decision.reason] += 1
     if decision.reason not in HOLDOUT_REASONS:
@@ -1063,6 +1092,9 @@ def _count_decision(totals: Totals, logged: LoggedDecision, names: ActionNames, 
             totals.possible[key] += slots > 0
             totals.excess[*key, day] -= slots
             totals.variance[*key, day] += slots_variance(slots)
+            if slots and key[1] != CALLED:
+                cell = Cell(measure, decision.context.segment, key[1])
+                cell_of(totals.cells, cell).add_pmf(slots)
 
 
 def _count_change(totals: Totals, change: NewRewardChange, name: str, version: Position, *, in_time: bool) -> None:
@@ -1098,10 +1130,20 @@ def _count_sealed(
 
 
 def _count_rewarded(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, day: int) -> None:
-    if version.counts(activated=sealed.activated):
-        group = HOLDOUT if sealed.decision.reason in HOLDOUT_REASONS else POLICY
-        for name in {ALL, *[name for name, _ in sealed.named]}:
-            totals.rewarded[version.position, name, group, day] += 1
+    if not version.counts(activated=sealed.activated):
+        return
+    group = HOLDOUT if sealed.decision.reason in HOLDOUT_REASONS else POLICY
+    context, rewarded = sealed.decision.context, int(bool(sealed.rewards))
+    values: dict[str, float] = {}
+    for name, value in sealed.named:
+        values[name] = values.get(name, 0.0) + value
+    totals.count_fields(version.position, context, group, day, count=1, rewarded=rewarded)
+    for name in (ALL, *values):
+        totals.rewarded[version.position, name, group, day] += 1
+    for name, value in values.items():
+        key = (version.position, name, group)
+        totals.named[key] = totals.named.get(key, NamedTotals()) + NamedTotals.of(value)
+        totals.by_field[FieldCell(version.position, CHANNEL, context.channel, name, group, day)] += 1
 
 
 def _count_exploration(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, measure: Stratum) -> None:
@@ -1112,6 +1154,10 @@ def _count_exploration(totals: Totals, sealed: SealedDecision, version: Experime
         draws.decisions[place] += 1
         reward = final_reward(version.experiment.reward, sealed.rewards)
         draws.of(LEARNED).add_float(place, exploration_cost(decision, reward))
+        action = names_of(version).counted_as(decision.action)
+        if action != CALLED and decision.propensity >= LEAST:
+            cell = Cell(measure.first, decision.context.segment, action)
+            cell_of(totals.cells, cell).add_draw(bucket_of(decision.unit_id), decision.propensity, reward)
 
 
 def _sealed_totals(sealed: SealedDecision, version: ExperimentVersion) -> SealedTotals:

@@ -25,6 +25,7 @@ from decider.log.exposures import FollowUp, ShownDecision
 from decider.log.forgotten import Removal
 from decider.log.totals import Totals
 from decider.policy.saved import SavedModel
+from decider.text import time_text
 from decider.types import (
     ANY_NAME,
     ActionId,
@@ -33,6 +34,7 @@ from decider.types import (
     ExperimentId,
     Position,
     Reached,
+    Reason,
     RewardOutcome,
     Time,
     same_name,
@@ -84,7 +86,8 @@ class NewVersion:
 
 @dataclass(frozen=True, slots=True)
 class NewVersionNote:
-    """Who made the version at a position, whence it came, and why. The log writes it with the version."""
+    """Who made what stands at a position (a version, or what is left out), whence it came, and why. The log writes it
+    just behind that, in the same transaction."""
 
     version: Position
     origin: Origin
@@ -324,18 +327,41 @@ MOST_OPEN = 1_000
 
 @dataclass(frozen=True, slots=True)
 class NewLeaveOut:
-    """From this entry on, no model of an experiment learns from decisions that were sealed in (after, until].
+    """From this entry on, no model of an experiment learns from decisions that were sealed in (after, until], or, where
+    made_until is given, were sealed after `after` and made by then: their windows differ, and a last word ends one.
 
-    until: None while nobody knows it. replaces: the position of an earlier one, which this one takes back; it may
-    leave out nothing itself (until = after). author, reason: for people.
+    until, made_until: both None while nobody knows the end; at most one is given. replaces: the position of an earlier
+    one, which this one takes back; it may leave out nothing itself (until = after). origin: as of a version.
     """
 
     experiment: ExperimentId
     after: Time
     until: Time | None
     replaces: Position | None = None
-    author: str = ""
-    reason: str = ""
+    origin: Origin = UNKNOWN
+    made_until: Time | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its end is known."""
+        return self.until is not None or self.made_until is not None
+
+    def __str__(self) -> str:
+        """In one line, without who made it.
+
+        >>> print(NewLeaveOut(ExperimentId("shop"), Time(0), None))
+        leaves out what is sealed from the first decision on, and it is not over
+        """
+        if self.until == self.after:
+            return f"learns again what the entry at {self.replaces} left out" if self.replaces else "leaves out nothing"
+        begin = f"after {time_text(self.after)}" if self.after else "from the first decision on"
+        return f"leaves out what is sealed {begin}, {self._end}"
+
+    @property
+    def _end(self) -> str:
+        if self.made_until is not None:
+            return f"made up to {time_text(self.made_until)}"
+        return "and it is not over" if self.until is None else f"up to {time_text(self.until)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,6 +510,15 @@ class LoggedDecision:
     build: Position = Position(0)
 
 
+class DecisionLine(NamedTuple):
+    """What a list says of a decision."""
+
+    decision_id: DecisionId
+    time: Time
+    action: ActionId
+    reason: Reason
+
+
 @dataclass(frozen=True, slots=True)
 class LoggedReward:
     """A reward with its decision's id and its outcome; `value` as sent, `in_force` as the last change in time has it,
@@ -504,12 +539,13 @@ class LoggedReward:
 class SealedDecision:
     """A decision whose window is over, with everything that arrived in it.
 
-    rewards: value x weight of those in force, in the order of arrival. overridden: another action was shown; shown:
-    which. activated: it was said in time that something was shown. named: the same rewards with their names and without
-    weights; of `sealed_with_late` only.
+    time: when it was made. rewards: value x weight of those in force, in the order of arrival. overridden: another
+    action was shown; shown: which. activated: it was said in time that something was shown. named: the same rewards
+    with their names and without weights; of `sealed_with_late` only.
     """
 
     position: Position
+    time: Time
     deadline: Time
     decision: Decision
     rewards: tuple[float, ...]
@@ -553,6 +589,17 @@ class LogSizes(NamedTuple):
     wal: int
     models: int
     free: int | None
+
+
+class ClosedDecision(NamedTuple):
+    """A decision that a final reward has sealed before window_end, when its declared window was over. rewarded: some
+    reward is in force."""
+
+    window_end: Time
+    position: Position
+    unit_id: str
+    reason: Reason
+    rewarded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -757,8 +804,15 @@ class LogReader(Protocol):
         """The seals up to a position of those of these decisions that a final reward has closed. Costs nothing right
         after an append up to there, where the log has none."""
 
+    def closed_decisions(self, version: Position, *, after: Time, until: Time) -> Sequence[ClosedDecision]:
+        """The decisions of a version that a final reward has closed, and whose declared window ended in (after, until],
+        in their order; but for those that had to be activated and were not."""
+
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """All decisions of one experiment version, by model and then by position."""
+
+    def newest_decisions(self, version: Position, *, most: int) -> Sequence[DecisionLine]:
+        """The newest decisions of a version, the newest first; at most so many, and no other is read."""
 
     def decisions_between(self, first: str, last: str) -> Iterator[LoggedDecision]:
         """Those with first <= decision id < last, in order of position."""

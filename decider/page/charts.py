@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from decider.log.daily_totals import MOST_DAYS
 from decider.log.totals import HOLDOUT, POLICY
-from decider.page.figures import Day, Segment, by_frequency
-from decider.page.words import date
+from decider.page.figures import ActionMean, Day, Means, Segment, by_frequency
+from decider.page.words import Fact, date, earns
 from decider.text import count, figure, percent
 
 COLOURS = 6
@@ -22,6 +23,9 @@ HEIGHT, SLOT, GAP = 100.0, 10.0, 1.0
 
 LEAST = 30
 """Decisions of a group on a day: with fewer its mean is not drawn."""
+
+MOST = 0.5
+"""Part of a segment's decisions for which it must be known what an action earns: with less it is greyed."""
 
 FEW = 100
 """Decisions of a segment: with fewer it is greyed."""
@@ -49,14 +53,30 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class ActionRow:
+    """share: of the segment's decisions. earns: what it earns there. covers: for which part of them that is known.
+    is_thin: nothing is known, or not for most: then it is about a selection, and no figure of the segment."""
+
+    name: str
+    colour: int
+    share: str
+    earns: Fact
+    covers: str
+    is_thin: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentRow:
-    """is_thin: too little data to say much."""
+    """is_thin: too little data to say much. actions: each with what it earns; empty where that is known of none.
+    nearest: then, how far the one is of which most is known."""
 
     name: str
     decisions: int
     is_thin: bool
     bars: Sequence[Bar]
     shares: Sequence[Share]
+    actions: Sequence[ActionRow] = ()
+    nearest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +89,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Daily:
-    """Both charts of an experiment's days. marks: where versions changed. largest, smallest: of the axis of rewards."""
+    """Both charts of an experiment's days. marks: of changes. largest, smallest: of the axis of rewards."""
 
     width: float
     first: str
@@ -111,13 +131,17 @@ def colours(days: Sequence[Day]) -> Colours:
     return Colours(by_frequency([day.totals.actions for day in days]))
 
 
-def segment_rows(segments: Sequence[Segment], known: Colours) -> Sequence[SegmentRow]:
-    """One bar of shares for each; where no decision names a segment, one for all."""
+def segment_rows(
+    segments: Sequence[Segment], known: Colours, means: Means = MappingProxyType({})
+) -> Sequence[SegmentRow]:
+    """One bar of shares for each, with what actions earn; where no decision names a segment, one for all."""
     nameless = "no segment given" if len(segments) > 1 else "all"
-    return [segment_row(segment, known, nameless) for segment in segments]
+    return [segment_row(segment, known, nameless, means.get(segment.name, ())) for segment in segments]
 
 
-def segment_row(segment: Segment, known: Colours, nameless: str = "all") -> SegmentRow:
+def segment_row(
+    segment: Segment, known: Colours, nameless: str = "all", means: Sequence[ActionMean] = ()
+) -> SegmentRow:
     """One bar of shares."""
     bars, shares, x = [], [], 0.0
     for name, colour, number in known.parts(segment.actions):
@@ -127,18 +151,38 @@ def segment_row(segment: Segment, known: Colours, nameless: str = "all") -> Segm
             bars.append(Bar(x, 0.0, 100.0 * share, 1.0, colour, f"{name} {told}"))
             shares.append(Share(name, colour, told))
         x += 100.0 * share
-    return SegmentRow(segment.name or nameless, segment.decisions, segment.decisions < FEW, bars, shares)
+    name, is_thin = segment.name or nameless, segment.decisions < FEW
+    by_share = sorted(means, key=lambda one: (-segment.actions[one.action], one.action))
+    actions = [_action_row(one, segment, known) for one in by_share]
+    if any(one.mean.is_known for one in means):
+        return SegmentRow(name, segment.decisions, is_thin, bars, shares, actions)
+    best = max(means, key=lambda one: one.mean.effective, default=None)
+    told = f"{best.action}: {earns(best.mean).note}" if best is not None else ""
+    return SegmentRow(name, segment.decisions, is_thin, bars, shares, nearest=told)
 
 
-def daily(days: Sequence[Day], known: Colours, versions: Sequence[tuple[int, int]]) -> Daily | None:
-    """versions: (number, day). None without any day."""
+def _action_row(one: ActionMean, segment: Segment, known: Colours) -> ActionRow:
+    share = percent(float(f"{segment.actions[one.action] / segment.decisions:.2g}"))
+    covers = percent(float(f"{one.mean.coverage:.2g}"))
+    return ActionRow(
+        one.action,
+        known.of(one.action),
+        share,
+        earns(one.mean),
+        covers,
+        not one.mean.is_known or one.mean.coverage < MOST,
+    )
+
+
+def daily(days: Sequence[Day], known: Colours, changes: Sequence[tuple[str, int]]) -> Daily | None:
+    """changes: (title, day). None without any day."""
     if not days:
         return None
     last = days[-1].number
     first = max(days[0].number, last - MOST_DAYS + 1)
     shown = [day for day in days if day.number >= first]
     low, high = _ends(shown)
-    marks = [((day - first) * SLOT, f"version {number}") for number, day in versions if first <= day <= last]
+    marks = [((day - first) * SLOT, title) for title, day in changes if first <= day <= last]
     return Daily(
         width=(last - first + 1) * SLOT,
         first=date(first),

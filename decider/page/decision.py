@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from decider.page.page import Term, render
+from decider.page.page import Term, address, render
 
 TONES = {"equal": "fine", "different": "do-not-use", "unchecked": "caution"}
 """How the result of making a decision again looks."""
@@ -27,6 +27,7 @@ def decision_page(account: Mapping[str, Any], *, command: str) -> str:
         account=account,
         tone=TONES[account["check"]["result"]],
         command=command,
+        address=address(account["experiment"]),
         glossary=TERMS,
     )
 

@@ -73,8 +73,13 @@ def to_json(explanation: Explanation) -> dict[str, Any]:
 
 def why(explanation: Explanation) -> str:
     """Why this action, in one or two sentences."""
-    decision = explanation.logged.decision
-    if decision.reason is Reason.BASELINE and explanation.version.experiment.learning is Learning.LOG_ONLY:
+    decision, experiment = explanation.logged.decision, explanation.version.experiment
+    if decision.reason is Reason.BASELINE and experiment.fallback is not None:
+        return (
+            f"The guardrail {experiment.fallback.reward} was crossed, so everybody gets the baseline action until "
+            "somebody resumes the experiment."
+        )
+    if decision.reason is Reason.BASELINE and experiment.learning is Learning.LOG_ONLY:
         return LOG_ONLY
     if decision.reason is Reason.EXPLORE and max(decision.pmf) <= min(decision.pmf) + 1:
         return FLAT
@@ -102,8 +107,13 @@ def model_text(explanation: Explanation) -> str:
         return "none: this policy does not learn"
     if decision.model == START:
         return "nothing learned yet"
-    age = "" if explanation.model_time is None else f", {_age(explanation.logged.time - explanation.model_time)} before"
-    return f"learned up to position {decision.model} of the log{age}"
+    known = explanation.model_time
+    age = "" if known is None else f", {_age(explanation.logged.time - known)} before"
+    if not explanation.model_leaves_out:
+        return f"learned up to position {decision.model} of the log{age}"
+    newest = f"what it knows ends{age.removeprefix(',')} the decision" if known else "it knows nothing"
+    left_out = [f"The entry at {one.position} {one.entry}." for one in explanation.model_leaves_out]
+    return " ".join([f"at position {decision.model} of the log; {newest}, since something is left out.", *left_out])
 
 
 def _age(microseconds: int) -> str:

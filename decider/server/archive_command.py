@@ -11,13 +11,13 @@ from tempfile import TemporaryFile
 
 import click
 
-from decider.durations import microseconds_of
 from decider.errors import DeciderError, LogError
 from decider.learn.archive import ArchivedPart, Plan, Say, archive, make_plan
 from decider.log.open import open_to_cut, open_to_plan
 from decider.log.protocol import CuttableLog
-from decider.options import check_time, time_in, time_text
+from decider.options import age_of, check_time, time_in
 from decider.server.daily_archive import remember_success
+from decider.text import time_text
 from decider.types import Time
 
 EXAMPLES = """
@@ -31,19 +31,6 @@ TELL_EVERY = 5.0
 """Seconds between two lines about the same piece of work."""
 
 
-def _age(_: click.Context, __: click.Parameter, value: str) -> int:
-    found = microseconds_of(value)
-    if found is None:
-        raise click.BadParameter(f"{value!r} is no age like 7d, 12h, 1h30m or 90s, at most 36500d")
-    return found
-
-
-def check_age(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """An option that must be an age; as it was written."""
-    _age(context, parameter, value)
-    return value
-
-
 @click.command("archive", epilog=EXAMPLES)
 @click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The log.")
 @click.option(
@@ -51,7 +38,7 @@ def check_age(context: click.Context, parameter: click.Parameter, value: str) ->
     help="Archive what was decided before this time (ISO, UTC), or longer ago than this age (30d), in log time.",
 )  # fmt: skip
 @click.option(
-    "--remember", default="7d", show_default=True, callback=_age,
+    "--remember", default="7d", show_default=True, callback=age_of,
     help="Log time for which a retry of an archived decision still gets it.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would be archived, and change nothing.")

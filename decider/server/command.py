@@ -7,24 +7,20 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from decider.errors import DeciderError
 from decider.log.clock import LogClock
-from decider.options import Finite
-from decider.server.archive_command import archive_command, check_age
-from decider.server.experiment_commands import apply_command, get_command, pause_command, resume_command
-from decider.server.explain_command import explain_command
-from decider.server.forget_command import forget_command
-from decider.server.leave_out_command import leave_out_command, rollback_command
-from decider.server.ops_command import ops_command
-from decider.server.relearn_command import relearn_command
-from decider.server.serve import Server
-from decider.server.settings import Settings, join_address, split_address, table
-from decider.server.token_command import token_command
+from decider.options import Finite, check_age
+from decider.server.http.listen import Listening, listen
+from decider.server.settings import Settings, join_address, site_of, split_address, table
+
+if TYPE_CHECKING:
+    from decider.server.serve import Server
 
 EXAMPLES = """
 \b
@@ -34,24 +30,43 @@ Examples:
 """
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+COMMANDS = {
+    "apply": "experiment_commands",
+    "archive": "archive_command",
+    "explain": "explain_command",
+    "forget": "forget_command",
+    "get": "experiment_commands",
+    "leave-out": "leave_out_command",
+    "ops": "ops_command",
+    "pause": "experiment_commands",
+    "relearn": "relearn_command",
+    "resume": "experiment_commands",
+    "rollback": "leave_out_command",
+    "token": "token_command",
+}
+"""Each command that is not here, with its module."""
+
+
+class LateGroup(click.Group):
+    """A command's module is imported when it is asked for: most take long, and `serve` should listen at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All of them, sorted."""
+        return sorted([*super().list_commands(ctx), *COMMANDS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """By its name."""
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module = import_module(f"decider.server.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
+        return command
+
+
+@click.group(cls=LateGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="decider")
 def main() -> None:
     """A contextual bandit decision service."""
-
-
-main.add_command(forget_command)
-main.add_command(explain_command)
-main.add_command(archive_command)
-main.add_command(relearn_command)
-main.add_command(leave_out_command)
-main.add_command(rollback_command)
-main.add_command(get_command)
-main.add_command(apply_command)
-main.add_command(pause_command)
-main.add_command(resume_command)
-main.add_command(ops_command)
-main.add_command(token_command)
 
 
 def _address(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -64,6 +79,14 @@ def _address(_: click.Context, __: click.Parameter, value: str) -> str:
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
+
+def _sites(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple([site_of(value) for value in values])
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 _SPECIAL: dict[str, dict[str, Any]] = {
     "--experiments": {"type": click.Path(path_type=Path, exists=True), "multiple": True},
     "--db": {"type": click.Path(path_type=Path, dir_okay=False)},
@@ -75,6 +98,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--tls-client-ca": {"type": _FILE},
     "--tokens": {"type": _FILE},
     "--http": {"callback": _address},
+    "--page-writes": {"callback": _sites, "multiple": True, "metavar": "URL"},
     "--learn-interval": {"type": Finite(min=0.01, max=3600)},
     "--store-interval": {"type": Finite(min=0.1, max=86_400)},
     "--store-bytes": {"type": click.IntRange(min=0)},
@@ -127,31 +151,52 @@ def serve(**options: Any) -> None:
     settings = Settings(**options)
     if settings.core is not None:
         _keep_to(settings.core)
-    server = Server(settings, clock=LogClock())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: server.request_stop())
     try:
+        listening = listen(settings.http)
+        server = _make_server(settings, listening)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: server.request_stop())
         served = server.start()
     except (DeciderError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if served:
-        _tell_addresses(server, settings)
+        _tell_addresses(settings, join_address(split_address(settings.listen)[0], server.port), listening.address)
         while not server.wait(0.5):  # a signal that another thread receives does not wake an endless wait
             pass
     click.echo("draining")
     server.stop()
     click.echo("stopped")
+    _end()
 
 
-def _tell_addresses(server: Server, settings: Settings) -> None:
+def _end() -> NoReturn:
+    """End the process at once: all is closed, and whoever restarts it waits for its end."""
+    # The interpreter would take apart its modules (0.2 s of processor time, much longer where clients that call in vain
+    # share the core) and wait for threads that may never end.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _make_server(settings: Settings, listening: Listening) -> Server:
+    # Seconds of imports: callers of the HTTP port wait meanwhile.
+    from decider.server.serve import Server
+
+    return Server(settings, listening=listening.socket, clock=LogClock())
+
+
+UNTOLD = ("--tokens", "--tls-key")
+"""Options whose values are not printed: outputs are read by more people than these files."""
+
+
+def _tell_addresses(settings: Settings, grpc: str, http: str) -> None:
     for option, _, _ in table():
         value = getattr(settings, option[2:].replace("-", "_"))
-        if (
-            option in ("--tokens", "--tls-key") and value is not None
-        ):  # outputs are read by more people than these files
+        if option in UNTOLD and value is not None:
             value = "given"
         click.echo(f"  {option} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
-    grpc = join_address(split_address(settings.listen)[0], server.port)
-    http = join_address(split_address(settings.http)[0], server.http_port)
-    click.echo(f"gRPC on {grpc}, metrics on {'http' if settings.tls_cert is None else 'https'}://{http}/metrics")
+    scheme = "http" if settings.tls_cert is None else "https"
+    click.echo(f"page on {scheme}://{http}/")
+    click.echo(f"gRPC on {grpc}, metrics on {scheme}://{http}/metrics")
     sys.stdout.flush()

@@ -10,19 +10,21 @@ from pathlib import Path
 import click
 
 from decider.errors import DeciderError, LogError
-from decider.learn.bad_data import Note, close, in_force, leave_out, roll_back, take_back, wait_until_followed
+from decider.experiment.origin import check_origin
+from decider.learn.bad_data import close, in_force, leave_out, roll_back, take_back, wait_until_followed
 from decider.learn.versions import learner, newest_version
 from decider.log.open import is_led, open_log
 from decider.log.protocol import EventLog, LeaveOut
-from decider.options import check_time, time_in, time_text
+from decider.options import check_time, time_in
 from decider.server.archive_command import every_few_seconds
-from decider.server.origin_options import person
-from decider.types import ExperimentId, Position, Time
+from decider.server.origin_options import origin_options
+from decider.text import printable, time_text
+from decider.types import ExperimentId, Position
 
 LEAVE_OUT_EXAMPLES = """
 \b
 Examples:
-  decider leave-out storefront --db shop.db --from 2026-11-28T12:56 --until 2026-11-28T12:58 --reason "pixel was down"
+  decider leave-out storefront --db shop.db --from 2026-11-28T12:56 --until 2026-11-28T12:58 --note "pixel was down"
   decider leave-out storefront --db shop.db --from 10m
   decider leave-out storefront --db shop.db --until 0s
   decider leave-out storefront --db shop.db --list
@@ -33,7 +35,7 @@ ROLLBACK_EXAMPLES = """
 \b
 Examples:
   decider rollback storefront --db shop.db --list
-  decider rollback storefront --db shop.db --to 48211 --reason "a bot bought everything" --wait
+  decider rollback storefront --db shop.db --to 48211 --note "a bot bought everything" --wait
 """
 
 LISTED = 50
@@ -47,8 +49,7 @@ def _options(command: Command) -> Command:
     options = [
         click.argument("experiment"),
         click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The log."),
-        click.option("--reason", default="", help="Why, for people; it is kept."),
-        click.option("--author", default=person, show_default="who runs this command", help="Who says so; it is kept."),
+        origin_options,
         click.option("--wait", is_flag=True, help="End once a model that follows serves; needs a server on the log."),
         click.option(
             "--archive", "archives", multiple=True, type=click.Path(path_type=Path, file_okay=False),
@@ -86,14 +87,14 @@ def _log(db: Path, archives: tuple[Path, ...], *, wait: bool) -> Iterator[EventL
 )
 @click.option("--list", "list_", is_flag=True, help="Say what is left out, and change nothing.")
 def leave_out_command(
-    experiment: str, db: Path, reason: str, author: str, wait: bool, archives: tuple[Path, ...], begin: str | None,
+    experiment: str, db: Path, author: str, note: str, wait: bool, archives: tuple[Path, ...], begin: str | None,
     until: str | None, taken_back: int | None, list_: bool,
 ) -> None:  # fmt: skip
     """Let the model of EXPERIMENT forget a stretch of time, in which rewards were missing or wrong.
 
     Decisions whose reward window touches the stretch are learned by no model from now on. A running server goes back
     to the newest stored model from before it, and learns again what came after; the model that serves goes on
-    meanwhile. The entry stays in the log, with author and reason, and replay follows it. Estimates, metrics and
+    meanwhile. The entry stays in the log, with author and note, and replay follows it. Estimates, metrics and
     `simulator` still read these decisions. With --until alone, the stretch that is not over ends.
     """
     id_ = ExperimentId(experiment)
@@ -102,15 +103,15 @@ def leave_out_command(
         if list_:
             _list_left_out(log, id_)
             return
-        now, note = log.head().time, Note(author, reason)
+        origin, now = check_origin(author=author, source="command leave-out", note=note), log.head().time
         if taken_back is not None:
-            made = take_back(log, id_, Position(taken_back), note=note)
+            made = take_back(log, id_, Position(taken_back), origin=origin)
         elif begin is None:
-            made = close(log, id_, end=time_in(str(until), now), note=note)
+            made = close(log, id_, end=time_in(str(until), now), origin=origin)
         else:
             end = None if until is None else time_in(until, now)
-            made = leave_out(log, id_, begin=time_in(begin, now), end=end, note=note)
-        click.echo(_told(made))
+            made = leave_out(log, id_, begin=time_in(begin, now), end=end, origin=origin)
+        click.echo(f"position {made.position}: {made.entry}")
         _finish(log, made, db, wait=wait)
 
 
@@ -125,7 +126,7 @@ def _check_use(list_: bool, take_back: int | None, begin: str | None, until: str
 @click.option("--to", type=click.IntRange(0), help="Position up to which the model had learned; 0: nothing.")
 @click.option("--list", "list_", is_flag=True, help="Say which models are stored, and change nothing.")
 def rollback_command(
-    experiment: str, db: Path, reason: str, author: str, wait: bool, archives: tuple[Path, ...], to: int | None,
+    experiment: str, db: Path, author: str, note: str, wait: bool, archives: tuple[Path, ...], to: int | None,
     list_: bool,
 ) -> None:  # fmt: skip
     """Serve an older model of EXPERIMENT again: the one that had learned up to a position of the log.
@@ -141,8 +142,9 @@ def rollback_command(
         if to is None:
             _list_models(log, id_)
             return
-        made = roll_back(log, id_, Position(to), note=Note(author, reason))
-        click.echo(_told(made))
+        origin = check_origin(author=author, source="command rollback", note=note)
+        made = roll_back(log, id_, Position(to), origin=origin)
+        click.echo(f"position {made.position}: {made.entry}")
         _finish(log, made, db, wait=wait)
 
 
@@ -152,23 +154,10 @@ def _finish(log: EventLog, made: LeaveOut, db: Path, *, wait: bool) -> None:
         click.echo(f"the model at position {position} follows it and is published")
 
 
-def _told(made: LeaveOut) -> str:
-    entry = made.entry
-    if entry.until == entry.after:
-        return f"position {made.position}: what the entry at {entry.replaces} left out is learned again"
-    return f"position {made.position}: leaves out what is sealed {_span(entry.after, entry.until)}"
-
-
-def _span(after: Time, until: Time | None) -> str:
-    begin = f"after {time_text(after)}" if after else "from the first decision on"
-    return f"{begin}, and it is not over" if until is None else f"{begin}, up to {time_text(until)}"
-
-
 def _list_left_out(log: EventLog, id_: ExperimentId) -> None:
     found = in_force(log, id_)
     for one in found:
-        by = " ".join(part for part in (one.entry.author and f"by {one.entry.author}", one.entry.reason) if part)
-        click.echo(f"{one.position}: sealed {_span(one.entry.after, one.entry.until)}{': ' * bool(by)}{by}")
+        click.echo(printable(f"{one.position}: {one.entry}; {one.entry.origin}"))
     if not found:
         click.echo("nothing is left out")
 

@@ -1,4 +1,4 @@
-"""`--author` and `--note` of the commands that make a version of an experiment."""
+"""`--author` and `--note` of the commands that change an experiment or what its models learn."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def origin_options(command: Command) -> Command:
     """Adds both."""
     author = click.option(
         "--author", default=person, show_default="who runs this command", metavar="NAME",
-        help=f"Who makes the new version; at most {MAX_AUTHOR} characters, kept in the log.",
+        help=f"Who does it; at most {MAX_AUTHOR} characters, kept in the log.",
     )  # fmt: skip
     note = click.option(
         "--note", default="", metavar="TEXT",

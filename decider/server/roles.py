@@ -45,6 +45,7 @@ PATHS: dict[str, Role | None] = {
     "/": Role.READ,
     "/experiments/{id:path}": Role.READ,
     "/decisions/{decision_id:path}": Role.READ,
+    "/decisions": Role.READ,
     "/metrics": Role.READ,
     "/healthz": None,
     "/readyz": None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
+import socket
 import sqlite3
 import threading
 import time
@@ -22,6 +23,7 @@ from decider.errors import DeciderError, LogError
 from decider.learn.guard import Guard, describe
 from decider.learn.guardrails import Guardrails
 from decider.learn.leader import Leader, Pace, Progress
+from decider.learn.left_out import LeaveOuts, open_in_words
 from decider.learn.limits import Limits
 from decider.learn.versions import Versions
 from decider.log.clock import LogClock
@@ -52,6 +54,7 @@ from decider.server.daily_archive import DailyArchive
 from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
 from decider.server.grpc_port import GrpcPort
+from decider.server.http.changes import Changes, changes
 from decider.server.http.decisions import decisions
 from decider.server.http.exposition import exposition
 from decider.server.http.guard import guarded
@@ -122,7 +125,8 @@ def build() -> dict[str, object]:
 class Server:
     """Everything in one process. `start`, then `stop`; `port` and `http_port` are the real ones.
 
-    clock: of the log; the wall clock, as far as elapsed time confirms it. files_interval: see FILES_INTERVAL.
+    listening: the socket of the HTTP port, where it is open already. clock: of the log; the wall clock, as far as
+    elapsed time confirms it. files_interval: see FILES_INTERVAL.
     """
 
     port: int
@@ -130,9 +134,15 @@ class Server:
     log: EventLog
 
     def __init__(
-        self, settings: Settings, *, clock: LogClock | None = None, files_interval: float = FILES_INTERVAL
+        self,
+        settings: Settings,
+        *,
+        listening: socket.socket | None = None,
+        clock: LogClock | None = None,
+        files_interval: float = FILES_INTERVAL,
     ) -> None:
         self._settings = settings
+        self._listening = listening
         self._files_interval = files_interval
         self._clock = clock or LogClock()
         self._stopping = threading.Event()
@@ -146,6 +156,7 @@ class Server:
         self._given_back = 0
         self._missing: dict[Owner, str] = {}
         self._page: Page | None = None
+        self._changes: Changes | None = None
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -168,8 +179,13 @@ class Server:
         self._access = access = Access(settings)
         routes = [exposition(self._registry), *probes(self._readiness)]
         routes += [*pages(lambda: self._page, self._readiness), *decisions(self._explain, settings.db)]
+        if settings.page_writes:
+            routes += changes(lambda: self._changes, settings.page_writes)
         self._http = http = HttpPort(
-            *split_address(settings.http), routes=guarded(routes, access), certificates=access.certificates
+            *split_address(settings.http),
+            routes=guarded(routes, access),
+            listening=self._listening,
+            certificates=access.certificates,
         )
         threading.Thread(target=self._look_at_access, name="access", daemon=True).start()
         self.http_port = http.port
@@ -180,6 +196,7 @@ class Server:
         names = {name: str(value) for name, value in build().items()}
         self._process = process = ProcessMetrics(self._registry, names, ready=lambda: self._readiness().ready)
         self._agreement = AgreementMetrics(self._registry)
+        self._requests = RequestMetrics(self._registry)
         self.log = open_log(
             settings.db,
             synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
@@ -213,8 +230,10 @@ class Server:
         )
         budget = Budget(settings.decide_budget)
         self.log.name_build({**build(), "budget": budget._asdict()})  # a replay needs both
-        lines = ChangeLines(self.log)
-        self._follower = Follower(self.log, self.current, copies, memory=self._memory, tell=lines.tell)
+        lines, self._leave_outs = ChangeLines(self.log), LeaveOuts(self.log)
+        self._follower = Follower(
+            self.log, self.current, copies, memory=self._memory, tell=(lines.tell, self._leave_outs.tell)
+        )
         limits = Limits(settings.max_experiments, settings.memory)
         self._versions = versions = Versions(self.log, limits, budget, archived=settings.archive is not None)
         self._files = ExperimentFiles(settings.experiments, versions)
@@ -230,7 +249,7 @@ class Server:
                 append=self._calls.append,
                 budget=budget,
                 locate_all=self._calls.share(self.log.locate_all),
-                metrics=RequestMetrics(self._registry),
+                metrics=self._requests,
                 agreement=self._agreement,
                 clock=self._clock,
             ),
@@ -243,8 +262,8 @@ class Server:
         self._opened.callback(self._grpc.stop)
 
     def _forget(self, experiment: ExperimentId) -> None:
-        self._process.forget(experiment)
-        self._agreement.forget(experiment)
+        for named in (self._process, self._agreement, self._requests):
+            named.forget(experiment)
 
     def _serve(self) -> bool:
         leader = self._running_leader
@@ -253,12 +272,23 @@ class Server:
             return False
         self._follower.follow()
         self._totals = totals = SharedTotals(self.log, stopping=self._stopping.is_set)
-        self._registry.register(
-            LogCollector(self.log, totals, self.current, clock=self._clock, lag=leader.lag, forget=self._forget)
+        self._log_metrics = LogCollector(
+            self.log,
+            totals,
+            self.current,
+            clock=self._clock,
+            lag=leader.lag,
+            forget=self._forget,
+            leave_outs=self._leave_outs,
         )
+        self._registry.register(self._log_metrics)
         self._registry.register(
             StateCollector(
-                self.current, offset=lambda: self._clock.offset, progress=self._progress, held=self._guard.held
+                self.current,
+                offset=lambda: self._clock.offset,
+                progress=self._progress,
+                held=self._guard.held,
+                leave_outs=self._leave_outs,
             )
         )
         self._registry.register(ArchiveCollector(self._archiver))
@@ -272,6 +302,13 @@ class Server:
             clock=self._clock,
             readiness=lambda: self._readiness().text,
             held=self._guard.held,
+            leave_outs=self._leave_outs,
+            judged=lambda: self._guardrails.judged,
+            missing_rewards=lambda: self._log_metrics.missing_rewards,
+            takes_changes=bool(self._settings.page_writes),
+        )
+        self._changes = Changes(
+            self.log, self._versions, last_change=self._page.last_change, follow=self._follower.follow
         )
         self._threads = [
             threading.Thread(target=self._lead, name="leader", daemon=True),
@@ -342,6 +379,7 @@ class Server:
             return Readiness(False, str(self.log.trouble))
         try:
             learning = [f"learning {progress}" for progress in self._progress()]
+            left_out = [] if self._phase else [*self._leave_outs.open()]
         except DeciderError as error:
             return Readiness(False, str(error))
         if self._phase:
@@ -349,11 +387,12 @@ class Server:
         if self._behind:
             return Readiness(False, f"what serves does not follow the log: {self._behind}")
         problems = [self._clock.problem] if self._clock.problem else []
-        held = map(describe, [*self._guard.held.values()])
+        held = [*self._guard.held.values()]
         warnings = [
             *self._access.warnings,
             *problems,
-            *held,
+            *map(describe, held),
+            *[open_in_words(one, self.log.name) for one in left_out if one not in held],
             *self._guardrails.warnings(),
             *self._missing.values(),
             *self.log.warnings,
@@ -406,6 +445,7 @@ class Server:
             uncounted = self._try_to(self._totals.store_if_due)
             if not uncounted:  # to count much more would hold up learning
                 self._try_to(self._guardrails.look)
+                self._try_to(self._log_metrics.look_at_rewards)
             pause = 0.0 if behind or uncounted else min(self._settings.learn_interval, self._files_interval)
             if time.monotonic() >= next_look:
                 self._try_to(self._disk.look)

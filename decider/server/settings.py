@@ -6,10 +6,14 @@ import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 MIB = 2**20
 
 LAST_PORT = 65_535
+
+WEB_PORTS = {"http": 80, "https": 443}
+"""That an address need not name."""
 
 _ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]\s]*:[^\[\]\s]*)\]|(?P<host>[^:\[\]\s]+)):(?P<port>[0-9]{1,5})")
 
@@ -33,6 +37,11 @@ class Settings:
     )
     tokens: Path | None = _setting(
         None, "TOML file that says who may do what: names, hashes of tokens, roles, experiments."
+    )
+    page_writes: tuple[str, ...] = _setting(
+        (),
+        "Address at which people open the page, like http://127.0.0.1:9464: there it lets whoever reaches it pause, "
+        "resume and roll back. May be repeated; without it the page only shows.",
     )
     synchronous: str = _setting("NORMAL", "NORMAL survives kill -9; FULL also power loss, with one fsync per commit.")
     learn_interval: float = _setting(0.5, "Seconds between rounds of sealing and learning.")
@@ -78,6 +87,26 @@ class Settings:
 def table() -> list[tuple[str, Any, str]]:
     """(option, default, help) of every setting."""
     return [(f"--{f.name.replace('_', '-')}", f.default, f.metadata["help"]) for f in fields(Settings)]
+
+
+def site_of(address: str) -> str:
+    """The address of a page as browsers name its site (RFC 6454). Raises ValueError.
+
+    >>> site_of("http://Decider.internal:80/"), site_of("https://[::1]:9464")
+    ('http://decider.internal', 'https://[::1]:9464')
+    """
+    found = urlsplit(address.strip())
+    if (
+        found.scheme not in WEB_PORTS
+        or not found.hostname
+        or found.path not in ("", "/")
+        or found.query
+        or "@" in address
+    ):
+        raise ValueError(f"{address!r} is not the address of a page, like http://127.0.0.1:9464")
+    host = f"[{found.hostname}]" if ":" in found.hostname else found.hostname
+    port = "" if found.port in (None, WEB_PORTS[found.scheme]) else f":{found.port}"
+    return f"{found.scheme}://{host}{port}"
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -1,4 +1,5 @@
-"""One line in the server's output for each new version, whichever process applied it: what is another one, by whom.
+"""One line in the server's output for each new version and for all that is left out of learning, whichever process
+wrote it: what is another one, by whom.
 
 Called by the follower with what it reads, and once at the start, for the versions that the server's own files made.
 """
@@ -24,7 +25,8 @@ class ChangeLines:
         self._log = log
         self._told = START
         self._newest: dict[ExperimentId, Position] = {}
-        for name, _ in self._take(log.follow(START)):
+        versions, _ = self._take(log.follow(START))
+        for name, _ in versions:
             self._newest[name.experiment] = name.position
 
     def look(self) -> None:
@@ -32,8 +34,12 @@ class ChangeLines:
         self.tell(self._log.follow(self._told))
 
     def tell(self, news: ServingChanges) -> None:
-        """A line for each version in these entries of which none was written yet."""
-        for name, waits in self._take(news):
+        """A line for each of these entries of which none was written yet."""
+        versions, left_out = self._take(news)
+        for position, id_ in left_out:
+            for entry in [one.entry for one in self._log.leave_outs(id_) if one.position == position]:
+                logger.info("experiment %s %s; %s", id_, entry, entry.origin)
+        for name, waits in versions:
             before = self._newest.get(name.experiment)
             self._newest[name.experiment] = name.position
             try:
@@ -41,10 +47,12 @@ class ChangeLines:
             except DeciderError as error:  # a line in the output must not hold up what serves
                 logger.warning("experiment %s has a new version, which cannot be read: %s", name.experiment, error)
 
-    def _take(self, news: ServingChanges) -> list[tuple[VersionName, bool]]:
-        fresh = [one for one in news.versions if one[0].position > self._told]
+    def _take(self, news: ServingChanges) -> tuple[list[tuple[VersionName, bool]], list[tuple[Position, ExperimentId]]]:
+        """New versions, and what is newly left out."""
+        versions = [one for one in news.versions if one[0].position > self._told]
+        left_out = [one for one in news.leave_outs if one[0] > self._told]
         self._told = max(self._told, news.head)
-        return fresh
+        return versions, left_out
 
     def _line(self, name: VersionName, before: Position | None, *, waits: bool) -> str:
         version = self._log.version_at(name.position)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -161,7 +162,10 @@ def _standing(
     if failed:
         trouble = f"failed at {len(failed)} of {len(found)} seeds, so it is not compared: {failed[0]}"
         return Standing(name, estimand, given, None, trouble=trouble)
-    bands = {figure: band(one) for figure, one in values.items() if one is not None}
+    highest = {SHARE: 1.0}
+    bands = {
+        figure: band(one, highest=highest.get(figure, math.inf)) for figure, one in values.items() if one is not None
+    }
     first, *others = bands
     beside = {figure: bands[figure].mean for figure in others}
     return Standing(name, estimand, given, _estimate(bands[first]), beside)

@@ -1,4 +1,4 @@
-"""Our own log as columns: the sealed decisions that a policy made, with the reward that the learner saw.
+"""Our own log as columns: the decisions of a policy whose window is over, with the reward that the learner saw.
 
 What is not among them is counted by kind: versions with another reward, holdout or activation, open windows, decisions
 that had to be activated and were not (nobody may have seen them), overridden decisions (the reward belongs to another
@@ -26,7 +26,7 @@ from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
 from decider.experiment.definition import KIND, Action, Experiment, ExperimentVersion
 from decider.log.open import archived, open_reader
-from decider.log.protocol import ArrowBatches, LogReader
+from decider.log.protocol import ArrowBatches, Head, LogReader
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
 from simulator.logs.arrow import category, distinct, distinct_by
 from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number, first_of_each
@@ -50,7 +50,7 @@ EVER = Span()
 MOST_CALLED, MOST_CELLS = 5_000, 200_000_000
 """Most actions that only calls knew; most sets of eligible actions x actions."""
 
-_NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden", "activated")
+_NUMBERS = ("position", "time", "version", "model", "deadline", "overridden", "activated")
 _TEXTS = ("action", "reason", "features", "action_features", "slot", *CONTEXT_FIELDS)
 
 
@@ -147,7 +147,8 @@ def _load(
     reward, delay = final_rewards(sent, counted, versions, version=version, position=raw.position, time=raw.time)
     outside = span.outside(log.name, raw.time)
     inside = ~np.logical_or.reduce([np.zeros(len(raw.time), np.bool_), *outside.values()])
-    made = np.bincount(version[inside & raw.sealed], minlength=len(versions))
+    over = is_window_over(versions, version, raw.time, head)
+    made = np.bincount(version[inside & over], minlength=len(versions))
     read = choose_versions(versions, made.tolist(), wanted)
     is_read = np.array([one.number in read.numbers for one in versions], np.bool_)[version]
     needs_activation = np.array([one.experiment.needs_activation for one in versions], np.bool_)
@@ -157,7 +158,7 @@ def _load(
     left_out = one_kind_each(
         {
             **outside,
-            "window open": ~raw.sealed,
+            "window open": ~over,
             OTHER_VERSIONS if wanted else DIFFERENT_VERSIONS: ~is_read,
             NOT_ACTIVATED: needs_activation[version] & ~raw.activated,
             "overridden": raw.overridden,
@@ -227,6 +228,14 @@ def _version_of(versions: Sequence[ExperimentVersion], raw: _Raw) -> Longs:
     return index
 
 
+def is_window_over(versions: Sequence[ExperimentVersion], version: Longs, time: Longs, head: Head) -> Flags:
+    """(n,): whether the window that its version declares is over, final reward or not: before, decisions with a final
+    reward are sealed alone, and their mean is that of buyers. version: (n,) index into `versions`."""
+    window = np.array([one.experiment.reward.window for one in versions], np.int64)
+    over: Flags = time + window[version] <= head.time
+    return over
+
+
 def _first_times(versions: Sequence[ExperimentVersion], version: Longs, time: Longs) -> dict[int, int]:
     """When each version made its first decision, by its number. version: index of the one that made the decision."""
     used = [index for index in range(len(versions)) if (version == index).any()]
@@ -250,12 +259,10 @@ class _Raw:
             slots = _slots(batch["pmf"])
             self.whole_pmfs &= int(slots.sum()) == SLOTS * len(batch)
             pmfs.append((slots / SLOTS).astype(np.float32))
-        self.position, self.time, self.version, self.model, self.deadline, sealed, overridden, activated = (
+        self.position, self.time, self.version, self.model, self.deadline, overridden, activated = (
             concatenate(numbers[name], np.int64) for name in _NUMBERS
         )
-        self.sealed, self.overridden, self.activated = (
-            flags.astype(np.bool_) for flags in (sealed, overridden, activated)
-        )
+        self.overridden, self.activated = (flags.astype(np.bool_) for flags in (overridden, activated))
         self.propensity: Floats = concatenate(numbers["propensity"], np.float64)
         self.pmf = np.concatenate(pmfs)
         self.units = distinct(texts["unit_id"]).astype(np.int64)

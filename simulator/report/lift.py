@@ -11,12 +11,16 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from decider.estimate.mean import Interval
+from decider.estimate.missing_rewards import ALARM
 from decider.text import between, count, duration, figure, percent, printable, rough, signed, signed_percent
-from simulator.lift.result import GuardrailRow, LiftResult, LiftRow
+from simulator.lift.result import SPLIT_IS_WRONG, GuardrailRow, LiftResult, LiftRow, PersonsFound
 from simulator.logs.groups import LEARNED
 from simulator.report.table import Cell, Column, Table, Tone, in_terminal
 
-TONES: dict[str, Tone] = {"yes": "fine", "no": "do not use"}
+MOST_NAMED = 5
+"""Names of rewards in a sentence."""
+
+TONES: dict[str, Tone] = {"yes": "fine", "no": "do not use", SPLIT_IS_WRONG: "caution"}
 
 
 def lift_parts(found: LiftResult) -> Iterator[RenderableType]:
@@ -34,13 +38,27 @@ def conclusion(found: LiftResult) -> str:
     """The answer in one sentence."""
     row = found.rows[0]
     about = f"{found.experiment}: "
+    if row.answer == SPLIT_IS_WRONG:
+        return (
+            f"{about}nobody can say what the policy brings. Units are not in the holdout with the declared share: "
+            "decisions of one group get lost, or its units come back more often (evidence "
+            f"{figure(found.split_log_evalue)}, an alarm above {ALARM}). So the groups cannot be compared, and no "
+            "figure below is right."
+        )
     if row.answer == "too little":
         return f"{about}too little is known to say what the policy brings."
-    interval = f"({percent(found.level)}, valid at every look: {_signed(row.lift)})"
+    in_percent = f", that is {between(*_ends(row.relative), written=signed_percent)}" if _is_relative(row) else ""
+    interval = f"({percent(found.level)}, valid at every look: {_signed(row.lift)}{in_percent})"
     if row.answer == "not yet":
         return f"{about}nobody can say yet whether the policy earns more than the holdout {interval}."
     more = "more" if row.answer == "yes" else "less"
-    return f"{about}the policy earns {figure(abs(row.lift.value))} {more} a decision than the holdout {interval}."
+    size = figure(abs(row.lift.value)) + (f" ({percent(abs(row.relative.value))})" if _is_relative(row) else "")
+    return f"{about}the policy earns {size} {more} a decision than the holdout {interval}."
+
+
+def _is_relative(row: LiftRow) -> bool:
+    """Whether there are per cent of the holdout's mean."""
+    return bool(np.isfinite(row.relative.low))
 
 
 def table(found: LiftResult, rows: Sequence[LiftRow]) -> Table[LiftRow]:
@@ -101,8 +119,11 @@ def _guardrail_group(mean: float | None, decisions: int) -> Cell:
 def note(found: LiftResult, rows: Sequence[LiftRow]) -> str:
     """What the intervals promise."""
     told = f"{percent(found.level)} intervals by unit, valid at every look"
-    family = found.by if rows[0].field else found.rows
-    return f"{told}, all {len(family)} of them together" if len(family) > 1 else told
+    if rows[0].field:
+        return f"{told}, all {len(found.by)} of them together" if len(found.by) > 1 else told
+    if len(rows) == 1:
+        return told
+    return f"{told}; as learned: by itself; all other names of rewards together ({found.other_names})"
 
 
 def _name(row: LiftRow) -> Cell:
@@ -121,7 +142,7 @@ def _lift(row: LiftRow) -> Cell:
 def _relative(row: LiftRow) -> Cell:
     if row.answer == "too little":
         return Cell("-")
-    if not np.isfinite(row.relative.low):
+    if not _is_relative(row):
         return Cell("-", note="the holdout's mean could be 0")
     return Cell(
         signed_percent(row.relative.value), between(row.relative.low, row.relative.high, written=signed_percent)
@@ -152,14 +173,14 @@ def _group(row: LiftRow, group: int) -> Cell:
 
 def sentences(found: LiftResult) -> Iterator[str]:
     """What was compared, what was left out, and why."""
-    yield f"Compared: {_strata(found)}, over {duration((found.end - found.begin) / 1e6)}."
-    yield f"The policy served {_made(found.rows[0], 0)}, the holdout {_made(found.rows[0], 1)}."
-    poor = next((row for row in found.rows if row.answer == "too little"), None)
-    if poor is not None:
-        yield (
-            f"An interval needs the rewards of about {figure(poor.needed)} units in each group, and of more where "
-            f"a few amounts are large; one group has {rough(poor.clusters)} so far. Wait, or make the holdout larger."
-        )
+    if found.strata:
+        yield f"Compared: {_strata(found)}, over {duration((found.end - found.begin) / 1e6)}."
+        yield f"The policy served {_made(found.rows[0], 0)}, the holdout {_made(found.rows[0], 1)}."
+    else:
+        yield "There is nothing to compare yet: no decision counts."
+    if any(row.per_week for row in found.rows):
+        yield "A week has the mean traffic of all that was read; the server's page takes the last seven days."
+    yield from _limits(found)
     for guardrail in found.guardrails:
         if guardrail.crossed_at is not None:
             yield (
@@ -172,14 +193,57 @@ def sentences(found: LiftResult) -> Iterator[str]:
         yield f"Left out: {', '.join(kinds)}."
 
 
+def _limits(found: LiftResult) -> Iterator[str]:
+    """What the figures do not say."""
+    poor = next((row for row in (*found.rows, *found.by) if row.answer == "too little"), None)
+    if poor is not None:
+        which = f" of {poor.field} {poor.value}" if poor.field else ""
+        yield (
+            f"An interval needs the rewards of about {figure(poor.needed)} units in each group, and of more where "
+            f"a few amounts are large; one group{which} has {rough(poor.clusters)} so far. Wait, or make the holdout "
+            "larger."
+        )
+    if found.since or found.until:
+        yield (
+            "Only a part of the log was read. Its intervals hold at every look if the part was named before anybody "
+            "saw its rewards, and always begins at the same time. One that moves, like the last 7 days, is another "
+            "question every day. Guardrails are judged by the whole log."
+        )
+    if found.persons is not None:
+        yield _persons(found.persons)
+    if found.live_strata:
+        yield (
+            f"The metrics, the page and guardrails know the newest {found.live_strata} of these "
+            f"{len(found.strata)} times with another holdout, so the lift there is another one."
+        )
+    if found.other_rewards:
+        names = [f"--reward {name}" for name in found.other_rewards[:MOST_NAMED]]
+        more = ", and others" if len(found.other_rewards) > MOST_NAMED else ""
+        yield f"There are rewards with a lift of their own: {', '.join(names)}{more}."
+
+
+def _persons(found: PersonsFound) -> str:
+    both = f", {count(found.in_both)} of them with units in both groups" if found.in_both else ""
+    by_person = "too little is known" if found.lift is None else _signed(found.lift)
+    return (
+        f"{count(found.units)} units are linked: they are {count(found.persons)} persons{both}. Groups are drawn by "
+        f"unit, and so are the figures above. By person the lift is {by_person}: go by that where one purchase counts "
+        "for several units of a person."
+    )
+
+
 def _costs(found: LiftResult) -> Iterator[str]:
     if found.cost is not None:
         told = "what its units do not earn without the policy"
-        yield f"The holdout costs {rough(found.cost, digits=3)} a decision: {told}."
+        yield f"The holdout costs {rough(found.cost.value, digits=3)} a decision ({_roughly(found.cost)}): {told}."
     if found.exploration is not None:
         cost = found.exploration
         told = "what the policy's most probable action would have earned more"
-        yield f"Exploration costs {rough(cost.value, digits=3)} a draw ({_signed(cost)}): {told}, in one step."
+        yield f"Exploration costs {rough(cost.value, digits=3)} a draw ({_roughly(cost)}): {told}, in one step."
+
+
+def _roughly(cost: Interval) -> str:
+    return between(*_ends(cost), written=_about)
 
 
 def _made(row: LiftRow, group: int) -> str:

@@ -3,12 +3,13 @@ at the end. Called by `simulator run` and by its page."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from decider.text import count, figure, percent
+from decider.text import between, count, figure, percent
 from simulator.report.table import Cell, Column, Facts, Table, in_terminal, sparkline
 from simulator.run.result import LEARNS, SINGLE, Band, Figures, PolicyRuns, WorldRuns
 
@@ -103,11 +104,14 @@ def label(policy: PolicyRuns) -> str:
 
 
 def _cell(band: Band | None, written: Callable[[float], str]) -> Cell:
-    """The mean, and half of its band, which is as wide on both sides."""
+    """The mean, and half of its band; both ends where a limit cuts one of them."""
     if band is None:
         return Cell("-")
-    half = None if band.high is None else band.high - band.mean
-    return Cell(written(band.mean), "" if half is None else f"±{written(half)}")
+    if band.low is None or band.high is None:
+        return Cell(written(band.mean))
+    down, up = band.mean - band.low, band.high - band.mean
+    even = math.isclose(down, up, rel_tol=1e-6, abs_tol=1e-9)
+    return Cell(written(band.mean), f"±{written(up)}" if even else between(band.low, band.high, written=written))
 
 
 def _percent(x: float) -> str:

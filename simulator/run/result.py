@@ -24,12 +24,16 @@ REFERENCES = ("uniform", SINGLE, "best")
 LAST = 0.8
 """Where the last fifth begins."""
 
+ROUNDING = 1e-9
+"""By which a figure may be beyond its limit."""
+
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A mean over seeds with its 95 % band (Student t). One seed gives no band: low and high are None."""
+    """A mean over seeds with its 95 % band (Student t), which holds nothing that cannot be. One seed gives no band: low
+    and high are None."""
 
     mean: float
     low: float | None
@@ -188,33 +192,36 @@ def _figures(sums: _Sums, start: int) -> Figures:
     return Figures(
         visits=visits,
         reward=band(earned / visits),
-        regret=band(regret / visits),
-        total_regret=band(regret),
-        share=None if np.isnan(share).any() else band(share),
-        right=None if sums.right is None else band(over(sums.right) / visits),
+        regret=band(regret / visits, lowest=0.0),
+        total_regret=band(regret, lowest=0.0),
+        share=None if np.isnan(share).any() else band(share, highest=1.0),
+        right=None if sums.right is None else band(over(sums.right) / visits, lowest=0.0, highest=1.0),
     )
 
 
-def band(values: Floats) -> Band:
-    """(seeds,) -> mean and 95 % band of Student's t.
+def band(values: Floats, *, lowest: float = -np.inf, highest: float = np.inf) -> Band:
+    """(seeds,) -> mean and 95 % band of Student's t. lowest, highest: between which the true mean is for sure.
 
-    >>> round(band(np.array([0.2, 0.4])).high, 3)
-    1.571
+    >>> round(band(np.array([0.2, 0.4])).high, 3), band(np.array([0.2, 0.4]), highest=1.0).high
+    (1.571, 1.0)
     >>> band(np.array([0.5]))
     Band(mean=0.5, low=None, high=None)
     """
-    line = _line(values[:, None])
+    line = _line(values[:, None], lowest=lowest, highest=highest)
     return Band(line.mean[0], line.low[0] if line.low else None, line.high[0] if line.high else None)
 
 
-def _line(values: Floats) -> Line:
+def _line(values: Floats, *, lowest: float = -np.inf, highest: float = np.inf) -> Line:
     """(seeds, points); nan where a seed has no value there."""
+    if (values < lowest - ROUNDING).any() or (values > highest + ROUNDING).any():
+        lowest, highest = -np.inf, np.inf  # in a world where asking pays later, a policy can earn more than `best`
     seeds = len(values)
     mean = values.mean(axis=0)
     if seeds < 2:
         return Line(tuple(mean.tolist()), None, None)
     half = stdtrit(seeds - 1, (1 + LEVEL) / 2) * values.std(axis=0, ddof=1) / np.sqrt(seeds)
-    return Line(tuple(mean.tolist()), tuple((mean - half).tolist()), tuple((mean + half).tolist()))
+    low, high = np.maximum(mean - half, np.minimum(lowest, mean)), np.minimum(mean + half, np.maximum(highest, mean))
+    return Line(tuple(mean.tolist()), tuple(low.tolist()), tuple(high.tolist()))
 
 
 def _beats(sums: _Sums) -> int | None:
@@ -231,7 +238,7 @@ def _curve(sums: _Sums) -> LearningCurve:
     return LearningCurve(
         rounds=tuple(rounds.tolist()),
         reward=_line(earned / rounds),
-        total_regret=_line(best - earned),
-        share=_line(share_of_lift(earned, best=best, uniform=uniform)),
-        right=None if sums.right is None else _line(np.diff(sums.right, axis=1) / steps),
+        total_regret=_line(best - earned, lowest=0.0),
+        share=_line(share_of_lift(earned, best=best, uniform=uniform), highest=1.0),
+        right=None if sums.right is None else _line(np.diff(sums.right, axis=1) / steps, lowest=0.0, highest=1.0),
     )

@@ -1,15 +1,17 @@
 """`make alarms`: how often the evidence of the metrics rings where nothing is wrong, and how soon where something is.
 
 Months of traffic with a season and a policy that learns, looked at all the time; then faults. The code is that of the
-service (`decider/estimate/split.py`, `propensities.py`, `missing_rewards.py`). Results: RESULTS.md. The functions of
-one log each are called by `tests/test_alarms.py`, too.
+service (`decider/estimate/split.py`, `propensities.py`, `missing_actions.py`, `missing_rewards.py` and
+`segment_rewards.py`); two rules that compare with the past have no evidence, and are computed here as
+`decider/metrics/ops/rules.yml` has them. Results: RESULTS.md. The functions of one log each are called by
+`tests/test_alarms.py`, too.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,15 +20,20 @@ import click
 import numpy as np
 from rich.console import Console
 
-from decider.estimate.missing_rewards import MissingRewards
-from decider.estimate.outage import UsualShare
-from decider.estimate.propensities import propensity_log_evalue
 from decider.estimate.sample import Floats
-from decider.estimate.split import StratumSplit, split_log_evalue
-from decider.experiment.strata import BUCKETS
-from decider.log.totals import DAYS
 from simulator.commands.options import counted
-from simulator.studies.lift import Scene, simulate
+from simulator.studies.alarm_logs import (
+    Path_,
+    action_path,
+    channels_path,
+    greedy_path,
+    half_path,
+    propensity_path,
+    rewards_path,
+    segments_path,
+    split_path,
+)
+from simulator.studies.lift import Scene
 
 PAGE = Path(__file__).parent / "RESULTS.md"
 MARKERS = ("<!-- alarms -->\n", "<!-- /alarms -->")
@@ -34,81 +41,6 @@ MARKERS = ("<!-- alarms -->\n", "<!-- /alarms -->")
 ALARM = math.log(1_000)
 LOW = math.log(20)
 """Where one in twenty may ring: it shows with few logs whether the bound holds."""
-
-LOOKS = 90
-DAY = 2_000
-"""Decisions of a day of the propensities' and the rewards' logs."""
-
-SHARE, STEP, SEASON = 0.1, 50, 0.5
-"""Of rewarded decisions at the beginning; decisions from look to look; how much the share goes up and down each day."""
-
-Path_ = tuple[Sequence[float], Sequence[int]]
-"""The evidence at each look, and after how many decisions that is."""
-
-
-def split_path(scene: Scene, seed: int, *, lost: float = 0.0) -> Path_:
-    """LOOKS looks. lost: share of the holdout's units whose decisions are missing."""
-    log = simulate(scene, seed)
-    n = len(log.unit)
-    unlucky = np.random.default_rng([seed, 1]).random(int(log.unit.max()) + 1) < lost
-    there = ~(log.holdout & unlucky[log.unit])
-    shape = (LOOKS, len(scene.shares), 2, BUCKETS)
-    look = np.arange(n) * LOOKS // n
-    place = np.ravel_multi_index((look, log.stratum, log.holdout.astype(np.int64), log.bucket), shape)
-    counts = np.bincount(place[there], minlength=math.prod(shape)).reshape(shape).cumsum(axis=0).astype(np.float64)
-    found = [
-        split_log_evalue([StratumSplit(share, "", one) for share, one in zip(scene.shares, strata, strict=True)])
-        for strata in counts
-    ]
-    return np.nan_to_num(found, nan=0.0).tolist(), [n * (look + 1) // LOOKS for look in range(LOOKS)]
-
-
-def propensity_path(days: int, seed: int, *, tilt: float = 0.0, after: int = 0, looks: int = 10) -> Path_:
-    """So many looks a day. The policy learns: it begins with equal chances, and ends with 78 % for one action in each
-    of two segments. tilt: the first action's odds are really larger by that, from day `after` on; only decisions from
-    there on are counted."""
-    rng = np.random.default_rng(seed)
-    sums = np.zeros((2, days * looks, 4))
-    for day in range(days):
-        best = rng.integers(0, 2, DAY)
-        greedy = 0.7 * (1 - math.exp(-3 * day / 30))
-        pmf = np.full((DAY, 4), (1 - greedy) / 4)
-        pmf[np.arange(DAY), best] += greedy
-        real = pmf * np.where(day >= after, [1 + tilt, 1, 1, 1], 1.0)
-        real /= real.sum(axis=1, keepdims=True)
-        drawn = (rng.random((DAY, 1)) > real.cumsum(axis=1)[:, :-1]).sum(axis=1)
-        terms = np.stack([(drawn[:, np.newaxis] == np.arange(4)) - pmf, pmf * (1 - pmf)])
-        sums[:, day * looks : (day + 1) * looks] = terms.reshape(2, looks, -1, 4).sum(axis=2)
-    found = [_evidence(sums, look, looks) for look in range(after * looks, days * looks)]
-    return found, [(one + 1) * DAY // looks for one in range(len(found))]
-
-
-def _evidence(sums: Floats, look: int, looks: int) -> float:
-    """As the totals have it: the newest days apart, and those before together."""
-    first = max(0, look // looks - DAYS + 1)
-    days = [
-        sums[:, day * looks : min((day + 1) * looks, look + 1)].sum(axis=1) for day in range(first, look // looks + 1)
-    ]
-    excess, variance = np.stack([sums[:, : first * looks].sum(axis=1), *days], axis=1)
-    return propensity_log_evalue(excess, variance, days=DAYS)
-
-
-def rewards_path(days: int, seed: int, *, left: float = 1.0, after: int = 0) -> Path_:
-    """A look after every STEP decisions. The share turns with the day, and the policy doubles it in a month. left: so
-    much of it still comes, from day `after` on, at any hour; only decisions from there on are counted."""
-    rng = np.random.default_rng(seed)
-    look = np.arange(days * DAY // STEP)
-    time = look * STEP / DAY
-    hour = rng.random()
-    share = SHARE * (2 - np.exp(-time / 10)) * (1 + SEASON * np.sin(2 * np.pi * (time + hour)))
-    fault = time >= after if left < 1 else np.zeros(len(time), np.bool_)
-    rewarded = rng.binomial(STEP, np.where(fault, left, 1.0) * share)
-    test, found = MissingRewards(UsualShare.known(10_000, int(10_000 * SHARE))), []
-    for count in rewarded.tolist():
-        test.add(decisions=STEP, rewarded=count)
-        found.append(test.value)
-    begin = after * DAY // STEP
-    return found[begin:], [(one + 1) * STEP for one in range(len(found) - begin)]
 
 
 class Case(NamedTuple):
@@ -121,11 +53,15 @@ class Case(NamedTuple):
 
 
 ONCE, BACK = Scene("", decisions=30_000), Scene("", visits=8, decisions=30_000)
+OFTEN = Scene("", visits=50, decisions=100_000)
 RAMP = Scene("", visits=8, shares=(0.05, 0.1, 0.2), decisions=30_000)
+DIFFER, ALIKE = (0, 1, 2, 3, 0, 1), (0,) * 6
+"""The best action of each segment."""
 
 CASES = (
     Case("split", "right, 1 visit a unit", partial(split_path, ONCE)),
     Case("split", "right, 8 visits", partial(split_path, BACK)),
+    Case("split", "right, 50 visits", partial(split_path, OFTEN)),
     Case("split", "right, 8 visits, ramp 5, 10, 20 %", partial(split_path, RAMP)),
     Case("split", "half of the holdout lost, 1 visit", partial(split_path, ONCE, lost=0.5), fault=True),
     Case("split", "half of the holdout lost, 8 visits", partial(split_path, BACK, lost=0.5), fault=True),
@@ -138,6 +74,21 @@ CASES = (
     Case("rewards", "all lost, or the policy's", partial(rewards_path, 12, left=0.0, after=10), fault=True),
     Case("rewards", "nine of ten lost", partial(rewards_path, 12, left=0.1, after=10), fault=True),
     Case("rewards", "half lost", partial(rewards_path, 40, left=0.5, after=10), fault=True),
+    Case("channels", "right, 3 months", partial(channels_path, 90)),
+    Case("channels", "30 % of the visits: all lost", partial(channels_path, 12, left=0.0, after=10), fault=True),
+    Case("channels", "5 % of them: all lost", partial(channels_path, 12, left=0.0, after=10, channel=3), fault=True),
+    Case("segments", "right, 3 months", partial(segments_path, 90)),
+    Case("segments", "all rewards lost for a day", partial(segments_path, 11, after=10, all_left=0.0)),
+    Case("segments", "9 % of the visits: all lost", partial(segments_path, 20, left=0.0, after=15), fault=True),
+    Case("segments", "9 % of the visits: nine of ten lost", partial(segments_path, 20, left=0.1, after=15), fault=True),
+    Case("actions", "right, 3 months", partial(action_path, 90, looks=4)),
+    Case("actions", "one at 5 % is never drawn", partial(action_path, 17, after=15, missing=True), fault=True),
+    Case("actions", "one at the floor of 1 %", partial(action_path, 65, after=60, missing=True, looks=4), fault=True),
+    Case("one action", "segments differ, 2 months", partial(greedy_path, 60, best=DIFFER)),
+    Case("one action", "one action is the best, 2 months", partial(greedy_path, 60, best=ALIKE)),
+    Case("one action", "everywhere, after 30 days", partial(greedy_path, 32, best=DIFFER, fault=30), fault=True),
+    Case("fewer", "right, 3 months", partial(half_path, 90)),
+    Case("fewer", "half lost", partial(half_path, 24, left=0.5, after=20), fault=True),
 )
 
 

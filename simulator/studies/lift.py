@@ -22,7 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from decider.estimate.lift import LEVEL, SCALE, START, STRATUM_START, Lift, LiftSums, effective_clusters
+from decider.estimate.lift import (
+    LEVEL,
+    SCALE,
+    START,
+    STRATUM_START,
+    Lift,
+    LiftSums,
+    effective_clusters,
+    with_unseen,
+)
 from decider.estimate.sample import Floats, Longs
 from decider.experiment.strata import BUCKETS
 from simulator.commands.options import counted
@@ -42,7 +51,8 @@ class Scene:
     """One kind of log. visits: of a unit, on average. rate: share of rewarded visits. spread: of the logarithm of an
     amount; 0: every reward is 1. apart: how much units differ (of the logarithm of their rate). season: how much the
     rate goes up and down. once: a unit is rewarded once at most. shares: of the holdout, each for as long. gain: what
-    the policy has learned at the end, as a share of the rate; it is learned as the log goes on."""
+    the policy has learned at the end, as a share of the rate; it is learned as the log goes on. harm: what it adds at
+    once, as a share of the rate, from the part `since` of the log on."""
 
     name: str
     visits: int = 1
@@ -53,6 +63,8 @@ class Scene:
     once: bool = False
     shares: tuple[float, ...] = (0.1,)
     gain: float = 0.0
+    harm: float = 0.0
+    since: float = 0.0
     decisions: int = DECISIONS
 
 
@@ -67,6 +79,9 @@ NULL = (
     Scene("1 visit, amounts", rate=0.03, spread=1.2),
     Scene("8 visits, amounts", visits=8, spread=1.2, apart=0.5),
     Scene("1 visit, heavy amounts", spread=1.6),
+    Scene("1 visit, amounts, long", rate=0.03, spread=1.2, decisions=LONG),
+    Scene("8 visits, amounts, long", visits=8, spread=1.2, apart=0.5, decisions=LONG),
+    Scene("1 visit, heavy amounts, long", spread=1.6, decisions=LONG),
     Scene("8 visits, season", visits=8, apart=0.5, season=0.8),
     Scene("holdout 2 %", shares=(0.02,)),
     Scene("holdout 50 %, amounts", rate=0.03, spread=1.2, shares=(0.5,)),
@@ -116,7 +131,7 @@ def simulate(scene: Scene, seed: int) -> Log:
     holdout = rng.random(units)[unit] < np.array(scene.shares)[stratum]
     luck = np.exp(scene.apart * rng.standard_normal(units) - scene.apart**2 / 2)[unit]
     base = np.minimum(scene.rate * luck * (1 + scene.season * np.sin(time * 6 * np.pi)), 0.45)
-    learned = base * scene.gain * (1 - np.exp(-4 * time))
+    learned = base * (scene.gain * (1 - np.exp(-4 * time)) + scene.harm * (time >= scene.since))
     reward = (rng.random(n) < base + np.where(holdout, 0.0, learned)).astype(np.float64)
     if scene.once:
         reward[before(unit, reward)[0] > 0] = 0.0
@@ -154,25 +169,34 @@ def path(log: Log, cluster: Longs, *, buckets: int | None = None, level: float =
 
     Only whether there is enough to claim something is asked at PAUSES times, and always of the buckets.
     """
-    s, n = (before(cluster * 2 + log.holdout, x) for x in (log.reward, np.ones(len(cluster))))
-    policy, holdout = (_group(log.reward, s, n, log.holdout == one, buckets) for one in (False, True))
+    policy, holdout = group_paths(log, cluster, buckets=buckets)
     units = np.minimum(policy.units, holdout.units)
-    known = (units >= STRATUM_START) & (_clusters(log) >= START)
+    mean, variance, clocks = (np.stack(both) for both in zip(policy, holdout, strict=True))
+    known = (units >= STRATUM_START) & (cluster_paths(log).min(axis=0) >= START)
     clock = 1 / (1 / np.maximum(policy.units, 1e-9) + 1 / np.maximum(holdout.units, 1e-9)) / SCALE
     factor = np.sqrt((1 + 1 / clock) * np.log((1 + clock) / (1 - level) ** 2))
-    error = np.sqrt(policy.variance + holdout.variance)
+    error = np.sqrt(with_unseen(mean, variance, np.maximum(clocks, 1e-9)).sum(axis=0))
     return LiftPath(policy.mean - holdout.mean, error, np.where(known, factor * error, math.inf))
 
 
-class _Group(NamedTuple):
+class GroupPath(NamedTuple):
+    """(n,) each, of one group after every decision. variance: of the mean; units: effective ones."""
+
     mean: Floats
     variance: Floats
     units: Floats
 
 
+def group_paths(log: Log, cluster: Longs, *, buckets: int | None = None) -> tuple[GroupPath, GroupPath]:
+    """Of the policy and of the holdout."""
+    s, n = (before(cluster * 2 + log.holdout, x) for x in (log.reward, np.ones(len(cluster))))
+    policy, holdout = (_group(log.reward, s, n, log.holdout == one, buckets) for one in (False, True))
+    return policy, holdout
+
+
 def _group(
     reward: Floats, s: tuple[Floats, Floats], n: tuple[Floats, Floats], mine: Flags, buckets: int | None
-) -> _Group:
+) -> GroupPath:
     """Of one group, after every decision: sums over clusters of S^i N^j, kept up to date by what each decision adds."""
 
     def moment(i: int, j: int) -> Floats:
@@ -183,11 +207,11 @@ def _group(
     squares = np.maximum(moment(2, 0) - 2 * mean * moment(1, 1) + mean**2 * sizes, 0.0)
     spread = sizes - (size**2 / buckets if buckets else 0.0)
     units = np.minimum(np.cumsum(mine), size**2 / np.maximum(spread, 1e-9))
-    return _Group(mean, squares / size**2 * filled / np.maximum(filled - 1, 1), units)
+    return GroupPath(mean, squares / size**2 * filled / np.maximum(filled - 1, 1), units)
 
 
-def _clusters(log: Log) -> Floats:
-    """(n,) effective clusters of the poorer group, as they were at the last pause."""
+def cluster_paths(log: Log) -> Floats:
+    """(2, n) effective clusters of each group, as they were at the last pause."""
     pause = -(-len(log.bucket) // PAUSES)
     place = np.arange(len(log.bucket)) // pause * 2 * BUCKETS + log.holdout * BUCKETS + log.bucket
     rewards, sizes = (
@@ -195,8 +219,8 @@ def _clusters(log: Log) -> Floats:
         for w in (log.reward, np.ones(len(place)))
     )
     mean = rewards.sum(axis=2, keepdims=True) / np.maximum(sizes.sum(axis=2, keepdims=True), 1.0)
-    found = [effective_clusters(residual).min() for residual in rewards - mean * sizes]
-    return np.repeat(np.r_[0.0, found], pause)[: len(place)]
+    found = np.array([effective_clusters(residual) for residual in rewards - mean * sizes])
+    return np.repeat(np.c_[np.zeros(2), found.T], pause, axis=1)[:, : len(place)]
 
 
 def looks(log: Log, times: int, level: float = LEVEL) -> tuple[Longs, list[Lift]]:
@@ -378,9 +402,9 @@ def run_all(tasks: Sequence[Task], *, workers: int) -> Found:
     return found
 
 
-def placed(page: str, text: str) -> str:
+def placed(page: str, text: str, markers: tuple[str, str] = MARKERS) -> str:
     """The page with the text between its markers. Raises ValueError where it has none."""
-    begin, end = MARKERS
+    begin, end = markers
     if begin not in page or end not in page:
         raise ValueError(f"the page lacks {begin.strip()}")
     return re.sub(f"(?<={re.escape(begin)}).*?(?={re.escape(end)})", lambda _: text, page, flags=re.DOTALL)

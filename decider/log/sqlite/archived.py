@@ -21,6 +21,7 @@ from decider.log.sqlite.read_rows import DECISION, decision, read, row_type
 from decider.log.sqlite.tables import (
     BUILDS,
     EXPERIMENTS,
+    LEAVE_OUTS,
     PUBLISHED_MODELS,
     SERVES,
     VERSION_NOTES,
@@ -36,8 +37,9 @@ ARCHIVED_DECISION = row_type(
 CUT = "coalesce((select position from cut), 0)"
 """In SQL: the last position that is in an archive."""
 
-KEPT = (EXPERIMENTS, SERVES, BUILDS, VERSION_NOTES)
-"""Tables of which every row stays."""
+KEPT_AT_FIRST = (EXPERIMENTS, SERVES, BUILDS, VERSION_NOTES)
+KEPT = (*KEPT_AT_FIRST, LEAVE_OUTS)
+"""Tables of which every row stays. The digests of the first cuts did not cover the last one."""
 
 _ARCHIVED_SEALED = f"""
 select {ARCHIVED_DECISION.columns} from archived_decisions
@@ -155,6 +157,7 @@ def archived_sealed(
         rewards = [_archived_reward(one) for one in json.loads(row.rewards)]
         sealed = SealedDecision(
             position=row.position,
+            time=row.time,
             deadline=row.deadline,
             decision=decision(row, version_at(row.version).all_active),
             rewards=tuple([reward for _, reward in rewards]),

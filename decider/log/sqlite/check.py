@@ -26,6 +26,7 @@ from decider.log.sqlite import action_counts, early, units
 from decider.log.sqlite.archived import (
     ARCHIVED_DECISION,
     KEPT,
+    KEPT_AT_FIRST,
     archived_sum,
     digest_of_cut,
     digest_of_entries,
@@ -203,10 +204,12 @@ def _check_cut(connection: sqlite3.Connection) -> Iterator[Damage]:
         yield from _check_never_cut(connection)
         return
     last, written = cut
-    digest = digest_of_cut(
-        connection, entries=digest_of_entries(connection, KEPT, last), models=digest_of_models(connection, last)
+    models = digest_of_models(connection, last)
+    digests = (
+        digest_of_cut(connection, entries=digest_of_entries(connection, tables, last), models=models)
+        for tables in (KEPT, KEPT_AT_FIRST)
     )
-    if digest != written:
+    if written not in digests:
         yield Damage(Position(1), last, "something that the log has kept of its archived entries was changed")
     for base in connection.execute("select experiment, signature, position, checksum from bases where position > 0"):
         pieces = connection.execute(_BASE_PIECES, base[:3])

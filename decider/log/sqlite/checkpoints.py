@@ -21,12 +21,12 @@ from decider.types import START, Position, Time
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Of the content: to be raised when its meaning changes."""
 
-WITHOUT_GROUPS = 1
-"""The format of older releases, which did not count the policy and the holdout apart. It is only used where the entries
-may be gone; others are counted anew, once."""
+WITHOUT_GROUPS, BY_SEAL = OLD_FORMATS = (1, 2)
+"""Of older builds: the first did not count the policy and the holdout apart, both counted a decision as soon as a final
+reward had sealed it. They are only used where the entries may be gone; others are counted anew, once."""
 
 ORDINARY = 2
 """So many are left beside the kept ones: the newest, and one more if that is damaged."""
@@ -35,7 +35,7 @@ _ROW = row_type("position, time, chain, format, kept, content, checksum")
 _SELECT = f"select {_ROW.columns} from totals_checkpoints"  # noqa: S608 - a constant
 _INSERT = f"insert into totals_checkpoints ({_ROW.columns}) values (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 _FORGET = f"""
-delete from totals_checkpoints where (format = {WITHOUT_GROUPS} and not kept)
+delete from totals_checkpoints where (format in {OLD_FORMATS} and not kept)
   or position < (select coalesce(max(position), 0) from totals_checkpoints where kept)
   or (not kept and position not in (select position from totals_checkpoints order by position desc limit ?))
 """  # noqa: S608 - a constant
@@ -65,7 +65,7 @@ class Stored:
     @property
     def is_old(self) -> bool:
         """Whether an older release counted it, and it can be counted anew."""
-        return self.row.format == WITHOUT_GROUPS and not self.kept and self._is_as_written
+        return self.row.format in OLD_FORMATS and not self.kept and self._is_as_written
 
     @property
     def totals(self) -> LabelTotals:
@@ -79,7 +79,7 @@ class Stored:
 
     def problem(self, connection: sqlite3.Connection) -> str:
         """Why it cannot be used; nothing if it can."""
-        if self.row.format not in (FORMAT, WITHOUT_GROUPS):
+        if self.row.format not in (FORMAT, *OLD_FORMATS):
             return f"it has format {self.row.format}, this release reads {FORMAT}"
         if not self._is_as_written:
             return "its checksum is wrong"
@@ -96,7 +96,7 @@ class Stored:
 
 
 def _checksum(position: int, time: int, chain: bytes, format_: int, kept: int, content: str) -> str:
-    place = f"{position} {time} {chain.hex()} {format_} {kept} "
+    place = f"{position} {time} {chain.hex() if isinstance(chain, bytes) else chain} {format_} {kept} "
     return sha256((place + content).encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from heapq import merge
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from decider.errors import LogCorrupt
 from decider.log import chain
 from decider.log.forgotten import KEY, Originals, Removal, changed_commits, removals
 from decider.log.protocol import Head
@@ -45,18 +46,31 @@ def head_after(head: Head, commit: Commit, originals: Originals = NOTHING_REMOVE
 def originals(connection: sqlite3.Connection) -> Originals:
     """The digests that a log's commits had before something was removed from them. Raises LogCorrupt where an entry
     that says so is damaged."""
-    builds = connection.execute("select build from builds where build like ? order by position", (f"%{KEY}%",))
-    return Originals(changed_commits([json.loads(build) for (build,) in builds]))
+    builds = connection.execute(
+        "select position, build from builds where build like ? order by position", (f"%{KEY}%",)
+    )
+    return Originals(changed_commits([build_of(*row) for row in builds]))
+
+
+def build_of(position: Position, text: str) -> Mapping[str, Any]:
+    """The build in a row. Raises LogCorrupt."""
+    try:
+        build: Mapping[str, Any] = json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise LogCorrupt(f"the build at position {position} is damaged: {error}") from error
+    if not isinstance(build, dict):
+        raise LogCorrupt(f"the build at position {position} is damaged: it is no object")
+    return build
 
 
 def removals_behind(connection: sqlite3.Connection, after: Position, last: Position) -> tuple[Removal, ...]:
     """What entries behind `last` say to have removed in (after, last]; without its commits. Raises LogCorrupt."""
     builds = connection.execute(
-        "select build from builds where build like ? and position > ? order by position", (f"%{KEY}%", last)
+        "select position, build from builds where build like ? and position > ? order by position", (f"%{KEY}%", last)
     )
     return tuple(
         replace(one, commits=())
-        for one in removals([json.loads(build) for (build,) in builds])
+        for one in removals([build_of(*row) for row in builds])
         if any(after < changed.first <= last for changed in one.commits)
     )
 

@@ -26,8 +26,10 @@ from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import (
     END,
     ArrowBatches,
+    ClosedDecision,
     CreditedDecision,
     Damage,
+    DecisionLine,
     DecisionRef,
     DirectReward,
     Head,
@@ -38,7 +40,6 @@ from decider.log.protocol import (
     Mark,
     ModelName,
     NamedModel,
-    NewLeaveOut,
     OnProgress,
     RewardRef,
     SealedDecision,
@@ -52,6 +53,7 @@ from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE, read_cut
 from decider.log.sqlite.assignments import ASSIGNED
 from decider.log.sqlite.check import check
 from decider.log.sqlite.checkpoints import known_place, may_be_gone, newest_checkpoint
+from decider.log.sqlite.commits import build_of
 from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.deadlines import FIRST_DEADLINES, FIRST_DEADLINES_OF, due_until
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
@@ -66,6 +68,7 @@ from decider.log.sqlite.read_rows import (
     Parameters,
     RowType,
     experiment_version,
+    leave_out,
     logged_decision,
     read,
     read_one,
@@ -84,7 +87,7 @@ from decider.log.sqlite.totals import Grouped, count_totals
 from decider.log.sqlite.units import CREDITS, PERSONS, UNIT_REWARD, UNITS, by_decision, open_decisions
 from decider.log.sqlite.version_cache import VersionCache
 from decider.log.totals import ActionNames, Totals, names_of
-from decider.types import START, ActionId, DecisionId, ExperimentId, Position, RewardOutcome, Time
+from decider.types import START, ActionId, DecisionId, ExperimentId, Position, Reason, RewardOutcome, Time
 
 _SEALS = "select decision, position from seals where decision in (select value from json_each(?)) and position <= ?"
 
@@ -94,6 +97,9 @@ select version, coalesce(build, 0), min(model) from decisions not indexed where 
 
 _ALL_VERSIONS = "select position, time, number, definition from experiments order by position"
 _NEWEST_VERSIONS = "select position from experiments where experiment = ? order by number desc limit ?"
+_NEWEST_DECISIONS = """
+select decision_id, time, action, reason from decisions where version = ? order by time desc, position desc limit ?
+"""
 _VERSION = "select position, time, number, definition from experiments where position = ?"
 
 _ORIGINS = """
@@ -141,9 +147,22 @@ select position, experiment, waits from experiments where position > ? and posit
 """
 _SERVES = "select position, version from serves where position > ? and position <= ? order by position"
 _NEW_LEAVE_OUTS = "select position, experiment from leave_outs where position > ? and position <= ? order by position"
+# The seals of a stretch of decisions: those of a version, without the sign, would be all that it ever had.
+_CLOSED = """
+select w.window_end, w.position, w.unit_id, w.reason, exists (
+  select 1 from decision_rewards r where r.position = w.position and r.reward is not null) as rewarded
+from seals s cross join decision_windows w on w.position = s.decision
+where +s.version = :version and not w.left_out
+  and s.decision >= (select d.position from decisions d
+    where d.version = :version and d.time > :after order by d.time, d.position limit 1)
+  and s.decision <= (select d.position from decisions d
+    where d.version = :version and d.time <= :until order by d.time desc, d.position desc limit 1)
+order by s.decision
+"""
 _LEAVE_OUTS = """
-select position, time, experiment, sealed_after, sealed_until, replaces, author, reason
-from leave_outs where experiment = ? order by position
+select l.position, l.time, l.experiment, sealed_after, sealed_until, replaces, coalesce(n.author, l.author) as author,
+  coalesce(n.source, '') as source, coalesce(n.note, l.reason) as note
+from leave_outs l left join version_notes n on n.version = l.position where l.experiment = ? order by l.position
 """
 
 # With `max` the other columns are those of the row that has it: so SQLite promises.
@@ -380,15 +399,13 @@ class SqliteReader:
 
     def leave_outs(self, experiment: ExperimentId) -> Sequence[LeaveOut]:
         """See LogReader."""
-        return [
-            LeaveOut(row["position"], row["time"], NewLeaveOut(*row[2:]))
-            for row in self._read(_LEAVE_OUTS, (experiment,))
-        ]
+        rows = [*self._read(_LEAVE_OUTS, (experiment,))]  # the statement is over before one of them is refused
+        return [leave_out(row) for row in rows]
 
     def builds(self) -> Mapping[Position, Mapping[str, Any]]:
         """See LogReader."""
         rows = self._read("select position, build from builds order by position")
-        return {row["position"]: json.loads(row["build"]) for row in rows}
+        return {row["position"]: build_of(row["position"], row["build"]) for row in rows}
 
     def removals(self) -> Sequence[Removal]:
         """See LogReader."""
@@ -507,6 +524,17 @@ class SqliteReader:
         rows = self._read(_SEALS, (json.dumps(list(decisions)), until))
         return {row["decision"]: row["position"] for row in rows}
 
+    def closed_decisions(self, version: Position, *, after: Time, until: Time) -> Sequence[ClosedDecision]:
+        """See LogReader."""
+        window = self.version_at(version).experiment.reward.window
+        span = {"version": version, "after": after - window, "until": until - window}
+        return [
+            ClosedDecision(
+                row["window_end"], row["position"], row["unit_id"], Reason(row["reason"]), bool(row["rewarded"])
+            )
+            for row in self._read(_CLOSED, span)
+        ]
+
     def _to_logged_decision(self, row: Any) -> LoggedDecision:
         try:
             all_active = self.version_at(row.version).all_active
@@ -523,6 +551,11 @@ class SqliteReader:
         sql = f"{_DECISIONS} where version = ? and position > {CUT} order by model, position"
         rows = self._read(sql, (version,), DECISION)
         return map(self._to_logged_decision, rows)
+
+    def newest_decisions(self, version: Position, *, most: int) -> Sequence[DecisionLine]:
+        """See LogReader."""
+        rows = self._read(_NEWEST_DECISIONS, (version, most))
+        return [DecisionLine(id_, time, action, Reason(reason)) for id_, time, action, reason in rows]
 
     def decisions_between(self, first: str, last: str) -> Iterator[LoggedDecision]:
         """See LogReader."""
@@ -684,7 +717,7 @@ class SqliteReader:
         return LogSizes(
             database=_size(real),
             wal=_size(real.with_name(f"{real.name}-wal")),
-            models=self._one("select bytes from model_bytes")["bytes"],
+            models=sum(row["bytes"] for row in self._read("select bytes from model_bytes")),  # a damaged log has no row
             free=shutil.disk_usage(real.parent).free,
         )
 

@@ -47,14 +47,14 @@ create table experiments (
   unique (experiment, number)
 );
 
--- Who made a version, as the caller said, whence it came, and why. Just behind the version, in its commit; no row where
--- nothing of it is known.
+-- Who made a version or a row of `leave_outs`, as the caller said, whence it came, and why. Just behind it, in its
+-- commit; no row where nothing of it is known.
 create table version_notes (
   position integer primary key,
   time integer not null,
-  version integer not null unique,      -- experiments.position
+  version integer not null unique,      -- experiments.position, or leave_outs.position
   author text not null,                 -- empty: not said; so for the next two
-  source text not null,                 -- api, file NAME, command NAME
+  source text not null,                 -- api, file NAME, command NAME, server
   note text not null
 );
 
@@ -174,9 +174,9 @@ create table leave_outs (
   time integer not null,
   experiment text not null,
   sealed_after integer not null,        -- log time
-  sealed_until integer,                 -- log time; null: not known yet
+  sealed_until integer,                 -- log time; null: not known yet; below -2^61: see made_until of view `changes`
   replaces integer unique,              -- position of the one that this takes back; null: none
-  author text not null,
+  author text not null,                 -- empty since it stands in version_notes; so for the next one
   reason text not null
 );
 

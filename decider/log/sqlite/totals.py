@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, measures_of_all, strata_of_all
+from decider.log.cell_totals import LEAST, LEAST_SLOTS, Cell, Cells, Weighted, cell_of, weighted_columns
 from decider.log.daily_totals import DAY, DayCell, DayGroup, Earned
 from decider.log.exact_sum import ZERO
 from decider.log.lift_totals import LEARNED, PlaceSums, StratumTotals, place_of
@@ -20,19 +24,23 @@ from decider.log.sqlite.exact_sums import exact_sum, sum_columns
 from decider.log.sqlite.read_rows import experiment_version, read
 from decider.log.totals import (
     ALL,
+    CALLED,
+    CHANNEL,
     DELAY_BUCKETS,
     HOLDOUT,
     POLICY,
     POLICY_DRAWS,
     SLOTS,
     ActionNames,
+    FieldCell,
     LabelTotals,
+    NamedTotals,
     RewardTotals,
     SealedTotals,
     Totals,
     names_of,
 )
-from decider.types import Position, Reason, RewardOutcome, Time
+from decider.types import ActionId, Context, Position, Reason, RewardOutcome, Time
 
 _DRAW_REASONS = str(tuple(map(str, POLICY_DRAWS)))
 
@@ -43,11 +51,13 @@ select version, action, reason, time / {DAY} as day, count(*) as count, {_INVERS
 from decisions where position > :after and position <= :until group by version, action, reason, day, inverse_odd
 """  # noqa: S608 - a constant
 _POSSIBLE = f"""
-select version, eligible, key, time / {DAY} as day, count(*) as count, sum(value) as slots,
-  sum((value * ({SLOTS} - value) + 999) / 1000) as variance
+select version, eligible, key, time / {DAY} as day, coalesce(segment, '') as segment, count(*) as count,
+  sum(value) as slots, sum((value * ({SLOTS} - value) + 999) / 1000) as variance,
+  sum(value >= {LEAST_SLOTS}) as probable,
+  sum(case when value >= {LEAST_SLOTS} then 1000000000000 / value else 0 end) as inverse
 from decisions not indexed, json_each(pmf)
 where decisions.position > :after and decisions.position <= :until and reason in {_DRAW_REASONS} and value > 0
-group by version, eligible, key, day
+group by version, eligible, key, day, segment
 """  # noqa: S608 - a constant
 _REWARDS = f"""
 select version, name, outcome, count(*) as count, {sum_columns("value", "value")},
@@ -78,29 +88,33 @@ STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _CHANGES, _DELAYS, _DAYS)
 
 def _sealed_where(condition: str) -> str:
     return f"""
-select {_HOLDOUT} as holdout, time / {DAY} as day, sum(not left_out) as count,
+select version, {_HOLDOUT} as holdout, time / {DAY} as day, segment, device, channel, sum(not left_out) as count,
   sum(rewards = 0 and not left_out) as defaulted,
   sum(overridden and not left_out) as overridden, sum(activated and not left_out) as activated,
   sum(left_out) as not_activated,
   {sum_columns("(case when not left_out then reward end)", "reward")},
   {sum_columns("(case when not left_out then reward * reward end)", "squared")}
 from sealed_decisions where {condition}
-group by holdout, day, reward_odd, squared_odd
+group by version, holdout, day, segment, device, channel, reward_odd, squared_odd
 """  # noqa: S608 - our names
 
 
 def _rewarded_where(condition: str) -> str:
     return f"""
-select name, {_HOLDOUT} as holdout, time / {DAY} as day, count(distinct position) as count
-from decision_rewards where {condition} and reward is not null and not left_out group by name, holdout, day
+with rewarded as materialized (
+  select version, name, {_HOLDOUT} as holdout, time / {DAY} as day, coalesce(channel, '') as at, sum(in_force) as value
+  from decision_rewards where {condition} and reward is not null and not left_out group by position, name)
+select version, name, holdout, day, at, count(*) as count, {sum_columns("value", "value")},
+  {sum_columns("(value * value)", "squared")}
+from rewarded group by version, name, holdout, day, at, value_odd, squared_odd
 """  # noqa: S608 - our names
 
 
 def _named_where(condition: str) -> str:
     return f"""
-select name, {_HOLDOUT} as holdout, unit_id, count(*) as count, {sum_columns("in_force", "value")}
+select version, name, {_HOLDOUT} as holdout, unit_id, count(*) as count, {sum_columns("in_force", "value")}
 from decision_rewards where {condition} and reward is not null and not left_out
-group by name, holdout, unit_id, value_odd
+group by version, name, holdout, unit_id, value_odd
 """  # noqa: S608 - our names
 
 
@@ -113,29 +127,37 @@ _IS_FLAT = """abs(propensity * json_array_length(pmf) - 1.0) <= json_array_lengt
 
 
 def _units_where(condition: str) -> str:
-    """By unit: decisions and their rewards; draws and what exploration cost (`exploration_cost`). Both in one, since
-    most of the time goes into reading the decisions."""
+    """By unit: decisions and their rewards; draws, what exploration cost (`exploration_cost`), their weights and
+    weighted rewards. All in one, since most of the time goes into reading the decisions."""
     return f"""
 with sealed as materialized (
-  select {_HOLDOUT} as holdout, left_out, unit_id, propensity, reason, reward,
+  select version, {_HOLDOUT} as holdout, left_out, unit_id, coalesce(segment, '') as segment, action, propensity,
+    reason, reward,
     case when reason in {_DRAW_REASONS} and not left_out
       then (select d.pmf from decisions d where d.position = s.position) end as pmf
   from sealed_decisions s where {condition}),
 costs as materialized (
-  select holdout, left_out, unit_id, reward, case when pmf is not null then reward
+  select version, holdout, left_out, unit_id, segment, action, reward,
+    case when pmf is not null and propensity >= {LEAST}
+      then 1000000000000 / cast(round(propensity * 1e6) as integer) end as weight,
+    case when pmf is not null and propensity >= {LEAST} then reward / propensity end as weighted,
+    case when pmf is not null then reward
     * (case when reason = '{Reason.EXPLOIT}' then 1.0 / (propensity * {_MOST}) when {_IS_FLAT} then 1.0 else 0.0 end
       - 1.0) end as cost
   from sealed)
-select holdout, left_out, unit_id, count(*) as count, count(cost) as draws, {sum_columns("reward", "value")},
-  {sum_columns("cost", "cost")}
-from costs group by holdout, left_out, unit_id, value_odd, cost_odd
+select version, holdout, left_out, unit_id, segment, action, count(*) as count, count(cost) as draws,
+  count(weight) as probable, {sum_columns("reward", "value")}, {sum_columns("cost", "cost")},
+  sum(weight) as weight, {weighted_columns("weighted")}
+from costs group by version, holdout, left_out, unit_id, segment, action, value_odd, cost_odd, weighted_odd
 """  # noqa: S608 - our names
 
 
-_SEALED = "version = :version and time > :after and time <= :until and seal is null"
-_CLOSED = "select decision from seals where version = :version and time >= :after and time < :until order by time"
-_CLOSED_AT_ONCE = 500
-_WINDOW = "select window from experiments where position = ?"
+_WINDOWS = """
+select position, window from experiments where position in (select value from json_each(?)) order by window, position
+"""
+
+AT_ONCE = 500
+"""Versions that one statement counts: so the number of statements does not grow with them."""
 
 
 class Grouped(NamedTuple):
@@ -143,13 +165,6 @@ class Grouped(NamedTuple):
 
     strata: Callable[[Position], Stratum | None]
     measures: Callable[[Position], Stratum]
-
-
-class Places(NamedTuple):
-    """Where the sealed decisions of a version belong."""
-
-    stratum: Stratum | None
-    measure: Stratum
 
 
 def count_totals(
@@ -161,18 +176,19 @@ def count_totals(
     after: Mark,
     until: Mark,
 ) -> Totals:
-    """Everything in (after, until]. names: of a version's actions. due: the versions with decisions that were sealed
-    between."""
+    """Everything in (after, until]. names: of a version's actions. due: the versions with decisions whose window, as
+    their version declares it, ends between."""
     totals = Totals()
     span = {"after": after.position, "until": until.position}
     known = _KnownNames(names)
     _count_decisions(totals, connection, span, known)
-    _count_possible(totals, connection, span, known)
+    _count_possible(totals, connection, span, known, grouped.measures)
     _count_rewards(totals, connection, span)
     _count_days(totals, connection, span, known)
-    for version in due:
-        places = Places(grouped.strata(version), grouped.measures(version))
-        _count_sealed(totals, connection, version, places, after=after.time, until=until.time)
+    sealed = _Sealed(totals, connection, grouped, known)
+    versions = list(due)
+    for first in range(0, len(versions), AT_ONCE):
+        sealed.count(versions[first : first + AT_ONCE], after=after.time, until=until.time)
     return totals
 
 
@@ -206,6 +222,7 @@ def _count_possible(
     connection: sqlite3.Connection,
     span: Mapping[str, Position],
     names: _KnownNames,
+    measures: Callable[[Position], Stratum],
 ) -> None:
     for row in read(connection, _POSSIBLE, span):
         version = row["version"]
@@ -214,6 +231,9 @@ def _count_possible(
         totals.possible[key] += row["count"]
         totals.excess[*key, row["day"]] -= row["slots"]
         totals.variance[*key, row["day"]] += row["variance"]
+        if key[1] != CALLED:
+            cell = Cell(measures(version).first, row["segment"], key[1])
+            cell_of(totals.cells, cell).add_eligible(row["count"], row["probable"], row["inverse"])
 
 
 def _count_days(
@@ -240,56 +260,85 @@ def _add_rewards(totals: Totals, row: sqlite3.Row, more: RewardTotals) -> None:
     totals.rewards[key] = totals.rewards.get(key, RewardTotals()) + more
 
 
-def _count_sealed(
-    totals: Totals,
-    connection: sqlite3.Connection,
-    version: Position,
-    places: Places,
-    *,
-    after: Time,
-    until: Time,
-) -> None:
-    # Times of decisions, as numbers: with a query in their place SQLite would first group all decisions of the version.
-    (window,) = connection.execute(_WINDOW, (version,)).fetchone()
-    part = {"version": version, "after": after - window, "until": until - window}
-    _add_all(totals, connection, version, places, (_SEALED, part))
-    closed = connection.execute(_CLOSED, {"version": version, "after": after, "until": until})
-    while some := closed.fetchmany(_CLOSED_AT_ONCE):
-        # A list, not a query: see above.
-        listed = f"position in ({','.join([str(position) for (position,) in some])})"
-        _add_all(totals, connection, version, places, (listed, {}))
+class _Sealed:
+    """Counts sealed decisions into totals, of many versions at once."""
+
+    def __init__(
+        self, totals: Totals, connection: sqlite3.Connection, grouped: Grouped, names: Mapping[Position, ActionNames]
+    ) -> None:
+        self._totals, self._names = totals, names
+        self._connection = connection
+        self._stratum, self._measure = cache(grouped.strata), grouped.measures
+
+    def count(self, versions: Sequence[Position], *, after: Time, until: Time) -> None:
+        """Those whose declared window ended in (after, until]: all decisions of a time together, also those that a
+        final reward has sealed before. By their seals the rewarded ones would come first, and for a while alone."""
+        windows = self._connection.execute(_WINDOWS, (json.dumps(versions),))
+        self._add_all(*_by_window(windows, after=after, until=until))
+
+    def _add_all(self, condition: str, values: Sequence[int]) -> None:
+        """condition: of which decisions, in SQL."""
+        _add_sealed(self._totals, read(self._connection, _sealed_where(condition), values))
+        for row in read(self._connection, _rewarded_where(condition), values):
+            _add_rewarded(self._totals, row)
+        units = map(_UnitRow._make, self._connection.execute(_units_where(condition), values))
+        for version, of_version in groupby(units, key=itemgetter(0)):
+            self._add_units(version, list(of_version))
+        for version, rows in groupby(self._connection.execute(_named_where(condition), values), key=itemgetter(0)):
+            stratum = self._stratum(version)
+            if stratum is not None:
+                _add_named(self._totals.lift[stratum], rows)
+
+    def _add_units(self, version: Position, rows: Sequence[_UnitRow]) -> None:
+        draws = [row for row in rows if row.draws]
+        if draws:
+            measure = self._measure(version)
+            _add_draws(self._totals.exploration.setdefault(measure, StratumTotals()), draws)
+            _add_cells(self._totals.cells, draws, measure, self._names[version])
+        stratum = self._stratum(version)
+        if stratum is not None:
+            _add_units(self._totals.lift.setdefault(stratum, StratumTotals()), rows)
 
 
-def _add_all(
-    totals: Totals,
-    connection: sqlite3.Connection,
-    version: Position,
-    places: Places,
-    where: tuple[str, Mapping[str, int]],
-) -> None:
-    """Sealed decisions of a version. where: which, as a condition in SQL with its values."""
-    condition, values = where
-    _add_sealed(totals, version, read(connection, _sealed_where(condition), values))
-    for name, holdout, day, count in connection.execute(_rewarded_where(condition), values):
-        totals.rewarded[version, name, HOLDOUT if holdout else POLICY, day] += count
-    units = list(map(_UnitRow._make, connection.execute(_units_where(condition), values)))
-    draws = [row for row in units if row.draws]
-    if draws:
-        _add_draws(totals.exploration.setdefault(places.measure, StratumTotals()), draws)
-    if units and places.stratum is not None:  # one without decisions would take the place of older strata
-        lift = totals.lift.setdefault(places.stratum, StratumTotals())
-        _add_units(lift, units)
-        _add_named(lift, connection.execute(_named_where(condition), values))
+def _by_window(windows: Iterable[tuple[int, int]], *, after: Time, until: Time) -> tuple[str, list[int]]:
+    """A condition with its values: decisions of versions, given with the length of their windows in rising order.
+
+    Times of decisions, as numbers: with a query in their place SQLite would first group all decisions of the version.
+    """
+    ranges, values = [], list[int]()
+    for window, some in groupby(windows, key=itemgetter(1)):
+        is_one, versions = _is_one_of("version", [version for version, _ in some])
+        ranges.append(f"{is_one} and time > ? and time <= ?")
+        values += [*versions, after - window, until - window]
+    return f"({' or '.join(ranges)})" if ranges else "0", values
+
+
+def _is_one_of(column: str, numbers: Sequence[int]) -> tuple[str, list[int]]:
+    """The same. A list, not a query; of few lengths, since SQLite takes a millisecond to understand a new statement."""
+    length = 1 << (len(numbers) - 1).bit_length()
+    return f"{column} in ({','.join('?' * length)})", [*numbers, *[numbers[-1]] * (length - len(numbers))]
+
+
+def _add_rewarded(totals: Totals, row: sqlite3.Row) -> None:
+    version, name, group = row["version"], row["name"], HOLDOUT if row["holdout"] else POLICY
+    totals.rewarded[version, name, group, row["day"]] += row["count"]
+    totals.by_field[FieldCell(version, CHANNEL, row["at"], name, group, row["day"])] += row["count"]
+    more = NamedTotals(exact_sum(row, "value"), exact_sum(row, "squared"))
+    totals.named[version, name, group] = totals.named.get((version, name, group), NamedTotals()) + more
 
 
 class _UnitRow(NamedTuple):
     """Of `_units_where`."""
 
+    version: int
     holdout: int
     left_out: int
     unit: str
+    segment: str
+    action: ActionId
     decisions: int
     draws: int
+    probable: int
     upper: int
     lower: int
     rest: int
@@ -298,6 +347,10 @@ class _UnitRow(NamedTuple):
     cost_lower: int
     cost_rest: int
     cost_odd: float | None
+    weight: int
+    weighted_upper: int | None
+    weighted_lower: int | None
+    weighted_odd: float | None
 
 
 def _add_units(lift: StratumTotals, rows: Iterable[_UnitRow]) -> None:
@@ -319,8 +372,18 @@ def _add_draws(exploration: StratumTotals, rows: Iterable[_UnitRow]) -> None:
         _add_value(costs, place, (row.cost_upper, row.cost_lower, row.cost_rest), row.cost_odd, row.draws)
 
 
+def _add_cells(cells: Cells, rows: Iterable[_UnitRow], measure: Stratum, names: ActionNames) -> None:
+    for row in rows:
+        action = names.counted_as(row.action)
+        if action == CALLED or not row.probable:
+            continue
+        weighted = Weighted(row.weighted_upper or 0, row.weighted_lower or 0, row.weighted_odd)
+        sums = cell_of(cells, Cell(measure.first, row.segment, action))
+        sums.add_draws(bucket_of(row.unit), row.probable, row.weight, weighted)
+
+
 def _add_named(lift: StratumTotals, rows: Iterable[tuple[Any, ...]]) -> None:
-    for name, holdout, unit, count, *digits, odd in rows:
+    for _, name, holdout, unit, count, *digits, odd in rows:
         _add_value(lift.of(name), place_of(bucket_of(unit), holdout=holdout), digits, odd, count)
 
 
@@ -331,19 +394,46 @@ def _add_value(sums: PlaceSums, place: int, digits: Sequence[int], odd: float | 
         sums.add_odd(place, odd, count)
 
 
-def _add_sealed(totals: Totals, version: Position, rows: Iterable[sqlite3.Row]) -> None:
-    for row in rows:
+_SEALED_COUNTS = ("count", "defaulted", "overridden", "activated", "not_activated")
+_SEALED_SUMS = (
+    *_SEALED_COUNTS,
+    *(f"{name}_{digit}" for name in ("reward", "squared") for digit in ("upper", "lower", "rest")),
+)
+
+
+def _add_sealed(totals: Totals, rows: Iterable[sqlite3.Row]) -> None:
+    merged: dict[tuple[Position, int, int, float | None, float | None], list[int]] = {}
+    for row in rows:  # one for each kind of context: of those there may be as many as decisions
+        key = (row["version"], row["holdout"], row["day"], row["reward_odd"], row["squared_odd"])
+        sums = merged.setdefault(key, [0] * len(_SEALED_SUMS))
+        for place, name in enumerate(_SEALED_SUMS):
+            sums[place] += row[name] or 0
+        _add_fields(totals, row)
+    for (version, holdout, day, reward_odd, squared_odd), sums in merged.items():
+        counts = dict(zip(_SEALED_SUMS, sums, strict=True))
+        values = {**counts, "reward_odd": reward_odd, "squared_odd": squared_odd}
         more = SealedTotals(
-            **{name: row[name] for name in ("count", "defaulted", "overridden", "activated", "not_activated")},
-            reward=exact_sum(row, "reward"),
-            squared=exact_sum(row, "squared"),
+            **{name: counts[name] for name in _SEALED_COUNTS},
+            reward=exact_sum(values, "reward"),
+            squared=exact_sum(values, "squared"),
         )
+        _add_group(totals, version, HOLDOUT if holdout else POLICY, day, more)
+
+
+def _add_fields(totals: Totals, row: sqlite3.Row) -> None:
+    count: int = row["count"]
+    if count:
+        context = Context(row["segment"] or "", row["device"] or "", row["channel"] or "")
         group = HOLDOUT if row["holdout"] else POLICY
-        totals.sealed[version, group] = totals.sealed.get((version, group), SealedTotals()) + more
-        if more.count:
-            totals.rewarded[version, ALL, group, row["day"]] += more.count
-            day = DayGroup(version, row["day"], group)
-            totals.earned[day] = totals.earned.get(day, Earned()).plus(Earned(more.count, more.reward))
+        totals.count_fields(row["version"], context, group, row["day"], count=count, rewarded=count - row["defaulted"])
+
+
+def _add_group(totals: Totals, version: Position, group: str, day: int, more: SealedTotals) -> None:
+    totals.sealed[version, group] = totals.sealed.get((version, group), SealedTotals()) + more
+    if more.count:
+        totals.rewarded[version, ALL, group, day] += more.count
+        cell = DayGroup(version, day, group)
+        totals.earned[cell] = totals.earned.get(cell, Earned()).plus(Earned(more.count, more.reward))
 
 
 def add_totals(totals: LabelTotals, connection: sqlite3.Connection, *, after: Mark, until: Mark) -> None:

@@ -34,6 +34,7 @@ from decider.log.protocol import (
     Mark,
     NewActivation,
     NewBuild,
+    NewLeaveOut,
     NewLink,
     NewRecall,
     NewReward,
@@ -325,8 +326,8 @@ class SqliteLog(SqliteReader):
                 return [self._insert_unit_change(commit, one) for one in entries]
             case NewLink():
                 return [self._insert_link(commit, one) for one in entries]
-            case NewVersion():
-                return [self._insert_version(commit, one) for one in entries]
+            case NewVersion() | NewLeaveOut():
+                return [self._insert_with_origin(commit, one) for one in entries]
             case _:
                 return self._insert_in(commit, *self._table_and_rows(entries))
 
@@ -447,11 +448,11 @@ class SqliteLog(SqliteReader):
             raise sqlite3.IntegrityError("a link is refused that was not there")
         return mark
 
-    def _insert_version(self, commit: OpenCommit, version: NewVersion) -> Mark | None:
-        """A version, and just behind it who made it."""
-        (mark,) = self._insert_in(commit, *self._table_and_rows([version]))
-        if mark is not None and any(version.origin):
-            self._insert(commit, [NewVersionNote(mark.position, version.origin)])
+    def _insert_with_origin(self, commit: OpenCommit, entry: NewVersion | NewLeaveOut) -> Mark | None:
+        """And just behind it who made it."""
+        (mark,) = self._insert_in(commit, *self._table_and_rows([entry]))
+        if mark is not None and any(entry.origin):
+            self._insert(commit, [NewVersionNote(mark.position, entry.origin)])
         return mark
 
     def _insert_in(self, commit: OpenCommit, table: EntryTable, rows: list[chain.EntryRow]) -> list[Mark | None]:

@@ -31,9 +31,6 @@ AT_ONCE = 64
 """Connections that are accepted before what earlier ones have sent is read. Far fewer than MOST_CONNECTIONS, so that
 nobody is dropped before."""
 
-BACKLOG = 1024
-"""Connections that wait to be accepted; the system lets more callers wait for a second and try again."""
-
 LARGEST_HEAD = 16_384
 """Bytes of a request's first line and headers."""
 
@@ -84,6 +81,9 @@ class Connection(H11Protocol):
             self._drop()
         else:
             self._watch()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Anybody can ask for WebSockets; uvicorn would advise the operator to install some."""
 
     def send_400_response(self, msg: str) -> None:
         """What arrived is no HTTP."""

@@ -1,4 +1,5 @@
-"""/decisions/ID: one decision explained, as a page for people and as JSON for programs. Called by `server/serve.py`.
+"""/decisions/ID: one decision explained, as a page for people and as JSON for programs; /decisions?id=ID leads there.
+Called by `server/serve.py`.
 
 An answer costs a bounded time, whatever the log: explanations take turns in one thread, and a model that would take
 long to learn again is left to `decider explain`.
@@ -14,11 +15,12 @@ from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from decider.errors import NotFound
 from decider.page.decision import decision_page, missing_page
+from decider.page.latest import decision_address
 from decider.replay.explain import Explanation
 from decider.replay.words import to_json
 from decider.server.http.guard import rights_of
@@ -48,7 +50,13 @@ def decisions(explain: Explain, db: Path) -> list[Route]:
         told = partial(_as_told, explain, rights_of(request))
         return await turns.run(partial(_answer, told, id_, db, wants_json))
 
-    return [Route("/decisions/{decision_id:path}", decision)]
+    async def find(request: Request) -> Response:
+        id_ = request.query_params.get("id", "").strip()
+        if not id_:
+            return _refusal(404, "no id is given: /decisions/ID explains the decision ID", wants_json=False)
+        return RedirectResponse(decision_address(DecisionId(id_)), 303, page_headers())
+
+    return [Route("/decisions/{decision_id:path}", decision), Route("/decisions", find)]
 
 
 def wants_json_of(accept: str, path: str) -> bool:

@@ -37,6 +37,8 @@ def _guarded(endpoint: Endpoint, path: str, access: Access) -> Endpoint:
             request.state.rights = _rights(request, role, access)
             if path in WHOLE_LOG:
                 rights_of(request).check_all("this shows every experiment")
+            if "id" in request.path_params:
+                rights_of(request).check(request.path_params["id"])
         except Unauthenticated as error:
             raise HTTPException(401, str(error), {"WWW-Authenticate": "Bearer"}) from error
         return await endpoint(request)

@@ -11,13 +11,15 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from decider.page.page import Answer, Page, security_policy
-from decider.server.http.guard import rights_of
 from decider.server.http.probes import Readiness
 from decider.server.http.turns import Turns
-from decider.types import ExperimentId
+from decider.types import ExperimentId, Position
 
 LARGEST_NUMBER = 1_000_000
 """Of a page of the list; whoever asks for more gets the same answer."""
+
+LAST_POSITION = 2**63 - 1
+"""That a log could have."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,10 @@ class _Overview:
 class _Experiment:
     page: Page
     id: ExperimentId
+    made: Position
 
     def __call__(self) -> Answer:
-        return self.page.experiment(self.id)
+        return self.page.experiment(self.id, self.made)
 
 
 def pages(find: Callable[[], Page | None], ready: Callable[[], Readiness]) -> list[Route]:
@@ -58,22 +61,23 @@ def pages(find: Callable[[], Page | None], ready: Callable[[], Readiness]) -> li
 
     async def experiment(request: Request) -> Response:
         id_ = ExperimentId(request.path_params["id"])
-        rights_of(request).check(id_)
-        return await show(lambda page: _Experiment(page, id_))
+        made = Position(_number(request.query_params.get("made", "0"), most=LAST_POSITION))
+        return await show(lambda page: _Experiment(page, id_, made))
 
     return [Route("/", overview), Route("/experiments/{id:path}", experiment)]
 
 
 def page_headers() -> dict[str, str]:
-    """Of every page: it loads nothing, and nobody keeps it."""
+    """Of every page: it loads nothing, nobody keeps it, and no other site hears where people come from. (With
+    `no-referrer` browsers would not say either from which site our own forms come.)"""
     return {
         "Content-Security-Policy": security_policy(),
         "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
+        "Referrer-Policy": "same-origin",
         "Cache-Control": "no-store",
     }
 
 
-def _number(text: str) -> int:
-    """Of a page; 0, which is none, for what is no number."""
-    return min(int(text), LARGEST_NUMBER) if text.isascii() and text.isdigit() and len(text) < 8 else 0
+def _number(text: str, most: int = LARGEST_NUMBER) -> int:
+    """0, which is none, for what is no number."""
+    return min(int(text), most) if text.isascii() and text.isdigit() and len(text) < 20 else 0

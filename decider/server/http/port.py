@@ -22,11 +22,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from decider.errors import AddressInUse, DeciderError, PermissionDenied
+from decider.errors import DeciderError, PermissionDenied
 from decider.server.certificates import Certificates
-from decider.server.http.connection import AT_ONCE, BACKLOG, LARGEST_HEAD, PATIENCE, Connection
-from decider.server.settings import join_address
+from decider.server.http.connection import AT_ONCE, LARGEST_HEAD, PATIENCE, Connection
+from decider.server.http.listen import BACKLOG, open_socket
 
 logger = logging.getLogger(__name__)
 
@@ -45,16 +46,22 @@ LAST_ANSWERS = 1.0
 
 class HttpPort:
     """Listens from the first moment on, answers from `start` to `stop`. `port`: the real one, also where 0 was asked
-    for. certificates: it speaks TLS alone. Raises AddressInUse."""
+    for. listening: the socket, where it is open already. certificates: it speaks TLS alone. Raises AddressInUse."""
 
     def __init__(
-        self, host: str, port: int, *, routes: Sequence[Route], certificates: Certificates | None = None
+        self,
+        host: str,
+        port: int,
+        *,
+        routes: Sequence[Route],
+        listening: socket.socket | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
-        self._socket = _listen(host, port)
+        self._socket = listening or open_socket(host, port)
         self.port: int = self._socket.getsockname()[1]
         self._server = _Server(
             uvicorn.Config(
-                _app(routes),
+                _refuse_two_lengths(_app(routes)),
                 http=Connection,
                 ws="none",
                 loop="asyncio",
@@ -105,21 +112,9 @@ class _Server(uvicorn.Server):
         await asyncio.sleep(0.01)  # what was accepted in this moment becomes a connection, which `shutdown` closes
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket of IPv4 or IPv6; of both for `::`, as gRPC's. A name that has addresses of both is its IPv4 one."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
-        return socket.create_server(
-            address, family=family, backlog=BACKLOG, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
-        )
-    except (OSError, UnicodeError) as error:
-        reason = str(error).partition(" (while")[0]
-        raise AddressInUse(f"cannot listen on {join_address(host, port)} for HTTP: {reason}") from error
-
-
 def _app(routes: Sequence[Route]) -> Starlette:
-    *others, last = [route.path.partition("{")[0] for route in routes]
+    known = dict.fromkeys([route.path.partition("{")[0] for route in routes])
+    *others, last = [path for path in known if f"{path}/" not in known]
     paths = f"{', '.join(others)} and {last}" if others else last
 
     async def say_paths(_: Request, __: Exception) -> Response:
@@ -140,6 +135,20 @@ def _app(routes: Sequence[Route]) -> Starlette:
     )
     app.router.redirect_slashes = False  # it would send people to whatever `Host` says
     return app
+
+
+def _refuse_two_lengths(app: ASGIApp) -> ASGIApp:
+    """A request that says its length twice ends elsewhere for a proxy than for us: what is behind it would be somebody
+    else's request (RFC 9112, 6.1)."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope.get("headers", ())}:
+            text = "Content-Length and Transfer-Encoding: send one of them\n"
+            await PlainTextResponse(text, 400, {"Connection": "close"})(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return serve
 
 
 @asynccontextmanager

@@ -56,7 +56,12 @@ def _visitor(random: Random, number: int) -> Visitor:
     return Visitor(_LIST[unit], unit)
 
 
-def _outcomes(context: Context, action: ActionId, _phase: int) -> list[Outcome]:
+def outcomes(context: Context, action: ActionId, _phase: int) -> list[Outcome]:
+    """What may follow when this customer gets that mail: the names of the rewards, their values and probabilities.
+
+    >>> [one.name for one in outcomes(_LIST[0], ActionId("sale"), 0)], outcomes(_LIST[0], ActionId("none"), 0)
+    (['click', 'purchase', 'unsubscribe'], [])
+    """
     if action == "none":
         return []
     per = _PER[action]
@@ -83,7 +88,7 @@ WORLD = scene(
         reward_range=(-4.0, 4.0),
     ),
     visitor=_visitor,
-    outcomes=_outcomes,
+    outcomes=outcomes,
     delay=20_000.0,
     traffic=BATCH / 86_400,
     batch=BATCH,
