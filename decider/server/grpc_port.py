@@ -12,6 +12,8 @@ import grpc
 from decider.errors import AddressInUse
 from decider.log.group_commit import CommitExecutor
 from decider.metrics.rpc import RpcMetrics
+from decider.server.access import Access
+from decider.server.certificates import Certificates
 from decider.server.experiments import ExperimentService
 from decider.server.health import NOT_SERVING, SERVING, Health
 from decider.server.health import SERVICE as HEALTH
@@ -19,6 +21,7 @@ from decider.server.intake import Intake, Run, Unary
 from decider.server.limits import Limit
 from decider.server.reflection import SERVICE as REFLECTION
 from decider.server.reflection import Reflection
+from decider.server.roles import METHODS
 from decider.server.rpc import behaviour_of, code_name
 from decider.server.service import DeciderService
 from decider.server.settings import Settings
@@ -33,6 +36,9 @@ LONGEST_APPLY = 3.0
 LAST_BYTES = 0.2
 """Seconds for the last replies to leave."""
 
+HANDSHAKE_MS = 10_000
+"""How long a caller may take for TLS; gRPC's own bound is two minutes."""
+
 SERVICES = ("decider.v1.DeciderService", "decider.v1.ExperimentService")
 
 NAMES = ("", *SERVICES)
@@ -42,8 +48,8 @@ NAMES = ("", *SERVICES)
 class GrpcPort:
     """Listens from `start` to `stop`; `port` is the real one. Raises AddressInUse.
 
-    calls: runs the handlers of DeciderService. Applying a version reads much of the log, so those handlers have threads
-    of their own and decisions never wait behind them.
+    calls: runs the handlers of DeciderService. access: says who calls. Applying a version reads much of the log, so
+    those handlers have threads of their own and decisions never wait behind them.
     """
 
     def __init__(
@@ -54,18 +60,21 @@ class GrpcPort:
         *,
         calls: CommitExecutor,
         metrics: RpcMetrics,
+        access: Access,
     ) -> None:
         self._stopped = False
         self._applying = ThreadPoolExecutor(APPLIERS, "experiments")
         self._intake = Intake(
             calls=Limit("calls", most=settings.max_concurrent_rpcs, most_of_one=settings.max_caller_rpcs),
             streams=Limit("streams", most=settings.max_streams, most_of_one=settings.max_caller_streams),
+            access=access if access.asks else None,
         )
         self._server = grpc.server(
             self._intake,
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
                 ("grpc.so_reuseport", 0),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
             ],
         )
         self._health = Health(NAMES)
@@ -78,7 +87,7 @@ class GrpcPort:
         }
         for name, handlers in added.items():
             self._server.add_registered_method_handlers(name, handlers)
-        self.port = _bind(self._server, settings.listen)
+        self.port = _bind(self._server, settings.listen, access.certificates)
 
     def start(self) -> None:
         """Take calls."""
@@ -120,7 +129,7 @@ def _handlers(module: Any, servicer: object, metrics: RpcMetrics, run: Run) -> d
 
 
 def _handler(service: str, method: Any, servicer: object, metrics: RpcMetrics, run: Run) -> grpc.RpcMethodHandler:
-    observe = metrics.method(service, method.name)
+    observe, role = metrics.method(service, method.name), METHODS[f"{service}/{method.name}"]
     behaviour = behaviour_of(
         getattr(servicer, method.name),
         parse=method.input_type._concrete_class.FromString,
@@ -129,13 +138,15 @@ def _handler(service: str, method: Any, servicer: object, metrics: RpcMetrics, r
         metrics=metrics,
     )
     return grpc.unary_unary_rpc_method_handler(
-        Unary(behaviour, run, lambda error: observe(code_name(error), 0.0)),
+        Unary(behaviour, run, lambda error: observe(code_name(error), 0.0), role),
         response_serializer=method.output_type._concrete_class.SerializeToString,
     )
 
 
-def _bind(server: grpc.Server, address: str) -> int:
+def _bind(server: grpc.Server, address: str, certificates: Certificates | None) -> int:
     try:
+        if certificates is not None:
+            return int(server.add_secure_port(address, certificates.grpc()))
         return int(server.add_insecure_port(address))
     except RuntimeError as error:
         raise AddressInUse(f"cannot listen on {address} for gRPC: {error}") from error

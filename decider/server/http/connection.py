@@ -16,6 +16,8 @@ import time
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from decider.server.certificates import certificate_name
+
 PATIENCE = 10.0
 """Seconds that a caller may take to send a whole request, or to read a whole answer."""
 
@@ -56,6 +58,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """One more connection."""
         super().connection_made(transport)
+        name = certificate_name(transport.get_extra_info("peercert"))
+        self.app_state = {**self.app_state, "certificate": name}  # uvicorn gives it to each request as `state`
         self._watch()
         if len(self.connections) > most_connections():
             self._make_room()
