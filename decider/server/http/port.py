@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from decider.errors import DeciderError
-from decider.server.http.connection import AT_ONCE, LARGEST_HEAD, Connection
+from decider.server.http.connection import AT_ONCE, LARGEST_HEAD, Connection, SayOnce
 from decider.server.http.listen import BACKLOG, open_socket
 
 logger = logging.getLogger(__name__)
@@ -145,10 +145,15 @@ async def _limit_loop(_: Starlette) -> AsyncIterator[None]:
     yield
 
 
+_complaints = SayOnce()
+
+
 def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Without a descriptor for one more connection the loop tries again after a second: one line, no traceback."""
+    """Without a descriptor for one more connection the loop tries again each second: a line a minute, no traceback."""
     if isinstance(error := context.get("exception"), OSError):
-        logger.error("HTTP: %s: %s", context["message"], error)
+        text = f"HTTP: {context['message']}: {error}"
+        if _complaints.is_due(text):
+            logger.error("%s", text)
     else:
         loop.default_exception_handler(context)
 
