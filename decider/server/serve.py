@@ -97,7 +97,14 @@ LAST_WRITES = 0.3
 """Share of the grace period for storing models and flushing the log."""
 
 LAST_ANSWERS = 0.5
-"""Seconds for answers over HTTP that are still under way when the grace period is over."""
+"""Seconds for answers over HTTP that are still under way when the time to drain is over."""
+
+DRAIN_SHARE = 0.9
+"""Of the grace period: when the rest begins, what is under way is given up. Whoever ends processes does it when the
+period is over."""
+
+SHORTEST_STOP = 3.0
+"""Seconds that a stop may take however short the grace period is: a model that is not stored is learned again."""
 
 ACCESS_INTERVAL = 0.5
 """Seconds between two looks at tokens and certificates; a change holds once two looks agree."""
@@ -491,10 +498,19 @@ class Server:
 
     def stop(self) -> None:
         """Drain: set NOT_SERVING, finish calls in flight, learn, publish and store what is sealed, flush the log; all
-        within `grace`, except for the last write."""
+        within `grace`."""
+        # In a thread: a log that somebody else keeps locked, and a disk that does not answer, hold up one write after
+        # the other. To leave them is as safe as a kill: nobody was told that they are done.
+        drain = threading.Thread(target=self._stop, name="stop", daemon=True)
+        drain.start()
+        drain.join(max(self._settings.grace, SHORTEST_STOP))
+        if drain.is_alive():
+            logger.error("the grace period is over; what is not written yet is learned again at the next start")
+
+    def _stop(self) -> None:
         # Calls first, then learning, then the log: a decision that was answered is learned, and nothing is appended to
         # a log that is closed.
-        deadline = time.monotonic() + self._settings.grace
+        deadline = time.monotonic() + DRAIN_SHARE * self._settings.grace
         self._stopping.set()
         if self._leader is not None and not self._phase and not self._drain(deadline):
             logger.error("the leader is still at work; what it has not stored is learned again at the next start")
@@ -512,7 +528,7 @@ class Server:
 
     def _drain(self, deadline: float) -> bool:
         """Returns whether all threads have ended in time; one call of Vowpal Wabbit may take longer."""
-        self._grpc.refuse(self._settings.grace)
+        self._grpc.refuse(deadline - time.monotonic())
         self._grpc.wait_until_idle(deadline - time.monotonic())
         self._grpc.stop()
         for thread in self._threads:

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from decider.errors import DeciderError, PermissionDenied
 from decider.server.certificates import Certificates
-from decider.server.http.connection import AT_ONCE, LARGEST_HEAD, PATIENCE, Connection
+from decider.server.http.connection import AT_ONCE, LARGEST_HEAD, PATIENCE, Connection, SayOnce
 from decider.server.http.listen import BACKLOG, open_socket
 
 logger = logging.getLogger(__name__)
@@ -158,10 +158,15 @@ async def _limit_loop(_: Starlette) -> AsyncIterator[None]:
     yield
 
 
+_complaints = SayOnce()
+
+
 def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Without a descriptor for one more connection the loop tries again after a second: one line, no traceback."""
+    """Without a descriptor for one more connection the loop tries again each second: a line a minute, no traceback."""
     if isinstance(error := context.get("exception"), OSError):
-        logger.error("HTTP: %s: %s", context["message"], error)
+        text = f"HTTP: {context['message']}: {error}"
+        if _complaints.is_due(text):
+            logger.error("%s", text)
     else:
         loop.default_exception_handler(context)
 
