@@ -61,6 +61,8 @@ def parse_toml(text: str, name: str) -> pb.Experiment:
         json_format.ParseDict(to_json_mapping(content, pb.Experiment.DESCRIPTOR), message)
     except (ValueError, json_format.ParseError) as error:  # TOML's errors are ValueErrors
         raise InvalidExperiment([Violation(name, str(error))]) from error
+    except RecursionError:  # its own context is thousands of lines long
+        raise InvalidExperiment([Violation(name, "values are nested too deeply to be read")]) from None
     return message
 
 
