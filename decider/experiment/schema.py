@@ -87,7 +87,7 @@ def read_json(text: str) -> pb.Experiment:
         for action, (features, payload) in zip(message.actions, free, strict=True):
             action.features.update(features)
             action.payload.update(payload)
-    except (json_format.Error, AttributeError, TypeError, ValueError, SystemError) as error:
+    except (json_format.Error, AttributeError, TypeError, ValueError, SystemError, RecursionError) as error:
         # SystemError: protobuf's answer to a name with half a character, as a damaged file has it.
         raise InvalidExperiment([Violation("definition", str(error))]) from error
     return message

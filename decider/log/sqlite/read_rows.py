@@ -10,8 +10,9 @@ import json
 import sqlite3
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import suppress
 from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 from decider.errors import InvalidExperiment, LogCorrupt
@@ -55,10 +56,14 @@ def read(
     connection: sqlite3.Connection, sql: str, parameters: Parameters = (), row: RowType | None = None
 ) -> Iterator[Any]:
     """Rows of a query, one after the other; as sqlite3.Row where no type is given."""
-    with closing(connection.cursor()) as cursor:
+    cursor = connection.cursor()
+    try:
         cursor.row_factory = sqlite3.Row if row is None else None
         rows = cursor.execute(sql, parameters)
-        yield from rows if row is None else map(row.make, rows)
+        yield from chain(rows) if row is None else map(row.make, rows)
+    finally:  # `yield from` the cursor itself would close it, too
+        with suppress(sqlite3.ProgrammingError):  # after an error, the database may have been closed before
+            cursor.close()
 
 
 def read_one(connection: sqlite3.Connection, sql: str, parameters: Parameters = (), row: RowType | None = None) -> Any:
