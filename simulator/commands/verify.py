@@ -78,10 +78,9 @@ def verify_command(db: Path, archive: tuple[Path, ...]) -> None:
         )
     if result.first is not None:
         click.echo(_describe(result.first))
-    if damages:  # it may be why the decisions differ
-        sys.exit(2)
-    if result.first is not None:
         sys.exit(1)
+    if damages:
+        sys.exit(2)
 
 
 def _entries_of_removals(log: LogReader) -> str:
