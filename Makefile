@@ -92,6 +92,7 @@ coverage: $(READY) ## do intervals and verdicts hold: coverage by simulation, th
 
 lift: $(READY) ## how often the lift over the holdout claims something where nothing is (ARGS="--logs 200 --publish")
 	@$(BIN)/python -m simulator.studies.lift $(ARGS)
+	@$(BIN)/python -m simulator.studies.heavy $(ARGS)
 
 guardrails: $(READY) ## how often guardrails are crossed where nothing harms, and how soon where something does (ARGS="--logs 200 --publish")
 	@$(BIN)/python -m simulator.studies.guardrails $(ARGS)

@@ -27,12 +27,15 @@ _UNPRINTABLE = ("Cc", "Cn", "Cs", "Zl", "Zp")
 
 
 def time_text(at: int) -> str:
-    """Log time (microseconds) for people, in whole seconds.
+    """Log time (microseconds) for people, in whole seconds. One that no calendar has: in seconds since 1970.
 
-    >>> time_text(61_000_000)
-    '1970-01-01T00:01:01Z'
+    >>> time_text(61_000_000), time_text(-62_135_596_800_000_000), time_text(2**62)
+    ('1970-01-01T00:01:01Z', '0001-01-01T00:00:00Z', '4611686018427 s after 1970')
     """
-    return datetime.fromtimestamp(at / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        return datetime.fromtimestamp(at / 1_000_000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return f"{at // 1_000_000} s after 1970"
 
 
 def figure(x: float | None) -> str:

@@ -77,6 +77,8 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
 def _check_learnable(log: LogReader) -> None:
     builds = log.builds()
     versions = {version.position: version for version in log.versions()}
+    for id_ in {version.experiment.id for version in versions.values() if version.experiment.policy.learns}:
+        log.leave_outs(id_)
     for named in log.named_models(START):
         version = versions.get(named.version)  # in a damaged log there may be none
         if version is not None and version.experiment.policy.learns and named.model > START:

@@ -95,6 +95,15 @@ def test_too_few_units_say_nothing() -> None:
     assert math.isnan(split_log_evalue([]))
 
 
+def test_units_that_lie_evenly_in_the_buckets_came_once_each() -> None:
+    """Sums over buckets vary less than by chance here (a test system that counts its users up); yet no unit comes less
+    than once, and a holdout of 1,084 where 1,024 are expected is chance."""
+    even = np.stack([np.full(BUCKETS, 18.0), np.full(BUCKETS, 2.0)])
+    even[:, :60] += [[-1.0], [1.0]]
+    evidence = split_log_evalue([StratumSplit(0.1, "", even)])
+    assert -3 < evidence < math.log(20)
+
+
 def test_another_salt_draws_anew() -> None:
     """Then the same excess in both strata is more evidence than where the same units are held out twice."""
     rng = np.random.default_rng(3)
@@ -140,6 +149,18 @@ def test_right_propensities_are_no_alarm() -> None:
         highest.append(max(evidence_at(*made, day) for day in range(1, 61)))
     assert sum(one > math.log(20) for one in highest) <= 9
     assert max(highest) < ALARM
+
+
+@pytest.mark.parametrize("drawn", [0.0, 2.0])
+def test_an_action_that_is_drawn_too_seldom_or_too_often_is_found_among_many(drawn: float) -> None:
+    """One of 91 actions: what it loses is spread over ninety others, each of which looks right, and the other way
+    round. Only a bet on its own direction finds it."""
+    count, pmf = 600, np.array([0.1, *[0.01] * 90])
+    excess = count * np.array([(drawn - 1) * 0.1, *[(1 - drawn) * 0.1 / 90] * 90])
+    variance = count * pmf * (1 - pmf)
+    assert propensity_log_evalue(np.stack([excess]), np.stack([variance]), days=DAYS) > ALARM
+    others = propensity_log_evalue(np.stack([excess[1:]]), np.stack([variance[1:]]), days=DAYS)
+    assert others < 1
 
 
 def test_what_begins_late_is_found_as_soon() -> None:

@@ -260,3 +260,25 @@ def test_visits_of_a_unit_are_not_independent() -> None:
     costs = rng.standard_normal(BUCKETS) * np.sqrt(draws) + 0.1 * draws
     once, often = mean_cost(draws, costs).interval, mean_cost(40 * draws, 40 * costs).interval
     assert often.high - often.low == pytest.approx(once.high - once.low, rel=0.05)
+
+
+def test_one_robot_is_one_unit() -> None:
+    """However different the costs of others are: their mean is its own."""
+    draws = np.ones(BUCKETS)
+    costs = np.where(np.arange(BUCKETS) % 2, 1.0, -0.5)
+    assert mean_cost(draws, costs).is_known
+    draws[3], costs[3] = 1e6, 2.5e5
+    assert not mean_cost(draws, costs).is_known
+
+
+def test_somebody_may_look_every_day() -> None:
+    """Of 80 logs without a cost at most one in twenty ever seems to have one, at 30 looks; an interval of one look sees
+    one in every third."""
+    wrong = 0
+    for seed in range(80):
+        rng = np.random.default_rng(seed)
+        draws = rng.poisson(1.0, (30, BUCKETS)).astype(float).cumsum(axis=0)
+        costs = rng.standard_normal((30, BUCKETS)).cumsum(axis=0)
+        found = [mean_cost(*sums).interval for sums in zip(draws, costs, strict=True)]
+        wrong += any(not one.low <= 0 <= one.high for one in found)
+    assert wrong <= 9, "P(more) < 1 % at 5 %"

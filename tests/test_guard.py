@@ -96,6 +96,75 @@ def test_where_the_holdout_goes_on_earning_it_is_the_policy() -> None:
     assert test.missing
 
 
+def with_a_small_holdout(count: int) -> Iterator[tuple[bool, bool]]:
+    """Whether a decision is of the holdout, and whether it is rewarded: 2 in 5 of the holdout, nobody else."""
+    for number in range(count):
+        holdout = number % 20 == 0
+        yield holdout, holdout and number // 20 % 5 in (1, 3)
+
+
+def test_a_small_holdout_that_earns_is_enough_to_tell() -> None:
+    """Of all decisions next to none is rewarded then: without the holdout that is an outage."""
+    test, blind = (OutageTest(UsualShare.known(100_000, 40_000)) for _ in range(2))
+    for number, (holdout, rewarded) in enumerate(with_a_small_holdout(1000)):
+        test.add(number, rewarded=rewarded, holdout=holdout)
+        blind.add(number, rewarded=rewarded, holdout=False)
+        assert not test.missing
+    assert blind.missing
+
+
+def test_an_outage_is_over_where_the_holdout_earns_again() -> None:
+    """And the others do not: that is the policy, though next to none of all decisions is rewarded."""
+    test, blind = (OutageTest(UsualShare.known(100_000, 40_000), missing=True) for _ in range(2))
+    for number, (holdout, rewarded) in enumerate(with_a_small_holdout(500)):
+        test.add(number, rewarded=rewarded, holdout=holdout)
+        blind.add(number, rewarded=rewarded, holdout=False)
+    assert not test.missing
+    assert blind.missing
+
+
+def test_an_outage_does_not_move_the_usual_share() -> None:
+    """However long it is: else its end would not be found, and the next one neither."""
+    test = OutageTest(UsualShare.known(100_000, 10_000), missing=True)
+    assert alarms(test, iter([0.0] * 5000), Random(5)) == []
+    assert test.missing
+    assert test.share == UsualShare.known(100_000, 10_000)
+
+
+def visits_and_a_crawler(test: OutageTest, share: float, *, crawls: float, seed: int, most: int = 20_000) -> int | None:
+    """The decision at which an outage is found; share: of rewarded visits. A crawler makes the part `crawls` of all
+    decisions, and gets no rewards. The others come from a thousand units."""
+    source = Random(seed)
+    for number in range(most):
+        is_crawler = source.random() < crawls
+        bucket = 0 if is_crawler else source.randrange(1, 1000)
+        rewarded = not is_crawler and source.random() < share
+        if test.add(number, rewarded=rewarded, holdout=False, bucket=bucket) is not None:
+            return number
+    return None
+
+
+@pytest.mark.parametrize("crawls", [0.8, 0.95, 0.99])
+def test_one_unit_is_no_outage_whatever_it_makes(crawls: float) -> None:
+    """A crawler on the shop: decisions are counted by unit."""
+    for seed in range(3):
+        test = OutageTest(UsualShare.known(100_000, 10_000))
+        assert visits_and_a_crawler(test, 0.1, crawls=crawls, seed=seed) is None
+    alone = OutageTest(UsualShare.known(100_000, 10_000))
+    assert visits_and_a_crawler(alone, 0.0, crawls=1.0, seed=0) is None, "nobody else came"
+
+
+def test_many_units_are_found_as_soon_as_ever() -> None:
+    """Each adds little. Beside a crawler, by what the others do."""
+    known, expected = UsualShare.known(100_000, 10_000), -math.log(ALPHA) / (FLOOR * 0.1)
+    found = visits_and_a_crawler(OutageTest(known), 0.0, crawls=0.0, seed=1)
+    assert found is not None
+    assert found < 1.2 * expected
+    beside = visits_and_a_crawler(OutageTest(UsualShare.known(100_000, 10_000)), 0.0, crawls=0.5, seed=1)
+    assert beside is not None
+    assert beside < 3 * expected
+
+
 def test_nothing_is_told_before_enough_is_known() -> None:
     """A new experiment whose first rewards come late."""
     assert alarms(OutageTest(), iter([0.0] * 20_000 + [0.1] * 100), Random(4)) == []
@@ -111,10 +180,11 @@ def shop(log: EventLog, clock: Clock) -> Drive:
     return drive
 
 
-def visit(drive: Drive, count: int, *, rewards: bool) -> None:
-    """Visits; every second one earns, where rewards come."""
+def visit(drive: Drive, count: int, *, rewards: bool, unit: str | None = None) -> None:
+    """Visits; every second one earns, where rewards come. unit: that makes all of them."""
     for number in range(count):
-        mark, _ = drive.decide(drive.request()._replace(eligible=(), excluded=()), HOME)
+        request = drive.request()._replace(eligible=(), excluded=())
+        mark, _ = drive.decide(request._replace(unit_id=unit or request.unit_id), HOME)
         if rewards and number % 2:
             drive.log.append([NewReward(mark.position, "click", 1.0)])
         drive.clock.advance(1)
@@ -128,6 +198,13 @@ def drive(tmp_path: Path) -> Iterator[Drive]:
     clock = Clock()
     with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
         yield shop(log, clock)
+
+
+def test_one_visitor_without_rewards_does_not_stop_learning(drive: Drive) -> None:
+    """A crawler that comes a thousand times."""
+    visit(drive, 1000, rewards=True)
+    visit(drive, 300, rewards=False, unit="crawler")
+    assert in_force(drive.log, HOME) == []
 
 
 def test_an_outage_is_left_out_and_learning_goes_on_by_itself(drive: Drive) -> None:

@@ -255,6 +255,25 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     assert "Traceback" not in opened.output
 
 
+def test_a_request_with_two_lengths_is_refused_and_nothing_behind_it_is_read(shared: ServerProcess) -> None:
+    """A proxy may go by the other one: then what is behind it is somebody else's request."""
+    lengths = b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    with closing(connect(shared)) as sock:
+        send(sock, SCRAPE.replace(b"\r\n\r\n", b"\r\n") + lengths + WHOLE)
+        answer = b"".join(iter(lambda: sock.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_asking_for_a_websocket_gives_the_operator_no_advice(shared: ServerProcess) -> None:
+    """Anybody can ask."""
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    with closing(connect(shared)) as sock:
+        send(sock, GET + upgrade)
+        assert sock.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    assert "WebSocket" not in shared.output
+
+
 def test_a_complaint_about_callers_is_logged_once(server: ServerProcess) -> None:
     """Anybody can send what is no HTTP, as often as they like: it must not fill a disk."""
     with connections(server, 200, b"nonsense\r\n\r\n") as senders:

@@ -12,18 +12,20 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decider.errors import ArchiveMissing, FailedPrecondition
+from decider.errors import ArchiveMissing, FailedPrecondition, LogCorrupt
+from decider.experiment.definition import Learning, RewardDefinition
 from decider.experiment.origin import UNKNOWN, Origin
 from decider.learn.archive import archive
-from decider.learn.bad_data import close, leave_out, roll_back, take_back
-from decider.learn.leave_out import NEVER, Stretch, first_change, stretches
+from decider.learn.bad_data import close, in_force, leave_out, roll_back, take_back, wait_until_followed
+from decider.learn.leave_out import Stretch, first_change, stretches
 from decider.learn.trainer import Trainer, resume_trainer
 from decider.log.open import open_log, open_reader, open_to_cut
-from decider.log.protocol import EventLog, LeaveOut, LogReader, Mark, ModelName, NewLeaveOut, NewReward
+from decider.log.protocol import EventLog, LeaveOut, LogReader, Mark, ModelName, NewLeaveOut, NewReward, Tick
 from decider.policy.make import make_policy
 from decider.policy.spec import PolicySpec
 from decider.server.command import main as decider
 from decider.types import START, Position, Time
+from simulator.commands.group import main as simulator
 from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
 from tests.long_logs import shop, write_past
@@ -35,33 +37,39 @@ from tests.test_verify import Drive
 places = st.sampled_from([*range(8), 12, 20, 40])
 """Half seconds from the story's beginning; few, so that many begin or end together."""
 
-leave_outs = st.lists(st.tuples(places, st.none() | places, st.booleans(), st.integers(0, 60)), max_size=4)
-"""(after, until, whether it takes back the newest, after how many steps it is said)."""
+ends = st.none() | st.tuples(places, st.booleans())
+"""Of what is left out: a place, and whether it is of when decisions were made; None: it is not over."""
+
+leave_outs = st.lists(st.tuples(places, ends, st.booleans(), st.integers(0, 60)), max_size=4)
+"""(after, end, whether it takes back the newest, after how many steps it is said)."""
 
 
-def told_with(steps: Sequence[tuple[str, int, float]], left_out: Sequence[tuple[int, int | None, bool, int]]) -> Story:
+def told_with(
+    steps: Sequence[tuple[str, int, float]], left_out: Sequence[tuple[int, tuple[int, bool] | None, bool, int]]
+) -> Story:
     """The story, with what is left out said in its middle."""
     story = told([])
     begin = story.clock()
     at = sorted(left_out, key=lambda one: one[3])
     for index in range(len(steps) + 1):
-        for after, until, replace, _ in [one for one in at if min(one[3], len(steps)) == index]:
-            say(
-                story,
-                Time(begin + after * SECOND // 2),
-                None if until is None else Time(begin + until * SECOND // 2),
-                replace,
-            )
+        for after, end, replace, _ in [one for one in at if min(one[3], len(steps)) == index]:
+            until, made = (None, None) if end is None else ends_at(Time(begin + end[0] * SECOND // 2), of_made=end[1])
+            say(story, Time(begin + after * SECOND // 2), until, replace, made_until=made)
         if index < len(steps):
             told([steps[index]], story)
     return story
 
 
-def say(story: Story, after: Time, until: Time | None, replace: bool) -> Position:
+def ends_at(end: Time, *, of_made: bool) -> tuple[Time | None, Time | None]:
+    """until and made_until of an entry."""
+    return (None, end) if of_made else (end, None)
+
+
+def say(story: Story, after: Time, until: Time | None, replace: bool, *, made_until: Time | None = None) -> Position:
     """Leave something out; replace: and take back what was left out last."""
     known = story.log.leave_outs(HOME)
     replaces = known[-1].position if replace and known else None
-    (mark,) = story.log.append([NewLeaveOut(HOME, after, until, replaces)])
+    (mark,) = story.log.append([NewLeaveOut(HOME, after, until, replaces, made_until=made_until)])
     assert mark is not None
     return mark.position
 
@@ -76,7 +84,10 @@ def learned_by_hand(story: Story) -> list[list[float]]:
     for sealed in log.sealed_decisions(HOME, after=Time(0), until=log.head().time):
         version = log.version_at(sealed.decision.version)
         if any(
-            o.entry.after < sealed.deadline <= (o.entry.until if o.entry.until is not None else NEVER) for o in in_force
+            o.entry.after < sealed.deadline
+            and (o.entry.until is None or sealed.deadline <= o.entry.until)
+            and (o.entry.made_until is None or sealed.time <= o.entry.made_until)
+            for o in in_force
         ):
             continue
         if version.learns_from(sealed.decision.reason, activated=sealed.activated, overridden=sealed.overridden):
@@ -94,7 +105,9 @@ def learned_by_hand(story: Story) -> list[list[float]]:
 @settings(max_examples=40)
 @given(steps=operations, left_out=leave_outs, cuts=st.lists(st.floats(0, 1), max_size=6))
 def test_a_model_is_the_same_however_it_came_there(
-    steps: list[tuple[str, int, float]], left_out: list[tuple[int, int | None, bool, int]], cuts: list[float]
+    steps: list[tuple[str, int, float]],
+    left_out: list[tuple[int, tuple[int, bool] | None, bool, int]],
+    cuts: list[float],
 ) -> None:
     """The server learns a bad stretch, is told to leave it out and goes back; `verify` learns in one go."""
     plain = [(kind, number, value) for kind, number, value in steps if kind not in ("version", "override")]
@@ -128,23 +141,127 @@ def entries(draw: st.DrawFn) -> list[LeaveOut]:
         before = draw(st.sampled_from([None, *made[-1:]]))
         after = before.entry.after if before and draw(st.booleans()) else Time(draw(places))
         replaces = before.position if before else None
-        left_out = NewLeaveOut(HOME, after, draw(st.none() | places.map(Time)), replaces)
+        end = draw(ends)
+        until, made_until = (None, None) if end is None else ends_at(Time(end[0]), of_made=end[1])
+        left_out = NewLeaveOut(HOME, after, until, replaces, made_until=made_until)
         made.append(LeaveOut(Position(number + 1), Time(0), left_out))
     return made
 
 
 @settings(max_examples=300)
-@given(entries(), st.integers(0, 7), st.integers(0, 7), st.integers(0, 45))
-def test_before_the_first_change_nothing_differs(made: list[LeaveOut], one: int, other: int, deadline: int) -> None:
+@given(entries(), st.integers(0, 7), st.integers(0, 7), st.integers(0, 45), st.integers(0, 45))
+def test_before_the_first_change_nothing_differs(
+    made: list[LeaveOut], one: int, other: int, deadline: int, lasted: int
+) -> None:
     """Whoever has learned up to there need not go back; and there is a difference just behind, or the bound is idle."""
     after, until = Position(min(one, other)), Position(max(one, other))
     first = first_change(made, after=after, until=until)
 
     def is_left_out(known: Sequence[Stretch]) -> bool:
-        return any(stretch.holds(Time(deadline)) for stretch in known)
+        return any(stretch.holds(made=Time(deadline - lasted), deadline=Time(deadline)) for stretch in known)
 
     if deadline <= first:
         assert is_left_out(stretches(made, after)) == is_left_out(stretches(made, until))
+
+
+@pytest.mark.parametrize("case", ["a last word", "a shorter window"])
+def test_only_decisions_whose_window_touches_the_stretch_are_left_out(log: EventLog, clock: Clock, case: str) -> None:
+    """A window of a day, in an earlier version or ended by last words, does not leave out what came afterwards. Among
+    the decisions of that day those with a last word would be the rewarded ones: a bias."""
+    drive, day = Drive(log, clock), RewardDefinition(window=86_400 * SECOND)
+    drive.apply(sample_experiment(policy=spec("squarecb"), reward=day))
+    if case == "a shorter window":
+        drive.apply(sample_experiment(policy=spec("squarecb"), reward=RewardDefinition(window=10 * SECOND)))
+
+    def learned_of(count: int) -> int:
+        before = drive.log.count_learned(HOME)
+        for _ in range(count):
+            mark, _ = drive.decide(drive.request()._replace(eligible=(), excluded=()), HOME)
+            if case == "a last word":
+                log.append([NewReward(mark.position, "click", 1.0, final=True)])
+            clock.advance(1)
+        clock.advance(20)
+        log.append([Tick()])
+        trainer = Trainer(log, HOME, spec("squarecb"))
+        trainer.learn_up_to(log.head().mark)
+        assert log.count_learned(HOME) - before == count
+        return trainer.learned
+
+    begin = log.head().time
+    assert learned_of(5) == 5
+    clock.advance(40)
+    log.append([Tick()])
+    leave_out(log, HOME, begin=begin, end=log.head().time, origin=UNKNOWN)
+    assert learned_of(0) == 0
+    clock.advance(600)
+    assert learned_of(10) == 10
+    assert verify(log).first is None
+
+
+def follow(drive: Drive, made: LeaveOut) -> Position:
+    """As `--wait` does it, while the leader works; it must need a few of its rounds."""
+    rounds = iter(range(5))
+
+    def is_led() -> bool:
+        drive.step()
+        return next(rounds, None) is not None
+
+    return wait_until_followed(drive.log, made, is_led=is_led, say=lambda _: None)
+
+
+def test_whoever_waits_is_told_also_where_nothing_changes(drive: Drive) -> None:
+    """From now on, with nothing sealed meanwhile; and a stretch in which there was nothing."""
+    drive.visits(10)
+    served(drive)
+    now = drive.log.head().time
+    opened = leave_out(drive.log, HOME, begin=now, end=None, origin=UNKNOWN)
+    assert follow(drive, opened) >= opened.position
+    taken_back = take_back(drive.log, HOME, opened.position, origin=UNKNOWN)
+    assert follow(drive, taken_back) >= taken_back.position
+    empty = leave_out(drive.log, HOME, begin=Time(1), end=Time(2), origin=UNKNOWN)
+    assert follow(drive, empty) >= empty.position
+    drive.visits(10)
+    assert_replays(drive.log)
+
+
+def test_nobody_waits_for_an_experiment_that_does_not_learn(drive: Drive) -> None:
+    """Frozen, it follows when it learns again, perhaps never."""
+    drive.visits(10)
+    drive.apply(sample_experiment(policy=spec("squarecb"), learning=Learning.FROZEN))
+    made = leave_out(drive.log, HOME, begin=drive.log.head().time, end=None, origin=UNKNOWN)
+    with pytest.raises(FailedPrecondition, match="does not learn now"):
+        follow(drive, made)
+
+
+def test_a_stretch_that_ends_leaves_out_what_was_made_before_its_end(drive: Drive) -> None:
+    """Also what is sealed hours later; what is made behind the end is learned, as the help says."""
+    opened = leave_out(drive.log, HOME, begin=drive.log.head().time, end=None, origin=UNKNOWN)
+    drive.visits(5)
+    end = drive.log.head().time
+    close(drive.log, HOME, end=end, origin=UNKNOWN)
+    drive.clock.advance(1)
+    drive.visits(5)
+    drive.clock.advance(60)
+    drive.step()
+    (ended,) = in_force(drive.log, HOME)
+    assert (ended.entry.until, ended.entry.made_until, ended.entry.replaces) == (None, end, opened.position)
+    (stretch,) = stretches(drive.log.leave_outs(HOME), drive.log.head().position)
+    sealed = list(drive.log.sealed_decisions(HOME, after=Time(0), until=drive.log.head().time))
+    held = [stretch.holds(made=one.time, deadline=one.deadline) for one in sealed]
+    assert held == [one.time <= end for one in sealed]
+    assert 0 < sum(held) < len(held)
+    assert_replays(drive.log)
+
+
+def test_the_end_of_an_open_stretch_changes_what_is_made_behind_it() -> None:
+    """Whoever has skipped decisions behind that end has to go back there; whoever has not read so far need not."""
+    opened = LeaveOut(Position(1), Time(0), NewLeaveOut(HOME, Time(4), None))
+    ended = NewLeaveOut(HOME, Time(4), None, opened.position, made_until=Time(10))
+    entries = [opened, LeaveOut(Position(2), Time(0), ended)]
+    assert first_change(entries, after=Position(1), until=Position(2)) == 10
+    before, after = (stretches(entries, Position(until)) for until in (1, 2))
+    behind = {"made": Time(11), "deadline": Time(20)}
+    assert [one.holds(**behind) for one in (*before, *after)] == [True, False]
 
 
 def test_a_trainer_goes_back_to_the_newest_stored_model_before_the_stretch() -> None:
@@ -364,6 +481,28 @@ def test_a_rollback_to_nothing_begins_anew_whatever_the_policy_was(drive: Drive)
     assert_replays(drive.log)
 
 
+def test_what_comes_behind_an_end_must_be_there_to_be_learned(tmp_path: Path) -> None:
+    """It was left out while nobody knew the end."""
+    clock = Clock()
+    file, folder = tmp_path / "log.db", tmp_path / "archive"
+    with closing(open_log(file, clock=clock)) as log:
+        drive = Drive(log, clock)
+        drive.apply(sample_experiment(policy=spec("squarecb")))
+        drive.visits(10)
+        begin = log.head().time
+        leave_out(log, HOME, begin=begin, end=None, origin=UNKNOWN)
+        drive.visits(20)
+        served(drive)
+        with closing(open_to_cut(file)) as cutter:
+            archive(cutter, folder, before=log.head().time, remember=0, say=lambda _: None)
+        drive.visits(5)
+        folder.rename(tmp_path / "elsewhere")
+        head = log.head().position
+        with pytest.raises(ArchiveMissing):
+            close(log, HOME, end=Time(begin + 5 * SECOND), origin=UNKNOWN)
+        assert log.head().position == head
+
+
 def test_what_is_taken_back_must_be_there_to_be_learned(tmp_path: Path) -> None:
     """As for a relearning: a missing part of the archive is named before anything is written."""
     clock = Clock()
@@ -420,6 +559,12 @@ def shop_log(tmp_path: Path) -> Path:
         (["leave-out", "shop", "--from", "1m", "--author", "x" * 101], "author: has 101 characters"),
         (["rollback", "shop", "--to", "1", "--note", "a\x07b"], "note: has a control character"),
         (["leave-out", "house", "--from", "1m"], "there is no experiment 'house'"),
+        (["leave-out", "house", "--list"], "there is no experiment 'house'"),
+        (["leave-out", "shop", "--from", "0001-01-01", "--until", "0001-01-02"], "from: lies before 1970"),
+        (["leave-out", "shop", "--from", "36500d"], "from: lies before 1970"),
+        (["leave-out", "shop", "--from", "1m", "--until", "9999-12-31T23:59:59.9"], "until: lies before 1970 or after"),
+        (["leave-out", "shop", "--until", "9999-12-31"], "until: lies before 1970 or after"),
+        (["leave-out", "shop", "--from", "1m", "--author", "\u202egard"], "author: has a control character"),
         (["rollback", "shop"], "give either --to or --list"),
         (["rollback", "shop", "--to", "99999"], "to: is not in the log, which has positions up to"),
         (["rollback", "house", "--to", "1"], "there is no experiment 'house'"),
@@ -441,6 +586,38 @@ def rows(file: Path, sql: str) -> list[tuple[object, ...]]:
         return connection.execute(sql).fetchall()
 
 
+def test_whatever_stands_in_a_log_can_be_listed(shop_log: Path) -> None:
+    """Times that no calendar has, and texts that would turn the terminal: from a release that did not look."""
+    with closing(open_log(shop_log)) as log:
+        id_ = log.versions()[0].experiment.id
+        log.append([NewLeaveOut(id_, Time(-62_135_596_800_000_000), Time(253_402_300_800_000_000))])
+        log.append([NewLeaveOut(id_, Time(0), None, origin=Origin("\x1b[2J\u202e", "api", "a\x9bb"))])
+    ran = run("leave-out", "shop", "--db", shop_log, "--list")
+    assert ran.exit_code == 0, ran.output
+    first, second = ran.output.splitlines()
+    assert "after 0001-01-01T00:00:00Z, up to 253402300800 s after 1970" in first
+    assert not set("\x1b\u202e\x9b") & set(second)
+
+
+def test_a_damaged_entry_is_told_with_its_place(tmp_path: Path) -> None:
+    """Not a crash; and nobody learns past it."""
+    file, clock = tmp_path / "log.db", Clock()
+    with closing(open_log(file, clock=clock)) as log:
+        drive = Drive(log, clock)
+        drive.apply(sample_experiment(policy=spec("squarecb")))
+        drive.visits(30)
+        made = leave_out(log, HOME, begin=Time(log.head().time - SECOND), end=None, origin=UNKNOWN)
+        drive.visits(10)
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("update leave_outs set sealed_after = 'x'")
+        db.commit()
+    ran = CliRunner().invoke(simulator, ["verify", str(file)])
+    assert ran.exit_code == 2, ran.output
+    assert f"what the entry at position {made.position} leaves out is damaged: 'x'" in ran.output
+    with closing(open_log(file, clock=clock)) as log, pytest.raises(LogCorrupt, match="is damaged"):
+        Trainer(log, HOME, spec("squarecb")).learn_up_to(log.head().mark)
+
+
 def head_of(file: Path) -> Position:
     """The last position of a log."""
     with closing(open_reader(file)) as log:
@@ -457,7 +634,9 @@ def test_a_stretch_is_opened_closed_listed_and_taken_back(shop_log: Path) -> Non
     (row,) = rows(shop_log, "select author, source, note, number, sealed_until from changes where sealed_after > 0")
     assert row == ("Ada", "command leave-out", "pixel down", None, None)
     closed = run("leave-out", "shop", "--db", shop_log, "--until", "0s")
-    assert ", up to " in closed.output
+    assert ", made up to " in closed.output
+    found = rows(shop_log, "select sealed_until, abs(made_until - time) < 6e7 from changes where replaces > 0")
+    assert found == [(None, 1)]
     position = run("leave-out", "shop", "--db", shop_log, "--list").output.split(":")[0]
     assert "learns again" in run("leave-out", "shop", "--db", shop_log, "--take-back", position).output
     assert run("leave-out", "shop", "--db", shop_log, "--list").output == "nothing is left out\n"
@@ -529,6 +708,9 @@ def test_a_server_says_who_left_what_out(tmp_path: Path) -> None:
             (position,) = client.rows("select position from leave_outs")[0]
             ran = run("leave-out", "shop", "--db", db, "--take-back", position, "--wait")
             assert ran.exit_code == 0, ran.output
+            for span in (("--from", "0s"), ("--until", "0s")):  # nothing is sealed meanwhile
+                ran = run("leave-out", "shop", "--db", db, *span, "--wait")
+                assert ran.exit_code == 0, ran.output
             assert run("relearn", "shop", "--db", db, "--undo", "--wait").exit_code == 0
             for number in range(20):
                 client.decide("shop", f"after-{number}")

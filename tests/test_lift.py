@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from decider.decide.decide import decide, in_holdout
 from decider.estimate.lift import (
+    BORROWED,
     HOLDOUT,
     POLICY,
     START,
@@ -24,6 +25,7 @@ from decider.estimate.lift import (
     Lift,
     LiftSums,
     boundary,
+    compare,
     interval_by_person,
 )
 from decider.estimate.mean import Interval
@@ -42,6 +44,7 @@ from simulator.logs.errors import BadLog
 from simulator.logs.groups import LEARNED, OTHER_REWARD, load_groups
 from simulator.report import lift as report
 from simulator.studies import guardrails as guardrail_study
+from simulator.studies import heavy as heavy_study
 from simulator.studies import lift as study
 from tests.browser import assert_readable, browser
 from tests.lift_logs import shop, visits_db, write_visits
@@ -180,6 +183,76 @@ def test_one_heavy_reward_claims_nothing() -> None:
     found = sums_of(made._replace(reward=reward)).lift()
     assert not found.is_known
     assert found.clusters < START
+
+
+def by_group(decisions: float, *, policy: Floats, holdout: Floats) -> GroupSums:
+    """So many decisions in every bucket of both groups; (BUCKETS,) rewards of each."""
+    return GroupSums(np.full((2, BUCKETS), decisions), np.stack([policy, holdout]))
+
+
+def rewarded_in(buckets: int) -> Floats:
+    """A reward of 1 in so many buckets."""
+    return (np.arange(BUCKETS) < buckets).astype(np.float64)
+
+
+@pytest.mark.parametrize(("policy", "holdout"), [(200, 5), (5, 200)])
+def test_the_group_with_fewer_rewards_decides_whether_there_is_enough(policy: int, holdout: int) -> None:
+    """200 purchases in one group do not make up for five in the other: its variance is known from five alone."""
+    sums = LiftSums(BUCKETS)
+    sums.add(0, by_group(10.0, policy=rewarded_in(policy), holdout=rewarded_in(holdout)))
+    assert not sums.lift().is_known
+    assert 4 < sums.lift().clusters < START
+    assert interval_by_person(sums.strata) is None
+    sums.add(0, by_group(10.0, policy=rewarded_in(200), holdout=rewarded_in(200)[::-1]))
+    assert sums.lift().is_known
+
+
+@pytest.mark.parametrize("group", [POLICY, HOLDOUT])
+def test_a_stratum_with_a_handful_of_units_in_a_group_waits(group: int) -> None:
+    """A holdout that began an hour ago has five units: they would stand for all that the hour's policy brought. So
+    would one robot that comes all day long."""
+    made = by_group(10.0, policy=rewarded_in(200), holdout=rewarded_in(150))
+    few, robot = (GroupSums(made.decisions.copy(), made.rewards.copy()) for _ in range(2))
+    few.decisions[group], few.rewards[group] = rewarded_in(5), rewarded_in(2)
+    robot.decisions[group, 7] = 1e6
+    for young in (few, robot):
+        sums = LiftSums(BUCKETS)
+        sums.add("old", made)
+        alone = sums.lift()
+        sums.add("young", young)
+        assert same(sums.lift(), alone)
+        assert alone.is_known
+
+
+def test_a_small_holdout_has_the_variance_of_amounts_that_it_has_not_seen_yet() -> None:
+    """Its largest orders are still to come, so its mean and its variance are too low together, and a lift looks sure:
+    with its own variance alone 7 of these 60 logs would claim one. `make lift` has more logs."""
+    scenes = [one for one in heavy_study.SCENES if one.buyers == 0.1 and one.holdout == 0.02]
+    logs = [heavy_study.judge(scene, seed) for scene in scenes for seed in range(30)]
+    assert len(scenes) == 2
+    assert sum(one.known for one in logs) > 50
+    assert sum(one.wrong for one in logs) <= 3
+    assert heavy_study.report([(scenes[0], logs)]).count("\n| ") == 2
+
+
+def test_what_the_other_group_has_seen_counts_as_far_as_this_one_earns_as_much() -> None:
+    """The variance by unit of a holdout with the same mean is four fifths of the policy's at least. Where the
+    policy earns more since more units buy, its variance is larger by as much: then the holdout's own is right."""
+    *_, sums = heavy_study.sums_at_looks(heavy_study.SCENES[0], 1)
+    rewards = sums.rewards.copy()
+    rewards[HOLDOUT] = rewards[HOLDOUT].mean() + 0.01 * (rewards[HOLDOUT] - rewards[HOLDOUT].mean())
+    even = compare({0: GroupSums(sums.decisions, rewards)})
+    assert even is not None
+    by_unit = even.variance * even.clocks
+    assert by_unit[HOLDOUT] == pytest.approx(
+        BORROWED * by_unit[POLICY] * min(1.0, even.mean[HOLDOUT] / even.mean[POLICY])
+    )
+    four_times = compare({0: by_group(1e4, policy=rewarded_in(100), holdout=rewarded_in(25))})
+    assert four_times is not None
+    own = rewarded_in(25) - rewarded_in(25).mean()
+    assert four_times.variance[HOLDOUT] == pytest.approx(
+        (own**2).sum() / (1e4 * BUCKETS) ** 2 * BUCKETS / (BUCKETS - 1)
+    )
 
 
 def test_negative_rewards_are_rewards() -> None:

@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from decider.decide.decide import decide, in_holdout
 from decider.errors import DeciderError
-from decider.estimate.lift import LEVEL, LiftSums
+from decider.estimate.lift import LiftSums
+from decider.estimate.mean import Interval
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.guardrails import MOST_NAMES
 from decider.experiment.strata import BUCKETS, Stratum
@@ -43,6 +44,7 @@ from decider.metrics.lift import lift_of
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.server.forget_command import forget_command
+from decider.text import between, signed
 from decider.types import START, Context, Decision, DecisionId, DecisionRequest, Position, Time
 from simulator.kept import compare_totals
 from simulator.lift.find import find_lift
@@ -140,10 +142,12 @@ def test_every_log_counts_the_same(tmp_path: Path) -> None:
 
 
 def test_a_server_and_the_command_have_the_same_figures(db: Path) -> None:
-    """Nobody can explain two lifts of one experiment."""
+    """Nobody can explain two lifts of one experiment, nor two intervals of one lift: asking for another reward
+    beside it changes nothing."""
     server = ServerProcess(db)
     try:
         status, text = fetch(f"http://{server.http}/metrics")
+        page = fetch(f"http://{server.http}/experiments/shop")[1]
     finally:
         server.terminate()
     assert status == 200
@@ -154,15 +158,24 @@ def test_a_server_and_the_command_have_the_same_figures(db: Path) -> None:
         if sample.name in FIGURES or sample.name.startswith("decider_holdout_")
     }
     for name in (LEARNED, "click", "purchase"):
-        log = load_groups(db, rewards=[] if name == LEARNED else [name])
-        found = find_lift(log, level=LEVEL if name == LEARNED else 1 - (1 - LEVEL) * 2)
+        found = find_lift(load_groups(db, rewards=[] if name == LEARNED else [name]))
+        assert found.other_names == 2
         row = found.rows[-1]
         interval = (row.lift.value, row.lift.low, row.lift.high)
         if row.answer == "too little":
             assert (FIGURES[0], name) not in live
         else:
             assert [live[figure, name] for figure in FIGURES] == pytest.approx(interval, rel=1e-12)
-    assert find_lift(load_groups(db)).rows[0].answer == "yes"
+            assert between(row.lift.low, row.lift.high, written=signed) in page
+    with closing(open_log(db)) as opened:
+        totals = counted(opened).lift["shop"]
+    whole = find_lift(load_groups(db, rewards=["purchase", "click"])).rows
+    assert whole[0].answer == "yes"
+    assert whole == tuple(
+        [find_lift(load_groups(db, rewards=names)).rows[-1] for names in ([], ["purchase"], ["click"])]
+    )
+    assert width(whole[0].lift) == pytest.approx(width(lift_of(totals, LEARNED).interval))
+    assert width(whole[2].lift) > 1.02 * width(lift_of(totals, "click").interval), "two names hold together"
     cost = find_lift(load_groups(db)).cost
     assert cost is not None
     ends = [live[f"decider_holdout_cost{end}", ""] for end in ("", "_low", "_high")]
@@ -173,6 +186,11 @@ def test_a_server_and_the_command_have_the_same_figures(db: Path) -> None:
     assert_values_by_group(text, load_groups(db, rewards=["click", "purchase"]))
     with closing(open_log(db)) as opened:
         assert verify(opened).first is None
+
+
+def width(interval: Interval) -> float:
+    """From end to end."""
+    return interval.high - interval.low
 
 
 def test_what_the_server_left_out_is_said(tmp_path: Path) -> None:

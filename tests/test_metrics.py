@@ -56,11 +56,13 @@ FAMILIES = {
     "decider_holdout_cost_low": "gauge",
     "decider_guardrail_crossed": "gauge",
     "decider_guardrail_log_evalue": "gauge",
+    "decider_guardrail_outweighed": "gauge",
     "decider_holdout_ratio": "gauge",
     "decider_inverse_propensity": "counter",
     "decider_lift": "gauge",
     "decider_lift_high": "gauge",
     "decider_lift_low": "gauge",
+    "decider_lift_outweighed": "gauge",
     "decider_learn_seconds": "histogram",
     "decider_learned": "counter",
     "decider_apprentice_agreement": "counter",
@@ -72,6 +74,8 @@ FAMILIES = {
     "decider_learn_failures": "counter",
     "decider_learning_entries": "gauge",
     "decider_learning_held": "gauge",
+    "decider_leave_outs": "counter",
+    "decider_open_leave_outs": "gauge",
     "decider_log_bytes": "gauge",
     "decider_log_position": "gauge",
     "decider_model_age_seconds": "gauge",
@@ -163,8 +167,8 @@ class Scrape:
         self.samples: dict[Key, float] = {}
         for family in families:
             for sample in family.samples:
-                if not sample.name.endswith("_created"):
-                    self.samples[sample.name, frozenset(sample.labels.items())] = sample.value
+                assert not sample.name.endswith("_created"), "one more series for each counter"
+                self.samples[sample.name, frozenset(sample.labels.items())] = sample.value
 
     def __call__(self, name: str, /, **labels: str) -> float:
         """The sum of a sample over the labels not given."""

@@ -215,6 +215,18 @@ LABELS_OF_RECORDED = {"experiment", "grpc_method"}
 """Labels that the recorded series have beside `job`."""
 
 
+def test_how_often_evidence_rings_by_mistake_is_said_of_each_rule() -> None:
+    """One rate for all of them would be wrong: some have a proof, others begin anew and have none."""
+    table = README.split("### How often they ring by mistake")[1].split("\n### ")[0]
+    said = set(re.findall(r"^\| (Decider\w+)", table, re.MULTILINE))
+    evidence = {
+        alert for alert in ALERTS if re.search("log_evalue.* > 6|_crossed|_lift_high|_held\\) == 1", TEXTS[alert])
+    }
+    assert len(evidence) == 9
+    assert evidence <= said <= set(ALERTS)
+    assert "1 in 1,000, however often" not in README
+
+
 @pytest.mark.parametrize("alert", FAULTS)
 def test_an_alert_fires_on_its_fault_alone_and_ends_with_it(alert: str, tmp_path: Path) -> None:
     """The one who is woken reads one cause, and the alert is over when the cause is."""
@@ -241,6 +253,21 @@ def test_an_experiment_that_does_not_serve_sets_nothing_off(tmp_path: Path) -> N
     check_alerts(world(BEFORE, DURING, fault=silent, state="paused"), {BEFORE + DURING - 1: []}, tmp_path)
     ended = {find("decider_model_position"): gauge((BEFORE, 900), (DURING, None))}
     check_alerts({**alarming, **ended}, {BEFORE + DURING - 1: []}, tmp_path)
+
+
+def test_a_fallback_is_told_and_what_still_serves_is_watched(tmp_path: Path) -> None:
+    """A guardrail that acted has changed the state by itself: nobody must have to find that out. Everybody gets the
+    baseline then, and its calls and rewards can stop as well."""
+    crossed = FAULTS["DeciderGuardrailCrossed"]
+    end = BEFORE + DURING
+    for state, names in {"active": ["DeciderGuardrailCrossed"], "baseline": ["DeciderGuardrailCrossed"]}.items():
+        made = world(BEFORE, DURING, AFTER, fault=crossed, state=state)
+        check_alerts(made, {BEFORE - 1: [], end - 1: names, end + AFTER - 1: []}, tmp_path)
+    check_alerts(world(BEFORE, DURING, fault=crossed, state="paused"), {end - 1: []}, tmp_path)
+    nearly = {"decider_guardrail_log_evalue": 50.0}
+    check_alerts(world(BEFORE, DURING, fault=nearly, state="baseline"), {end - 1: []}, tmp_path)
+    missing = FAULTS["DeciderRewardsMissing"]
+    check_alerts(world(BEFORE, DURING, fault=missing, state="baseline"), {end - 1: ["DeciderRewardsMissing"]}, tmp_path)
 
 
 def test_a_pause_and_its_end_set_nothing_off(tmp_path: Path) -> None:
@@ -353,6 +380,7 @@ def long_world(*traffic: tuple[int, float], state: str = "active") -> World:
     return {
         **made,
         find(f'{DECISIONS}"sale"'): counter(*traffic),
+        **{name: counter(*traffic) for name in COUNTERS if name.startswith("decider_possible_total")},
         find("decider_reward_delay_seconds_count"): counter(*[(n, rate / 10) for n, rate in traffic]),
         find("decider_archive_last_success_time_seconds"): gauge((length, 0)),
     }

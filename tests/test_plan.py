@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from decider.estimate.lift import boundary
 from simulator.commands.plan import plan_command
 from simulator.lift.plan import PlanResult, Question, find_plan
 from simulator.lift.power import Design, Rewards, decisions_needed, power_after, smallest_lift
@@ -35,6 +37,25 @@ def test_the_predicted_median_is_that_of_simulated_logs() -> None:
     at_one_look = DESIGNS["half"]
     alone = next(n for n in np.arange(1_000.0, 9_000.0) if at_one_look.drift(n) > at_one_look.bound(n))
     assert alone > 1.2 * decisions_needed(at_one_look, 0.5)
+
+
+def test_the_text_says_what_looking_every_day_costs() -> None:
+    """It depends on the size of the log: one factor for all of them would promise too much for small lifts."""
+    text = (Path(__file__).parents[1] / "simulator" / "README.md").read_text(encoding="utf-8")
+    wide = [round(boundary(units) / NormalDist().inv_cdf(0.975), 1) for units in (1_000, 10_000, 1_000_000)]
+    assert (
+        "{} times with 1,000 effective units in the smaller group, {} times with 10,000, {} times with a".format(*wide)
+        in text
+    )
+    more = []
+    for lift, held_out in ((0.019, 2_000), (0.005, 30_000), (0.001, 800_000)):
+        design = Design(Rewards.of_rate(0.1), share=0.1, lift=lift)
+        assert design.fixed(0.8) * 0.1 == pytest.approx(held_out, rel=0.15)
+        more.append(round(decisions_needed(design, 0.8) / design.fixed(0.8), 1))
+    assert (
+        "{} times as many where that needs some 2,000 units of the holdout, {} times where it needs 30,000, {} times "
+        "where it needs 800,000".format(*more)
+    ) in text
 
 
 def test_power_grows_with_decisions_up_to_the_power_asked_for() -> None:

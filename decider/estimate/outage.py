@@ -10,6 +10,10 @@ The usual share follows slowly (half of it is forgotten after HALF rewarded deci
 that learns moves it, and an outage does not before it is found. What was there before and passed is no outage either:
 quiet nights, and the share from before a campaign (see `Lows`). The holdout is a control: where its rewards go on
 coming while the others stop, the policy earns nothing, which is to be learned and is no outage.
+
+What one unit adds is bounded, since a crawler may make nearly all calls: units are counted in buckets, and the evidence
+of a bucket counts up to 1 / LEAST_UNITS of what an alarm needs. That is less than the whole, so alarms keep their rate;
+where units are many, none comes near it, and nothing is found later.
 """
 
 from __future__ import annotations
@@ -25,6 +29,9 @@ NEXT_TO_NONE = 0.02
 
 ALPHA = 1e-6
 """See above."""
+
+LEAST_UNITS = 8
+"""So many buckets of units must lack their rewards, at least."""
 
 BACK = 1e-3
 """Rewards are back once that is as many times as likely as that they are not: 1 / BACK."""
@@ -131,11 +138,32 @@ def evidence(share: float, *, rewarded: bool) -> float:
 
 
 @dataclass(slots=True)
+class _OfUnits:
+    """Evidence by bucket of units. value: its sum, in which each bucket counts up to MOST_OF_A_UNIT."""
+
+    value: float = 0.0
+    _by_bucket: dict[int, float] = field(default_factory=dict)
+
+    def add(self, more: float, bucket: int | None) -> None:
+        """Of one decision. bucket: None where its unit comes once."""
+        if bucket is None:
+            self.value += more
+            return
+        before = self._by_bucket.get(bucket, 0.0)
+        self._by_bucket[bucket] = before + more
+        self.value += min(before + more, MOST_OF_A_UNIT) - min(before, MOST_OF_A_UNIT)
+
+
+MOST_OF_A_UNIT = -math.log(ALPHA) / LEAST_UNITS
+
+
+@dataclass(slots=True)
 class OutageTest:
     """Fed with sealed decisions in their order. missing: whether rewards are missing, beyond doubt.
 
     >>> test = OutageTest(UsualShare.known(10_000, 1_000))
-    >>> [since for time in range(600) if (since := test.add(time, rewarded=False, holdout=False)) is not None]
+    >>> found = [test.add(time, rewarded=False, holdout=False, bucket=time % 100) for time in range(600)]
+    >>> [since for since in found if since is not None]
     [0]
     >>> test.missing
     True
@@ -148,25 +176,26 @@ class OutageTest:
     _last: int = 0
     _evidence: float = 0.0
     _control: float = 0.0
+    _of_units: _OfUnits = field(default_factory=_OfUnits)
 
-    def add(self, time: int, *, rewarded: bool, holdout: bool) -> int | None:
-        """One more decision, sealed at that time, 0 or later. Where `missing` changes by it: the time of the last
-        decision from before the change, as far as can be told."""
+    def add(self, time: int, *, rewarded: bool, holdout: bool, bucket: int | None = None) -> int | None:
+        """One more decision, sealed at that time, 0 or later. bucket: of its unit; None: the unit comes once. Where
+        `missing` changes by it: the time of the last decision from before the change, as far as can be told."""
         since = None
         if self.share.is_known:
             more = evidence(min(self.share.value, TWICE * self.lows.lowest), rewarded=rewarded)
-            since = self._look_for_end(more, holdout) if self.missing else self._look_for_outage(more, holdout)
+            since = self._look_for_end(more, holdout) if self.missing else self._look_for_outage(more, holdout, bucket)
             self.lows.add(time, rewarded=rewarded, usual=self.share.value)
         if not (self.missing and self.share.is_known):
             self.share.add(rewarded)
         self._last = time
         return since
 
-    def _look_for_outage(self, more: float, holdout: bool) -> int | None:
-        self._begin_anew_where(self._evidence <= 0)
-        self._evidence += more
+    def _look_for_outage(self, more: float, holdout: bool, bucket: int | None) -> int | None:
+        self._begin_anew_where(self._of_units.value <= 0)
+        self._of_units.add(more, bucket)
         self._control += more * holdout
-        return self._turn(self._evidence >= -math.log(ALPHA) and self._control >= 0)
+        return self._turn(self._of_units.value >= -math.log(ALPHA) and self._control >= 0)
 
     def _look_for_end(self, more: float, holdout: bool) -> int | None:
         self._begin_anew_where(self._evidence >= 0)
@@ -179,7 +208,7 @@ class OutageTest:
     def _begin_anew_where(self, nothing: bool) -> None:
         """What was seen up to now speaks for no change."""
         if nothing:
-            self._since, self._evidence = self._last, 0.0
+            self._since, self._evidence, self._of_units = self._last, 0.0, _OfUnits()
             self._control = self._control if self.missing else 0.0
 
     def _turn(self, turned: bool) -> int | None:
@@ -187,5 +216,5 @@ class OutageTest:
             return None
         self.missing = not self.missing
         self.lows.begin_run()
-        self._evidence = self._control = 0.0
+        self._evidence, self._control, self._of_units = 0.0, 0.0, _OfUnits()
         return self._since

@@ -22,12 +22,17 @@ from decider.types import START, ExperimentId, Position, Time
 LOOK_EVERY = 0.1
 """Seconds between two looks whether a model is published."""
 
+EARLIEST, LATEST = Time(0), Time(221_845_392_000_000_000)
+"""1970 and 9000: times that a person names lie between."""
+
 MOST_VERSIONS = 10_000
 """Of an experiment, the newest ones, among which the one is looked for that a rollback goes back to."""
 
 
 def in_force(log: LogReader, id_: ExperimentId) -> list[LeaveOut]:
-    """What is left out now: neither taken back nor empty."""
+    """What is left out now: neither taken back nor empty. Raises NotFound where there is no such experiment."""
+    if newest_version(log, id_) is None:
+        raise NotFound(f"there is no experiment {id_!r}", reason="EXPERIMENT_NOT_FOUND")
     return [one for one in not_taken_back(log.leave_outs(id_)) if one.entry.until != one.entry.after]
 
 
@@ -35,29 +40,32 @@ def leave_out(log: EventLog, id_: ExperimentId, *, begin: Time, end: Time | None
     """Learn from no decision whose reward window touches [begin, end]. end: None until somebody closes it.
 
     Raises NotFound, FailedPrecondition where the experiment learns nothing, or where older decisions than the log has
-    would have to be learned again and their archive is not there, InvalidArgument where end is not behind begin.
+    would have to be learned again and their archive is not there, InvalidArgument where end is not behind begin, or
+    one of them is no time that a log could have.
     """
     _learner(log, id_)
+    _check_times(("from", begin), ("until", end))
     if end is not None and end <= begin:
         raise InvalidArgument([Violation("until", "is not later than the beginning; name a later time")])
-    until = None if end is None else Time(end + _longest_window(log, id_))
     log.check_archive(id_, after=begin)
-    return _append(log, NewLeaveOut(id_, begin, until, None, origin))
+    return _append(log, NewLeaveOut(id_, begin, None, origin=origin, made_until=end))
 
 
 def close(log: EventLog, id_: ExperimentId, *, end: Time, origin: Origin) -> LeaveOut:
     """End what is left out and not over: decisions that are made from then on are learned.
 
-    Raises NotFound where nothing is open, InvalidArgument where it would end before it begins.
+    Raises NotFound where nothing is open, ArchiveMissing or ArchiveDamaged where what is learned then is archived and
+    is not there, InvalidArgument where it would end before it begins, or at no time that a log could have.
     """
-    opened = [one for one in in_force(log, id_) if one.entry.until is None]
+    _check_times(("until", end))
+    opened = [one for one in in_force(log, id_) if not one.entry.is_over]
     if not opened:
         raise NotFound(f"experiment {id_!r} leaves out nothing that is not over", reason="NOTHING_LEFT_OUT")
     newest = opened[-1]
-    until = Time(end + _longest_window(log, id_))
     if end <= newest.entry.after:
         raise InvalidArgument([Violation("until", "is before the beginning; name a later time, or take it back")])
-    return _append(log, NewLeaveOut(id_, newest.entry.after, until, newest.position, origin))
+    log.check_archive(id_, after=end)
+    return _append(log, NewLeaveOut(id_, newest.entry.after, None, newest.position, origin, made_until=end))
 
 
 def take_back(log: EventLog, id_: ExperimentId, position: Position, *, origin: Origin) -> LeaveOut:
@@ -71,7 +79,7 @@ def take_back(log: EventLog, id_: ExperimentId, position: Position, *, origin: O
         )
     after = known[position].entry.after
     log.check_archive(id_, after=after)
-    return _append(log, NewLeaveOut(id_, after, after, position, origin))
+    return _append(log, NewLeaveOut(id_, after, after, position, origin=origin))
 
 
 def roll_back(log: EventLog, id_: ExperimentId, to: Position, *, origin: Origin) -> LeaveOut:
@@ -86,7 +94,16 @@ def roll_back(log: EventLog, id_: ExperimentId, to: Position, *, origin: Origin)
         raise InvalidArgument([Violation("to", f"is not in the log, which has positions up to {head.position}")])
     after = log.time_at(to) if to > START else Time(0)
     log.check_archive(id_, after=after)
-    return _append(log, NewLeaveOut(id_, after, head.time, None, origin))
+    return _append(log, NewLeaveOut(id_, after, head.time, origin=origin))
+
+
+def _check_times(*times: tuple[str, Time | None]) -> None:
+    """Of options and their values."""
+    wrong = [name for name, at in times if at is not None and not EARLIEST <= at < LATEST]
+    if wrong:
+        raise InvalidArgument(
+            [Violation(name, "lies before 1970 or after 8999; name a time between") for name in wrong]
+        )
 
 
 def wait_until_followed(
@@ -94,11 +111,16 @@ def wait_until_followed(
 ) -> Position:
     """Until a model that follows an entry is published; its position. is_led: whether a server learns.
 
-    Raises LogError where nobody learns any more.
+    Raises LogError where nobody learns any more, FailedPrecondition where the experiment does not learn now.
     """
     id_ = made.entry.experiment
-    signature = _learner(log, id_).policy.signature
-    while (named := log.models.last_published_position(id_, signature)) < made.position:
+    experiment = _learner(log, id_)
+    if not experiment.learns:
+        raise FailedPrecondition(
+            f"the entry at position {made.position} is written; experiment {id_!r} does not learn now, and follows it "
+            "when it learns again: do not wait for that"
+        )
+    while (named := log.models.last_published_position(id_, experiment.policy.signature)) < made.position:
         if not is_led():
             raise LogError(f"{log.name}: the server has ended; the next one that starts goes on")
         say(f"experiment {id_} learns again")
@@ -142,8 +164,3 @@ def _check_policy(log: LogReader, newest: ExperimentVersion, to: Position) -> No
             f"since: decider leave-out {id_} --db {log.name} --from {time_text(log.time_at(to))} --until 0s",
             reason="ANOTHER_POLICY",
         )
-
-
-def _longest_window(log: LogReader, id_: ExperimentId) -> int:
-    """Microseconds: a decision of any version that was made by then is sealed by then and so much."""
-    return max(one.experiment.reward.window for one in log.versions() if one.experiment.id == id_)

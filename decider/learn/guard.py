@@ -17,6 +17,7 @@ from typing import NamedTuple
 from decider.estimate.outage import Lows, OutageTest, UsualShare
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.origin import Origin
+from decider.experiment.strata import bucket_of
 from decider.learn.leave_out import not_taken_back
 from decider.learn.usual_shares import UsualShares
 from decider.learn.versions import learns_alike
@@ -39,6 +40,7 @@ class _Seen(NamedTuple):
     position: Position
     rewarded: bool
     holdout: bool
+    bucket: int
     version: ExperimentVersion
 
 
@@ -77,7 +79,8 @@ class Guard:
         if place > watch.at and _counts(sealed, version):
             holdout = sealed.decision.reason is Reason.HOLDOUT
             watch.at = place
-            watch.waiting.append(_Seen(*place, bool(sealed.rewards), holdout, version))
+            bucket = bucket_of(sealed.decision.unit_id)
+            watch.waiting.append(_Seen(*place, bool(sealed.rewards), holdout, bucket, version))
             if len(watch.waiting) >= MOST_WAITING:
                 self._test(watch)
 
@@ -97,7 +100,14 @@ class Guard:
         version = last.version.position
         after = watch.closed_until.get(version, self._begun[0])
         return [
-            _Seen(one.window_end, one.position, one.rewarded, one.reason is Reason.HOLDOUT, last.version)
+            _Seen(
+                one.window_end,
+                one.position,
+                one.rewarded,
+                one.reason is Reason.HOLDOUT,
+                bucket_of(one.unit_id),
+                last.version,
+            )
             for one in self._log.closed_decisions(version, after=after, until=last.end)
         ]
 
@@ -118,7 +128,7 @@ class Guard:
     def _open(self, id_: ExperimentId) -> list[LeaveOut]:
         """Its entries that are not over, and that nobody has taken back."""
         in_force = not_taken_back(self._log.leave_outs(id_))
-        return [one for one in in_force if _is_ours(one) and one.entry.until is None]
+        return [one for one in in_force if _is_ours(one) and not one.entry.is_over]
 
     def follow(self, id_: ExperimentId) -> None:
         """Somebody has left something out, or taken it back: if that was the guard's entry, it is over."""
@@ -145,7 +155,7 @@ class Guard:
 
     def _hold(self, id_: ExperimentId, watch: _Watch, since: Time) -> None:
         usual = f"usually {watch.test.share.value:.3g} of the decisions have a reward, now next to none has"
-        entry = NewLeaveOut(id_, since, None, None, Origin(AUTHOR, SOURCE, usual))
+        entry = NewLeaveOut(id_, since, None, origin=Origin(AUTHOR, SOURCE, usual))
         (mark,) = self._log.append([entry])
         assert mark is not None, "it takes nothing back"
         watch.held = self.held[id_] = LeaveOut(*mark, entry)
@@ -153,7 +163,7 @@ class Guard:
 
     def _go_on(self, id_: ExperimentId, watch: _Watch, held: LeaveOut, since: Time) -> None:
         origin = Origin(AUTHOR, SOURCE, "rewards are back")
-        self._log.append([NewLeaveOut(id_, held.entry.after, since, held.position, origin)])
+        self._log.append([NewLeaveOut(id_, held.entry.after, since, held.position, origin=origin)])
         self._release(id_, watch)
         logger.warning(
             "experiment %s: rewards are back, learning goes on; what came meanwhile is left out (`decider leave-out %s "
@@ -178,7 +188,7 @@ def _counts(sealed: SealedDecision, version: ExperimentVersion) -> bool:
 def _add(watch: _Watch, one: _Seen) -> None:
     if one.version is not watch.version:
         _follow_version(watch, one.version)
-    since = watch.test.add(one.end, rewarded=one.rewarded, holdout=one.holdout)
+    since = watch.test.add(one.end, rewarded=one.rewarded, holdout=one.holdout, bucket=one.bucket)
     if since is not None:
         watch.turned.append((watch.test.missing, Time(since)))
 

@@ -18,14 +18,20 @@ NEVER = Time(2**63 - 1)
 
 
 class Stretch(NamedTuple):
-    """Decisions that are sealed in (after, until]."""
+    """Decisions that are sealed in (after, until] and were made by made_until."""
 
     after: Time
     until: Time
+    made_until: Time = NEVER
 
-    def holds(self, deadline: Time) -> bool:
+    @property
+    def end(self) -> Time:
+        """What is sealed up to there is left out; what is sealed later may have been made before."""
+        return min(self.until, self.made_until)
+
+    def holds(self, *, made: Time, deadline: Time) -> bool:
         """Whether a decision whose window ends there is left out."""
-        return self.after < deadline <= self.until
+        return self.after < deadline <= self.until and made <= self.made_until
 
 
 def stretches(entries: Iterable[LeaveOut], until: Position) -> list[Stretch]:
@@ -50,7 +56,12 @@ def first_change(entries: Sequence[LeaveOut], *, after: Position, until: Positio
 
 
 def _stretch(one: LeaveOut) -> Stretch:
-    return Stretch(one.entry.after, NEVER if one.entry.until is None else one.entry.until)
+    entry = one.entry
+    return Stretch(
+        entry.after,
+        NEVER if entry.until is None else entry.until,
+        NEVER if entry.made_until is None else entry.made_until,
+    )
 
 
 def _first_difference(new: LeaveOut, old: LeaveOut | None) -> Time:
@@ -59,4 +70,4 @@ def _first_difference(new: LeaveOut, old: LeaveOut | None) -> Time:
     if old is None:
         return here.after
     before = _stretch(old)
-    return min(here.after, before.after) if here.after != before.after else min(here.until, before.until)
+    return min(here.after, before.after) if here.after != before.after else min(here.end, before.end)

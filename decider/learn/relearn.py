@@ -78,7 +78,7 @@ def survey(log: LogReader, id_: ExperimentId, *, say: Callable[[str], None] = la
     found = Survey(waiting=_has_open_windows_of_another_definition(log, newest, head))
     left_out = stretches(log.leave_outs(id_), head.position)
     for old, new in _both(now.read, then.read, log, id_, head):
-        if any(stretch.holds(old.deadline) for stretch in left_out):
+        if any(stretch.holds(made=old.time, deadline=old.deadline) for stretch in left_out):
             continue
         version = log.version_at(old.decision.version)
         if version.learns_from(old.decision.reason, activated=old.activated, overridden=old.overridden):

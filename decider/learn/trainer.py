@@ -38,10 +38,12 @@ def ignore_sealed(sealed: SealedDecision, version: ExperimentVersion) -> None:
 
 
 class Steps(NamedTuple):
-    """Of a trainer since it began: decisions that it has learned, and how often it went back."""
+    """Of a trainer since it began: decisions that it has learned, how often it went back, and how often it came to know
+    entries that leave something out: its model says that it follows them, also where they change nothing."""
 
     learned: int = 0
     went_back: int = 0
+    followed: int = 0
 
 
 class Trainer:
@@ -72,7 +74,7 @@ class Trainer:
         self._code = code
         self._rewards = rewards_of(spec.relearned)
         self._resumes = False
-        self.learned = self.went_back = 0
+        self.learned = self.went_back = self.followed = 0
         self._way: Generator[None, None, None] | None = None
         self._begin()
 
@@ -127,7 +129,7 @@ class Trainer:
     @property
     def steps(self) -> Steps:
         """Another one where the policy is another one."""
-        return Steps(self.learned, self.went_back)
+        return Steps(self.learned, self.went_back, self.followed)
 
     def learn_up_to(self, mark: Mark) -> int:
         """Learn from every decision sealed up to `mark`, which must not lie behind. Returns their number."""
@@ -147,7 +149,7 @@ class Trainer:
                     return False
         except BaseException:
             self.begin_with_nothing()  # without reading: that is what may have failed
-            self.learned = self.went_back = 0
+            self.learned = self.went_back = self.followed = 0
             self._way = None
             self._begin()
             raise
@@ -181,10 +183,12 @@ class Trainer:
         """Know what is left out at a mark; go back where the policy has learned from some of it, or not learned from
         what is not left out any more."""
         entries = self._log.leave_outs(self.experiment)
-        first = first_change(entries, after=self._known, until=mark.position)
+        known = self._known
+        first = first_change(entries, after=known, until=mark.position)
         if first < self.time:
             self._go_back(first, entries, mark)
             self.went_back += 1
+        self.followed += any(known < one.position <= mark.position for one in entries)
         self._known = mark.position
         self._left_out = stretches(entries, mark.position)
 
@@ -207,7 +211,7 @@ class Trainer:
 
     def _learn(self, sealed: SealedDecision, version: ExperimentVersion) -> None:
         decision = sealed.decision
-        if any(stretch.holds(sealed.deadline) for stretch in self._left_out):
+        if any(stretch.holds(made=sealed.time, deadline=sealed.deadline) for stretch in self._left_out):
             return
         if not version.learns_from(decision.reason, activated=sealed.activated, overridden=sealed.overridden):
             return

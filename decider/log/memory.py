@@ -761,7 +761,7 @@ class MemoryLog:
             if logged.decision.version == version and logged.position in self._seals
         ]
         return [
-            ClosedDecision(end, sealed.position, sealed.decision.reason, bool(sealed.rewards))
+            ClosedDecision(end, sealed.position, sealed.decision.unit_id, sealed.decision.reason, bool(sealed.rewards))
             for end, sealed in ended
             if after < end <= until and self._versions[version].counts(activated=sealed.activated)
         ]
@@ -886,6 +886,7 @@ class MemoryLog:
         shown = activation.action if activation is not None and activated else None
         return SealedDecision(
             position=logged.position,
+            time=logged.time,
             deadline=self._deadline(logged),
             decision=logged.decision,
             rewards=tuple(

@@ -327,10 +327,11 @@ MOST_OPEN = 1_000
 
 @dataclass(frozen=True, slots=True)
 class NewLeaveOut:
-    """From this entry on, no model of an experiment learns from decisions that were sealed in (after, until].
+    """From this entry on, no model of an experiment learns from decisions that were sealed in (after, until], or, where
+    made_until is given, were sealed after `after` and made by then: their windows differ, and a last word ends one.
 
-    until: None while nobody knows it. replaces: the position of an earlier one, which this one takes back; it may
-    leave out nothing itself (until = after). origin: as of a version.
+    until, made_until: both None while nobody knows the end; at most one is given. replaces: the position of an earlier
+    one, which this one takes back; it may leave out nothing itself (until = after). origin: as of a version.
     """
 
     experiment: ExperimentId
@@ -338,6 +339,12 @@ class NewLeaveOut:
     until: Time | None
     replaces: Position | None = None
     origin: Origin = UNKNOWN
+    made_until: Time | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its end is known."""
+        return self.until is not None or self.made_until is not None
 
     def __str__(self) -> str:
         """In one line, without who made it.
@@ -348,8 +355,13 @@ class NewLeaveOut:
         if self.until == self.after:
             return f"learns again what the entry at {self.replaces} left out" if self.replaces else "leaves out nothing"
         begin = f"after {time_text(self.after)}" if self.after else "from the first decision on"
-        end = "and it is not over" if self.until is None else f"up to {time_text(self.until)}"
-        return f"leaves out what is sealed {begin}, {end}"
+        return f"leaves out what is sealed {begin}, {self._end}"
+
+    @property
+    def _end(self) -> str:
+        if self.made_until is not None:
+            return f"made up to {time_text(self.made_until)}"
+        return "and it is not over" if self.until is None else f"up to {time_text(self.until)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -527,12 +539,13 @@ class LoggedReward:
 class SealedDecision:
     """A decision whose window is over, with everything that arrived in it.
 
-    rewards: value x weight of those in force, in the order of arrival. overridden: another action was shown; shown:
-    which. activated: it was said in time that something was shown. named: the same rewards with their names and without
-    weights; of `sealed_with_late` only.
+    time: when it was made. rewards: value x weight of those in force, in the order of arrival. overridden: another
+    action was shown; shown: which. activated: it was said in time that something was shown. named: the same rewards
+    with their names and without weights; of `sealed_with_late` only.
     """
 
     position: Position
+    time: Time
     deadline: Time
     decision: Decision
     rewards: tuple[float, ...]
@@ -584,6 +597,7 @@ class ClosedDecision(NamedTuple):
 
     window_end: Time
     position: Position
+    unit_id: str
     reason: Reason
     rewarded: bool
 

@@ -12,7 +12,7 @@ import numpy as np
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from decider.estimate.exploration import ExplorationCost, mean_cost
-from decider.estimate.lift import LEVEL, Lift, lift
+from decider.estimate.lift import LEVEL, Lift, level_of_each, lift
 from decider.estimate.mean import Interval
 from decider.experiment.strata import BUCKETS
 from decider.learn.group_sums import group_sums
@@ -21,8 +21,8 @@ from decider.log.lift_totals import LEARNED, MOST_STRATA, StrataTotals, StratumT
 _FIGURES = {
     "decider_lift": "Mean reward of a decision of the policy's units, less that of the holdout's, over the newest "
     f"{MOST_STRATA} times with another holdout; absent with too few.",
-    "decider_lift_low": "Lower end of its 95 % interval, which holds at every look.",
-    "decider_lift_high": "Upper end of its 95 % interval, which holds at every look.",
+    "decider_lift_low": "Lower end of its 95 % interval at every look; names but (learned): all together.",
+    "decider_lift_high": "Upper end of its 95 % interval at every look; names but (learned): all together.",
 }
 
 _HOLDOUT_COSTS = {
@@ -43,14 +43,20 @@ def lift_metrics(totals: Mapping[str, StrataTotals]) -> Iterator[Metric]:
     """Of every experiment with a holdout: of the final reward, and of each name of rewards apart."""
     families = [GaugeMetricFamily(name, text, labels=("experiment", "name")) for name, text in _FIGURES.items()]
     costs = [GaugeMetricFamily(name, text, labels=("experiment",)) for name, text in _HOLDOUT_COSTS.items()]
+    outweighed = GaugeMetricFamily(
+        "decider_lift_outweighed", "1 where a few units have nearly all of a reward, so that its lift is absent.",
+        labels=("experiment", "name"),
+    )  # fmt: skip
     for experiment, strata in totals.items():
         for name, found in lifts(strata).items():
+            if found.outweighed:
+                outweighed.add_metric((experiment, name), 1.0)
             if not found.is_known:
                 continue
             _add(families, (experiment, name), found.interval)
             if name == LEARNED:
                 _add(costs, (experiment,), found.cost_interval)
-    yield from (*families, *costs)
+    yield from (*families, *costs, outweighed)
 
 
 def _add(families: Sequence[GaugeMetricFamily], labels: Sequence[str], interval: Interval) -> None:
@@ -59,13 +65,11 @@ def _add(families: Sequence[GaugeMetricFamily], labels: Sequence[str], interval:
 
 
 def lifts(strata: StrataTotals) -> dict[str, Lift]:
-    """By name of reward, each for itself."""
-    return {name: lift_of(strata, name) for name in names_in(strata)}
-
-
-def names_in(strata: StrataTotals) -> Sequence[str]:
-    """The names of rewards, LEARNED among them."""
-    return [*dict.fromkeys(name for totals in strata.values() for name in totals.rewards)]
+    """By name of reward, LEARNED first. That one is the answer, so its interval is right by itself; those of all other
+    names hold together."""
+    others = sorted({name for totals in strata.values() for name in totals.rewards} - {LEARNED})
+    level = level_of_each(len(others))
+    return {LEARNED: lift_of(strata, LEARNED), **{name: lift_of(strata, name, level) for name in others}}
 
 
 def lift_of(strata: StrataTotals, name: str, level: float = LEVEL) -> Lift:

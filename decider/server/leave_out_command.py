@@ -18,7 +18,7 @@ from decider.log.protocol import EventLog, LeaveOut
 from decider.options import check_time, time_in
 from decider.server.archive_command import every_few_seconds
 from decider.server.origin_options import origin_options
-from decider.text import time_text
+from decider.text import printable, time_text
 from decider.types import ExperimentId, Position
 
 LEAVE_OUT_EXAMPLES = """
@@ -157,7 +157,7 @@ def _finish(log: EventLog, made: LeaveOut, db: Path, *, wait: bool) -> None:
 def _list_left_out(log: EventLog, id_: ExperimentId) -> None:
     found = in_force(log, id_)
     for one in found:
-        click.echo(f"{one.position}: {one.entry}; {one.entry.origin}")
+        click.echo(printable(f"{one.position}: {one.entry}; {one.entry.origin}"))
     if not found:
         click.echo("nothing is left out")
 

@@ -1,7 +1,9 @@
 """Grouped decisions -> the lift, in all and by the values of fields. Called by `simulator lift`.
 
 The estimator is the service's (`decider/estimate/lift.py`). Many rows are many chances to be wrong: with a family of
-rows each interval is made so wide that all of them hold together (Bonferroni).
+rows each interval is made so wide that all of them hold together (Bonferroni). The answer, the lift of what is learned,
+is by itself. All other names of rewards are a family, whether they have a row or not, and so are all rows by fields:
+as the server's.
 """
 
 from __future__ import annotations
@@ -14,13 +16,15 @@ import numpy as np
 
 from decider.estimate.exploration import mean_cost
 from decider.estimate.guardrail import alpha_of
-from decider.estimate.lift import HOLDOUT, LEVEL, POLICY, START, Lift, LiftSums, interval_by_person
+from decider.estimate.lift import HOLDOUT, LEVEL, POLICY, START, Lift, LiftSums, interval_by_person, level_of_each
 from decider.estimate.mean import Interval
+from decider.estimate.missing_rewards import ALARM
+from decider.estimate.split import split_log_evalue
 from decider.experiment.guardrails import Guardrail
 from decider.experiment.strata import BUCKETS
 from decider.learn.guardrails import Judged, evidence_of
 from decider.log.lift_totals import MOST_STRATA
-from simulator.lift.result import GuardrailRow, LiftResult, LiftRow, PersonsFound
+from simulator.lift.result import SPLIT_IS_WRONG, GuardrailRow, LiftResult, LiftRow, PersonsFound
 from simulator.logs.columns import Category, Field, Flags, Floats
 from simulator.logs.errors import BadLog
 from simulator.logs.groups import LEARNED, GroupedDecisions, Persons
@@ -37,15 +41,18 @@ DAY, WEEK = 86_400e6, 604_800e6
 def find_lift(log: GroupedDecisions, fields: Sequence[str] = (), *, level: float = LEVEL) -> LiftResult:
     """The lift of every reward of the log, and of the first by the values of each field. Raises BadLog."""
     everything = np.ones(len(log), np.bool_)
-    of_all = 1.0 - (1.0 - level) / len(log.rewards)
+    family = max(log.live_names, len(log.rewards) - 1)
+    levels = {name: level if name == LEARNED else level_of_each(family, level) for name in log.rewards}
     groups = list(_groups(log, fields))
-    by_level = 1.0 - (1.0 - level) / max(1, len(groups) * len(log.rewards))
-    whole = _lift(log, LEARNED, everything, of_all)
-    return LiftResult(
+    by_level = level_of_each(len(groups) * len(log.rewards), level)
+    whole = _lift(log, LEARNED, everything, level)
+    split = split_log_evalue(log.split)
+    found = LiftResult(
         log=log.log,
         experiment=log.experiment,
         level=level,
-        rows=tuple([_row(log, name, "", "", everything, of_all) for name in log.rewards]),
+        rows=tuple([_row(log, name, "", "", everything, levels[name]) for name in log.rewards]),
+        other_names=family,
         by=tuple([_row(log, name, *group, by_level) for group in groups for name in log.rewards]),
         by_level=level,
         cost=whole.cost_interval if whole.is_known else None,
@@ -59,8 +66,18 @@ def find_lift(log: GroupedDecisions, fields: Sequence[str] = (), *, level: float
         until=log.span.until,
         other_rewards=tuple([name for name in log.names if name not in log.rewards]),
         live_strata=MOST_STRATA if len(log.strata) > MOST_STRATA else 0,
-        persons=None if log.persons is None else _persons(log, log.persons, of_all),
+        persons=None if log.persons is None else _persons(log, log.persons, level),
+        split_log_evalue=None if math.isnan(split) else split,
     )
+    return _without_answers(found) if split > ALARM else found
+
+
+def _without_answers(found: LiftResult) -> LiftResult:
+    """Of groups that cannot be compared."""
+    rows, by = (
+        tuple([replace(row, answer=SPLIT_IS_WRONG, per_week=None) for row in rows]) for rows in (found.rows, found.by)
+    )
+    return replace(found, rows=rows, by=by, cost=None)
 
 
 def _guardrail(log: GroupedDecisions, guardrail: Guardrail) -> GuardrailRow:

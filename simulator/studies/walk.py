@@ -98,9 +98,15 @@ def decide_walk(db: Path) -> Walk:
         calls = CommitExecutor(log.append, threads=1)
         service = DeciderService(current, log, append=calls.append)
         metrics = RpcMetrics(CollectorRegistry())
-        behaviour = behaviour_of(service.Decide, service="decider.v1.DeciderService", method="Decide", metrics=metrics)
+        behaviour = behaviour_of(
+            service.Decide,
+            parse=pb.DecideRequest.FromString,
+            service="decider.v1.DeciderService",
+            method="Decide",
+            metrics=metrics,
+        )
         context = pb.Context(segment="vip", device="app", channel="web", location="here", intent_stage="cart")
-        request = pb.DecideRequest(experiment="home", unit_id="u", context=context)
+        request = pb.DecideRequest(experiment="home", unit_id="u", context=context).SerializeToString()
         for _ in range(2):  # what comes a second time is kept
             behaviour(request, _Caller())
             for serving in current.all():

@@ -150,6 +150,7 @@ def _decisions(batch: Any, versions: Mapping[Position, ExperimentVersion]) -> It
             row.time,
             SealedDecision(
                 position=row.position,
+                time=row.time,
                 deadline=row.deadline,
                 decision=decision(row, versions[row.version].all_active),
                 rewards=tuple(row.rewards_in_time),

@@ -157,6 +157,7 @@ def archived_sealed(
         rewards = [_archived_reward(one) for one in json.loads(row.rewards)]
         sealed = SealedDecision(
             position=row.position,
+            time=row.time,
             deadline=row.deadline,
             decision=decision(row, version_at(row.version).all_active),
             rewards=tuple([reward for _, reward in rewards]),

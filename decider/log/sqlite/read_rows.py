@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 
 from decider.errors import InvalidExperiment, LogCorrupt
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.origin import Origin
 from decider.experiment.schema import from_message, read_json
-from decider.log.protocol import DecisionRef, LoggedDecision
+from decider.log.protocol import DecisionRef, LeaveOut, LoggedDecision, NewLeaveOut
+from decider.log.sqlite.tables import MADE
 from decider.types import START, ActionId, Context, Decision, DecisionId, Position, Reason, Time
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -141,3 +143,23 @@ def experiment_version(row: Any) -> ExperimentVersion:
         position=Position(row["position"]),
         time=Time(row["time"]),
     )
+
+
+def leave_out(row: Any) -> LeaveOut:
+    """What a row of `leave_outs` leaves out, beside who made it. Raises LogCorrupt if it cannot be one."""
+    numbers, texts = (row["sealed_after"], row["sealed_until"], row["replaces"]), row[6:]
+    wrong = [one for one in numbers[:1] if one is None] + [one for one in numbers if not isinstance(one, int | None)]
+    wrong += [one for one in texts if not isinstance(one, str)]
+    if wrong:
+        raise LogCorrupt(f"what the entry at position {row['position']} leaves out is damaged: {wrong[0]!r}")
+    after, end, replaces = numbers
+    of_made = end is not None and end < -MADE // 2
+    entry = NewLeaveOut(
+        row["experiment"],
+        after,
+        None if of_made else end,
+        replaces,
+        Origin(*texts),
+        Time(end + MADE) if of_made else None,
+    )
+    return LeaveOut(row["position"], row["time"], entry)

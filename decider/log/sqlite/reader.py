@@ -40,7 +40,6 @@ from decider.log.protocol import (
     Mark,
     ModelName,
     NamedModel,
-    NewLeaveOut,
     OnProgress,
     RewardRef,
     SealedDecision,
@@ -69,6 +68,7 @@ from decider.log.sqlite.read_rows import (
     Parameters,
     RowType,
     experiment_version,
+    leave_out,
     logged_decision,
     read,
     read_one,
@@ -149,7 +149,7 @@ _SERVES = "select position, version from serves where position > ? and position 
 _NEW_LEAVE_OUTS = "select position, experiment from leave_outs where position > ? and position <= ? order by position"
 # The seals of a stretch of decisions: those of a version, without the sign, would be all that it ever had.
 _CLOSED = """
-select w.window_end, w.position, w.reason, exists (
+select w.window_end, w.position, w.unit_id, w.reason, exists (
   select 1 from decision_rewards r where r.position = w.position and r.reward is not null) as rewarded
 from seals s cross join decision_windows w on w.position = s.decision
 where +s.version = :version and not w.left_out
@@ -399,20 +399,8 @@ class SqliteReader:
 
     def leave_outs(self, experiment: ExperimentId) -> Sequence[LeaveOut]:
         """See LogReader."""
-        return [
-            LeaveOut(
-                row["position"],
-                row["time"],
-                NewLeaveOut(
-                    row["experiment"],
-                    row["sealed_after"],
-                    row["sealed_until"],
-                    row["replaces"],
-                    Origin(row["author"], row["source"], row["note"]),
-                ),
-            )
-            for row in self._read(_LEAVE_OUTS, (experiment,))
-        ]
+        rows = [*self._read(_LEAVE_OUTS, (experiment,))]  # the statement is over before one of them is refused
+        return [leave_out(row) for row in rows]
 
     def builds(self) -> Mapping[Position, Mapping[str, Any]]:
         """See LogReader."""
@@ -541,7 +529,9 @@ class SqliteReader:
         window = self.version_at(version).experiment.reward.window
         span = {"version": version, "after": after - window, "until": until - window}
         return [
-            ClosedDecision(row["window_end"], row["position"], Reason(row["reason"]), bool(row["rewarded"]))
+            ClosedDecision(
+                row["window_end"], row["position"], row["unit_id"], Reason(row["reason"]), bool(row["rewarded"])
+            )
             for row in self._read(_CLOSED, span)
         ]
 

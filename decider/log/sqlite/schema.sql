@@ -174,7 +174,7 @@ create table leave_outs (
   time integer not null,
   experiment text not null,
   sealed_after integer not null,        -- log time
-  sealed_until integer,                 -- log time; null: not known yet
+  sealed_until integer,                 -- log time; null: not known yet; below -2^61: see made_until of view `changes`
   replaces integer unique,              -- position of the one that this takes back; null: none
   author text not null,                 -- empty since it stands in version_notes; so for the next one
   reason text not null

@@ -210,6 +210,7 @@ def _by_decision(rows: Iterator[Any]) -> Iterator[list[Any]]:
 def _sealed(row: Any, version: ExperimentVersion, rewards: tuple[float, ...]) -> SealedDecision:
     return SealedDecision(
         position=row.position,
+        time=row.time,
         deadline=row.deadline,
         decision=decision(row, version.all_active),
         rewards=rewards,

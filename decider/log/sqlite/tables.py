@@ -30,7 +30,7 @@ from decider.log.protocol import (
     Serves,
     Tick,
 )
-from decider.types import Decision, Position
+from decider.types import Decision, Position, Time
 
 
 class EntryTable:
@@ -234,7 +234,7 @@ def table_and_row(entry: PlainEntry) -> tuple[EntryTable, EntryRow]:
         case NewLink():
             return LINKS, (entry.unit, entry.same_as)
         case NewLeaveOut():
-            return LEAVE_OUTS, (entry.experiment, entry.after, entry.until, entry.replaces, "", "")
+            return LEAVE_OUTS, (entry.experiment, entry.after, _end_column(entry), entry.replaces, "", "")
         case NewActivation():
             return ACTIVATIONS, (entry.decision, entry.action)
         case NewRecall():
@@ -254,6 +254,15 @@ def table_and_row(entry: PlainEntry) -> tuple[EntryTable, EntryRow]:
             return BUILDS, build_row(entry.build)
         case Tick():
             return TICKS, ()
+
+
+MADE = 2**62
+"""Microseconds. Taken from the end of what is left out where that is of when decisions were made: such an end lies so
+far before 1970 that no other one is there."""
+
+
+def _end_column(entry: NewLeaveOut) -> Time | None:
+    return entry.until if entry.made_until is None else Time(entry.made_until - MADE)
 
 
 def change_row(change: NewRewardChange, reward: Position) -> EntryRow:

@@ -22,17 +22,20 @@ create view entries as
 
 -- Every version, and all that models leave out of learning or do not leave out any more: when, by whom, whence and why.
 -- Texts of people, to show and not to run. Empty: not known. sealed_after: null for a version; else decisions that were
--- sealed from then to sealed_until (null: not over) are left out, in place of what the entry at `replaces` said.
+-- sealed from then to sealed_until, or made up to made_until (both null: not over), are left out, in place of what the
+-- entry at `replaces` said.
 create view changes as
   select strftime('%Y-%m-%dT%H:%M:%fZ', e.time / 1e6, 'unixepoch') as changed_at, e.experiment, e.number,
     coalesce(n.author, '') as author, coalesce(n.source, '') as source, coalesce(n.note, '') as note,
     lower(replace(case when json_valid(e.definition) then json_extract(e.definition, '$.state') end,
       'EXPERIMENT_STATE_', '')) as state,
-    e.waits, e.position, e.time, null as sealed_after, null as sealed_until, null as replaces
+    e.waits, e.position, e.time, null as sealed_after, null as sealed_until,
+    null as made_until, null as replaces
   from experiments e left join version_notes n on n.version = e.position
   union all select strftime('%Y-%m-%dT%H:%M:%fZ', l.time / 1e6, 'unixepoch'), l.experiment, null,
     coalesce(n.author, l.author), coalesce(n.source, ''), coalesce(n.note, l.reason), null, null, l.position, l.time,
-    l.sealed_after, l.sealed_until, l.replaces
+    l.sealed_after, case when l.sealed_until >= -(1 << 61) then l.sealed_until end,
+    case when l.sealed_until < -(1 << 61) then l.sealed_until + (1 << 62) end, l.replaces
   from leave_outs l left join version_notes n on n.version = l.position;
 
 -- Every decision with its experiment and the end of its window: once the log's time has come there it is sealed. A final

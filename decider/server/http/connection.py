@@ -78,6 +78,9 @@ class Connection(H11Protocol):
         else:
             self._watch()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Anybody can ask for WebSockets; uvicorn would advise the operator to install some."""
+
     def send_400_response(self, msg: str) -> None:
         """What arrived is no HTTP."""
         if self.cycle is not None and not self.cycle.response_complete:

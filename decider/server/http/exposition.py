@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import product
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from prometheus_client.exposition import gzip_accepted
 from prometheus_client.openmetrics import exposition as openmetrics
 from starlette.requests import Request
@@ -17,6 +17,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from decider.server.http.turns import Turns
+
+# One more series for each counter, of which nobody asks when this process began to count.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 """What every reader knows; the default."""

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from decider.errors import DeciderError
 from decider.server.http.connection import AT_ONCE, LARGEST_HEAD, Connection
@@ -52,7 +53,7 @@ class HttpPort:
         self.port: int = self._socket.getsockname()[1]
         self._server = _Server(
             uvicorn.Config(
-                _app(routes),
+                _refuse_two_lengths(_app(routes)),
                 http=Connection,
                 ws="none",
                 loop="asyncio",
@@ -121,6 +122,20 @@ def _app(routes: Sequence[Route]) -> Starlette:
     )
     app.router.redirect_slashes = False  # it would send people to whatever `Host` says
     return app
+
+
+def _refuse_two_lengths(app: ASGIApp) -> ASGIApp:
+    """A request that says its length twice ends elsewhere for a proxy than for us: what is behind it would be somebody
+    else's request (RFC 9112, 6.1)."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope.get("headers", ())}:
+            text = "Content-Length and Transfer-Encoding: send one of them\n"
+            await PlainTextResponse(text, 400, {"Connection": "close"})(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return serve
 
 
 @asynccontextmanager
