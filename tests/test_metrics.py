@@ -47,6 +47,7 @@ FAMILIES = {
     "decider_commit_seconds": "histogram",
     "decider_decisions": "counter",
     "decider_disk_free_bytes": "gauge",
+    "decider_experiment_files_refused": "gauge",
     "decider_experiment_info": "gauge",
     "decider_exploration_cost": "gauge",
     "decider_exploration_cost_high": "gauge",

@@ -9,7 +9,7 @@ from decider.server.archive_command import archive_command
 from decider.server.command import serve
 from decider.server.settings import table
 
-NUMBERS = [name for name, default, _ in table() if isinstance(default, (int, float)) or name == "--core"]
+NUMBERS = [name for name, default, _ in table() if type(default) in (int, float) or name == "--core"]
 FLOATS = [name for name, default, _ in table() if isinstance(default, float)]
 
 

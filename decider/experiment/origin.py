@@ -16,6 +16,7 @@ MAX_SOURCE = 300
 """Characters. A file's name has 255 bytes at most."""
 
 FROM_API, FROM_PAGE = "api", "page"
+_FILE = "file "
 
 _NOT_IN_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, and those that change the direction of what stands around them: a text is shown as it is."""
@@ -78,7 +79,16 @@ def from_file(name: str) -> Origin:
     >>> from_file("shop.toml")
     Origin(author='', source='file shop.toml', note='')
     """
-    return Origin(source=f"file {_NOT_IN_A_LINE.sub('?', name)}"[:MAX_SOURCE])
+    return Origin(source=f"{_FILE}{_NOT_IN_A_LINE.sub('?', name)}"[:MAX_SOURCE])
+
+
+def is_from_file(origin: Origin) -> bool:
+    """Whether a file defines it.
+
+    >>> is_from_file(from_file("shop.toml")), is_from_file(Origin(source="api"))
+    (True, False)
+    """
+    return origin.source.startswith(_FILE)
 
 
 def _problem(text: str, longest: int, wrong: re.Pattern[str]) -> str:

@@ -61,6 +61,8 @@ def parse_toml(text: str, name: str) -> pb.Experiment:
         json_format.ParseDict(to_json_mapping(content, pb.Experiment.DESCRIPTOR), message)
     except (ValueError, json_format.ParseError) as error:  # TOML's errors are ValueErrors
         raise InvalidExperiment([Violation(name, str(error))]) from error
+    except RecursionError:  # its own context is thousands of lines long
+        raise InvalidExperiment([Violation(name, "values are nested too deeply to be read")]) from None
     return message
 
 
@@ -85,7 +87,7 @@ def read_json(text: str) -> pb.Experiment:
         for action, (features, payload) in zip(message.actions, free, strict=True):
             action.features.update(features)
             action.payload.update(payload)
-    except (json_format.Error, AttributeError, TypeError, ValueError, SystemError) as error:
+    except (json_format.Error, AttributeError, TypeError, ValueError, SystemError, RecursionError) as error:
         # SystemError: protobuf's answer to a name with half a character, as a damaged file has it.
         raise InvalidExperiment([Violation("definition", str(error))]) from error
     return message

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from decider.errors import FailedPrecondition, InvalidExperiment, NotFound, Violation
 from decider.experiment.changes import changes
@@ -15,7 +16,7 @@ from decider.experiment.checks import check_successor, check_work
 from decider.experiment.combinations import check_combinations, combination_warnings
 from decider.experiment.definition import Experiment, ExperimentVersion, RewardDefinition
 from decider.experiment.guardrails import ONLY_SERVER, Guardrail
-from decider.experiment.origin import UNKNOWN, Origin
+from decider.experiment.origin import UNKNOWN, Origin, is_from_file
 from decider.experiment.schema import ONLY_RELEARN, definition_text, reward_text
 from decider.learn.limits import LimitChecker, Limits
 from decider.learn.trainer import check_learnable
@@ -23,9 +24,13 @@ from decider.log.protocol import EventLog, LogReader, NewVersion
 from decider.policy.spec import Relearned
 from decider.policy.work import Budget
 from decider.serving.lineup import Lineup
-from decider.types import START, ExperimentId, Time
+from decider.types import START, ExperimentId, Position, Time
 
 logger = logging.getLogger(__name__)
+
+MOST_VERSIONS, MOST_COMPARED = 10_000, 100
+"""Of an experiment: how far back the version is looked for that a file made last, and how many since then are compared
+with what the file says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +88,30 @@ class Versions:
         """
 
         def content(newest: Experiment | None) -> Experiment:
-            kept = _keep_fallback(_keep_relearned(experiment, newest), newest, ends=end_fallback)
-            if not (keep_state and newest):
-                return kept
-            return replace(kept, paused=newest.paused, ended=newest.ended)
+            return _over(newest, experiment, keep_state=keep_state, end_fallback=end_fallback)
 
         return self._apply(experiment.id, content, origin, validate_only=validate_only)
+
+    def newest(self) -> Mapping[ExperimentId, Position]:
+        """Where the version of each experiment stands that was applied last."""
+        with self._lock:
+            return {id_: rollout.newest.position for id_, rollout in self._follow().items()}
+
+    def overtaken(self, experiment: Experiment, *, keep_state: bool) -> tuple[ExperimentVersion, Origin] | None:
+        """The newest version and its origin, if no file made it and what a file defines is older: what a file made, or
+        a version since then. None where the file says something new, or just what runs."""
+        positions = self._log.newest_versions(experiment.id, most=MOST_VERSIONS)
+        origins = self._log.origins(positions)
+        newer = list(takewhile(lambda at: not _may_be_of_a_file(origins.get(at, UNKNOWN)), positions))
+        if not newer:
+            return None
+        newest = self._log.version_at(newer[0])
+        if _says(newest.experiment, experiment, keep_state=keep_state):
+            return None
+        older = [*positions[len(newer) : len(newer) + 1], *newer[1:MOST_COMPARED]]
+        if any(_says(self._log.version_at(at).experiment, experiment, keep_state=keep_state) for at in older):
+            return newest, origins[newest.position]
+        return None
 
     def relearn(self, id_: ExperimentId, *, origin: Origin = UNKNOWN) -> ApplyResult:
         """Learn the log anew, with what came late and by the newest reward definition: a new version, which waits for
@@ -204,6 +227,23 @@ class Versions:
         self._lineup.follow(news)
         self._followed = news.head
         return self._lineup
+
+
+def _may_be_of_a_file(origin: Origin) -> bool:
+    """Older releases did not say."""
+    return is_from_file(origin) or not origin.source
+
+
+def _over(newest: Experiment | None, experiment: Experiment, *, keep_state: bool, end_fallback: bool) -> Experiment:
+    """An experiment as the version after another."""
+    kept = _keep_fallback(_keep_relearned(experiment, newest), newest, ends=end_fallback)
+    return replace(kept, paused=newest.paused, ended=newest.ended) if keep_state and newest else kept
+
+
+def _says(version: Experiment, experiment: Experiment, *, keep_state: bool) -> bool:
+    """Whether an experiment is that version already."""
+    again = _over(version, experiment, keep_state=keep_state, end_fallback=False)
+    return definition_text(again) == definition_text(version)
 
 
 def _is_only_another_state(newest: ExperimentVersion | None, experiment: Experiment) -> bool:

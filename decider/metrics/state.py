@@ -18,7 +18,8 @@ from decider.types import ExperimentId
 
 class StateCollector(Collector):
     """offset: seconds by which the wall clock is ahead of log time. progress: versions that wait for their models.
-    held: experiments whose learning the guard holds now. leave_outs: what models leave out."""
+    held: experiments whose learning the guard holds now. refused_files: experiment files that are wrong now.
+    leave_outs: what models leave out."""
 
     def __init__(
         self,
@@ -27,12 +28,14 @@ class StateCollector(Collector):
         offset: Callable[[], float],
         progress: Callable[[], Sequence[Progress]],
         held: Collection[ExperimentId] = (),
+        refused_files: Callable[[], int] = lambda: 0,
         leave_outs: LeaveOuts | None = None,
     ) -> None:
         self._current = current
         self._offset = offset
         self._progress = progress
         self._held = held
+        self._refused_files = refused_files
         self._leave_outs = leave_outs
 
     def describe(self) -> list[Metric]:
@@ -45,6 +48,11 @@ class StateCollector(Collector):
             "decider_clock_offset_seconds",
             "By how much the wall clock is ahead of log time; far from 0 it is not believed.",
             value=self._offset(),
+        )
+        yield GaugeMetricFamily(
+            "decider_experiment_files_refused",
+            "Experiment files that are not applied, since something is wrong with them; /readyz says what.",
+            value=self._refused_files(),
         )
         yield self._waiting()
         yield self._learning_held()

@@ -95,6 +95,7 @@ def _sites(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tu
 
 _SPECIAL: dict[str, dict[str, Any]] = {
     "--experiments": {"type": click.Path(path_type=Path, exists=True), "multiple": True},
+    "--strict": {"is_flag": True},
     "--db": {"type": click.Path(path_type=Path, dir_okay=False)},
     "--synchronous": {"type": click.Choice(["NORMAL", "FULL"], case_sensitive=False)},
     "--guard": {"type": click.Choice(["on", "off"])},
@@ -162,6 +163,8 @@ def serve(**options: Any) -> None:
         server = _make_server(settings, listening)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.request_stop())
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, lambda *_: server.request_look())
         served = server.start()
     except (DeciderError, OSError) as error:
         raise click.ClickException(str(error)) from error

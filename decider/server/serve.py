@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
@@ -73,6 +74,15 @@ logger = logging.getLogger(__name__)
 
 FILES_INTERVAL = 1.0
 """Seconds between two checks of the experiment files and of the disk."""
+
+SETTLE = 2.75
+"""Of the interval of the looks at experiment files: for so long a changed file has to stay as it is, since a copy over
+a slow line is written in pieces."""
+
+NO_EXPERIMENT = (
+    "there is no experiment, so no call can be decided: start with `--experiments FILE`, or `decider apply FILE` while "
+    "the server runs"
+)
 
 FOLLOW_INTERVAL = 0.05
 """Seconds between two reads of new versions and models."""
@@ -153,6 +163,7 @@ class Server:
         self._files_interval = files_interval
         self._clock = clock or LogClock()
         self._stopping = threading.Event()
+        self._look_asked = threading.Event()
         self._opened = ExitStack()
         self._phase = "opening the log"
         self._leader: Leader | None = None
@@ -243,7 +254,9 @@ class Server:
         )
         limits = Limits(settings.max_experiments, settings.memory)
         self._versions = versions = Versions(self.log, limits, budget, archived=settings.archive is not None)
-        self._files = ExperimentFiles(settings.experiments, versions)
+        self._files = ExperimentFiles(
+            settings.experiments, versions, settle=SETTLE * self._files_interval, strict=settings.strict
+        )
         self._files.apply_all()
         lines.look()  # the follower reads them only once all policies have learned
         self._calls = CommitExecutor(self.log.append, threads=settings.threads)
@@ -295,6 +308,7 @@ class Server:
                 offset=lambda: self._clock.offset,
                 progress=self._progress,
                 held=self._guard.held,
+                refused_files=lambda: self._files.refused,
                 leave_outs=self._leave_outs,
             )
         )
@@ -325,6 +339,8 @@ class Server:
         for thread in self._threads:
             thread.start()
         self._grpc.start()
+        if not self.current.all():
+            logger.warning("%s", NO_EXPERIMENT)
         self._phase = ""
         return True
 
@@ -374,6 +390,10 @@ class Server:
         """Ask the server to stop; a signal handler may call it. A start that still learns ends, `wait` returns."""
         self._stopping.set()
 
+    def request_look(self) -> None:
+        """Ask for a look at the experiment files at once, as they are; a signal handler may call it."""
+        self._look_asked.set()
+
     def wait(self, seconds: float) -> bool:
         """Wait until `request_stop` is called, at most so many seconds. Returns whether it was."""
         return self._stopping.wait(seconds)
@@ -394,10 +414,13 @@ class Server:
         if self._behind:
             return Readiness(False, f"what serves does not follow the log: {self._behind}")
         problems = [self._clock.problem] if self._clock.problem else []
+        if not self.current.all():
+            problems.append(NO_EXPERIMENT)
         held = [*self._guard.held.values()]
         warnings = [
             *self._access.warnings,
             *problems,
+            *self._files.warnings,
             *map(describe, held),
             *[open_in_words(one, self.log.name) for one in left_out if one not in held],
             *self._guardrails.warnings(),
@@ -454,9 +477,11 @@ class Server:
                 self._try_to(self._guardrails.look)
                 self._try_to(self._log_metrics.look_at_rewards)
             pause = 0.0 if behind or uncounted else min(self._settings.learn_interval, self._files_interval)
-            if time.monotonic() >= next_look:
+            asked = self._look_asked.is_set()
+            if asked or time.monotonic() >= next_look:
+                self._look_asked.clear()
                 self._try_to(self._disk.look)
-                self._try_to(self._files.apply_changes)
+                self._try_to(partial(self._files.apply_changes, at_once=asked))
                 self._try_to(self._archiver.look)
                 next_look = time.monotonic() + self._files_interval
 

@@ -27,6 +27,9 @@ class Settings:
     """Also settable by environment: DECIDER_DB, DECIDER_LISTEN, ..."""
 
     experiments: tuple[Path, ...] = _setting((), "Experiment file (TOML) or folder of such files; may be repeated.")
+    strict: bool = _setting(
+        False, "A wrong experiment file ends the start with an error; else the others and what the log has are served."
+    )
     db: Path = _setting(Path("decider.db"), "The log, one SQLite file; made if there is none.")
     listen: str = _setting("127.0.0.1:50051", "HOST:PORT for gRPC; port 0 takes a free one, [::1]:50051 is IPv6.")
     http: str = _setting("127.0.0.1:9464", "HOST:PORT for the page, /decisions/ID, /metrics, /healthz and /readyz.")

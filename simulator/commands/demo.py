@@ -30,6 +30,8 @@ def demo_command(db: Path, listen: str, http: str, visitors: int, exit_: bool, f
     try:
         if fresh:
             demo.remove(db)
+        if db.exists():
+            console.print(f"Goes on with the log of an earlier run, {db}; --fresh forgets it.", soft_wrap=True)
         with demo.server(db, listen=listen, http=http) as server:
             metrics = f"http://{server.http}/metrics"
             console.print(f"Decide: grpc://{server.target}  metrics: {metrics}  log: {db}", soft_wrap=True)

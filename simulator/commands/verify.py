@@ -11,13 +11,13 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from decider.errors import ArchiveMissing, DeciderError
+from decider.errors import ArchiveMissing
 from decider.log.forgotten import KEY, removals
 from decider.log.open import archived, open_reader
 from decider.log.protocol import Damage, LogReader
 from decider.replay.recompute import Mismatch
 from decider.types import START
-from simulator.commands.options import archive_option
+from simulator.commands.options import archive_option, bad_input
 from simulator.kept import compare_bases, compare_totals
 from simulator.verify import verify
 
@@ -45,7 +45,7 @@ def verify_command(db: Path, archive: tuple[Path, ...]) -> None:
     otherwise, 2 if the log is damaged, cannot be read, or was made by learning code that this build does not have.
     Decisions that `simulator import` wrote are counted apart: another system drew them.
     """
-    try:
+    with bad_input():
         elsewhere = archived(db, archive)
         if elsewhere and db.is_dir():
             raise ArchiveMissing(f"{db}: {elsewhere}; without the first decisions nothing can be recomputed")
@@ -62,9 +62,6 @@ def verify_command(db: Path, archive: tuple[Path, ...]) -> None:
             task = progress.add_task("decisions", total=log.count_decisions())
             result = verify(log, on_decision=lambda: progress.advance(task))
             removed_by = _entries_of_removals(log)
-    except DeciderError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
     click.echo(f"{result.equal} of {result.decisions} decisions equal")
     for source, count in result.imported.items():
         click.echo(f"{count} decisions imported from {source} are not recomputed: another system drew them")

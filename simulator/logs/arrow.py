@@ -5,6 +5,7 @@ What cannot be read comes back as nan (or 0) beside a mask, so that the caller c
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,10 @@ def texts(column: Any) -> Any:
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_nested(column.type):  # Arrow has no text of it; a bad value is named by its text
+        return pa.array(
+            [None if one is None else json.dumps(one, default=str) for one in column.to_pylist()], pa.string()
+        )
     return column if pa.types.is_string(column.type) else column.cast(pa.string())
 
 

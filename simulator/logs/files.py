@@ -6,21 +6,25 @@ Progress is counted in bytes of the files on disk, packed or not.
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from simulator.logs.errors import BadLog
 
+MAX_LINE = 64 * 2**20
+"""Bytes of a line. A decision has some kilobytes; a file of one endless line would take all memory."""
+
+MAX_EXPANSION, FREE_EXPANSION = 300, 2**30
+"""A packed file may unpack to so many times its size, and to so many bytes in any case. Logs pack to a hundredth at
+best; what packs to a thousandth is no log."""
+
 REPORT_EVERY = 1_000
 """Lines between two reports of progress."""
-
-LONGEST_LINE = 2**25
-"""Bytes, unpacked: three megabytes of a packed file may be a line of three gigabytes, which would take all memory. A
-decision with a thousand actions has less than one megabyte."""
 
 
 def suffix(path: Path) -> str:
@@ -55,8 +59,45 @@ def stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def unpack(raw: IO[bytes], path: Path) -> IO[bytes]:
-    """The content of an open file with that name: of what is in it where it is packed."""
-    return cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw
+    """The content of an open file with that name: of what is in it where it is packed, which raises BadLog where that
+    is far too much."""
+    return cast(IO[bytes], io.BufferedReader(_Unpacked(raw, path))) if path.suffix.lower() == ".gz" else raw
+
+
+class _Unpacked(io.RawIOBase):
+    """What is in a gzip file, up to a limit."""
+
+    def __init__(self, raw: IO[bytes], path: Path) -> None:
+        self._file = gzip.GzipFile(fileobj=raw)
+        self._path = path
+        self._most = FREE_EXPANSION + MAX_EXPANSION * path.stat().st_size
+        self._read = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """See RawIOBase. Raises BadLog."""
+        content = self._file.read1(len(buffer))
+        buffer[: len(content)] = content
+        self._read += len(content)
+        if self._read > self._most:
+            raise BadLog(
+                f"{self._path}: unpacks to more than {self._most} bytes, {MAX_EXPANSION} times its size: that is no "
+                "log; unpack it to a file where it is one"
+            )
+        return len(content)
+
+
+def lines_of(file: IO[bytes], path: Path) -> Iterator[bytes]:
+    """The lines of an open file. Raises BadLog where one is too long to be a line of a log."""
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
+        if len(line) > MAX_LINE:
+            raise BadLog(
+                f"{path}:{number}: the line has more than {MAX_LINE} bytes; check that it is a log, with line breaks"
+            )
+        yield line
 
 
 class Files:
@@ -94,14 +135,7 @@ class Files:
     def lines(self, path: Path) -> Iterator[tuple[int, bytes]]:
         """The lines of a file with their numbers, from 1. Raises BadLog where it cannot be read."""
         with self.open(path) as file:
-            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), start=1):
+            for number, line in enumerate(lines_of(file, path), start=1):
                 if number % REPORT_EVERY == 0:
                     self.report()
-                check_length(line, path, number)
                 yield number, line
-
-
-def check_length(line: bytes | str, path: Path, number: int) -> None:
-    """Raises BadLog where a line that was read up to the limit is longer."""
-    if len(line) > LONGEST_LINE:
-        raise BadLog(f"{path}:{number}: the line is longer than {LONGEST_LINE:,} bytes; a line is one decision")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,10 +23,19 @@ import pyarrow.parquet as pq
 
 from simulator.logs import arrow
 from simulator.logs.errors import BadLog, BadRow, BadRows
-from simulator.logs.files import LONGEST_LINE, Files, check_length, suffix, unpack
+from simulator.logs.files import Files, lines_of, suffix, unpack
 from simulator.logs.names import cleaned, repeated_names
 
 BLOCK_ROWS = 1 << 17
+
+MAX_HEADER = 16 * 2**20
+"""Characters of the line of column names."""
+
+CELL_BYTES = 8
+"""That a value takes in memory, at least."""
+
+MAX_ROWS_EXPANSION, FREE_ROWS_EXPANSION = 100, 2**29
+"""The values of a Parquet file may take so many times its size in memory, and so many bytes in any case."""
 
 
 class TableFile(Protocol):
@@ -60,10 +70,10 @@ class CsvTable:
         self._files = files
         with files.open(path) as file:
             text = io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")
-            first = text.readline(LONGEST_LINE + 1)
-            check_length(first, path, 1)
+            lines = _short_lines(text, path)
+            first = next(lines, "")
             self._delimiter = max(",\t;", key=re.sub(r'"[^"]*"', "", first).count)
-            self._names = _next_record(csv.reader(chain([first], text), delimiter=self._delimiter), path)
+            self._names = _next_record(csv.reader(chain([first], lines), delimiter=self._delimiter), path)
         if not self._names:
             raise BadLog(f"{path}: is empty; it must begin with a line of column names")
         self.header = _header(self._names, path)
@@ -91,17 +101,21 @@ class CsvTable:
                 raise self._with_line(error) from error
 
     def _read(self, file: Any, columns: Sequence[str], kinds: dict[str, Any], bad: BadRows) -> Iterator[Any]:
-        reader = pyarrow.csv.open_csv(
-            file,
-            read_options=pyarrow.csv.ReadOptions(block_size=self._block_bytes),
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=_count_ragged(bad)
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=list(columns), column_types=kinds, null_values=[""], strings_can_be_null=True
-            ),
-        )
-        with reader:
+        with ExitStack() as opened:
+            opened.enter_context(_silent_about_bytes(bad))
+            reader = pyarrow.csv.open_csv(
+                file,
+                read_options=pyarrow.csv.ReadOptions(block_size=self._block_bytes),
+                parse_options=pyarrow.csv.ParseOptions(
+                    delimiter=self._delimiter,
+                    newlines_in_values=True,
+                    invalid_row_handler=_count_ragged(bad) if bad.skip else None,
+                ),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    include_columns=list(columns), column_types=kinds, null_values=[""], strings_can_be_null=True
+                ),
+            )
+            opened.enter_context(reader)
             for batch in reader:
                 self._files.report()
                 yield pa.Table.from_batches([batch])
@@ -122,7 +136,7 @@ class CsvTable:
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """The rows below the header with the lines on which they end, as an editor counts; empty lines are no rows."""
         with self._path.open("rb") as raw:
-            lines = unpack(raw, self._path)
+            lines = lines_of(unpack(raw, self._path), self._path)
             reader = csv.reader((line.decode("utf-8") for line in lines), delimiter=self._delimiter)
             rows = ((reader.line_num, record) for record in reader if record)
             next(rows, None)
@@ -135,15 +149,32 @@ class CsvTable:
 
 
 def _count_ragged(bad: BadRows) -> Callable[[Any], str]:
-    """Rows with too few or too many values: counted, or the end."""
+    """Rows with too few or too many values are counted. Without it Arrow raises, which `blocks` turns into BadLog."""
 
     def handle(_: Any) -> str:
-        if not bad.skip:
-            return "error"  # Arrow raises ArrowInvalid, which `blocks` turns into BadLog
         bad.add(BadRow("number of values", ""), where=str)
         return "skip"
 
     return handle
+
+
+@contextmanager
+def _silent_about_bytes(bad: BadRows) -> Iterator[None]:
+    """A row with too few or too many values that is no UTF-8 either is counted, too: Arrow fails to show it to the
+    handler, and Python would print a traceback for each."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, UnicodeDecodeError):
+            bad.add(BadRow("number of values", ""), where=str)
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 class ParquetTable:
@@ -153,7 +184,9 @@ class ParquetTable:
         self._path = path
         self._files = files
         with files.open(path) as file, _arrow_errors(path):
-            self._schema = pq.ParquetFile(file).schema_arrow
+            reader = pq.ParquetFile(file)
+            self._schema = reader.schema_arrow
+            self._rows = reader.metadata.num_rows
         self.header = _header(self._schema.names, path)
 
     def _type(self, name: str) -> Any:
@@ -175,6 +208,7 @@ class ParquetTable:
     ) -> Iterator[Any]:
         """See TableFile."""
         written = dict(zip(self.header, self._schema.names, strict=True))
+        self._check_expansion(len(columns))
         with self._files.open(self._path) as file, _arrow_errors(self._path):
             texts = [written[one] for one in coded if arrow.is_text(self._schema.field(written[one]))]
             reader = pq.ParquetFile(file, read_dictionary=texts)
@@ -182,6 +216,14 @@ class ParquetTable:
                 self._files.report()
                 rows = pa.Table.from_batches([batch]).select([written[name] for name in columns])
                 yield self._as_texts(rows.rename_columns(list(columns)))
+
+    def _check_expansion(self, columns: int) -> None:
+        expanded, size = self._rows * columns * CELL_BYTES, self._path.stat().st_size
+        if expanded > FREE_ROWS_EXPANSION + MAX_ROWS_EXPANSION * size:
+            raise BadLog(
+                f"{self._path}: has {self._rows} rows in {size} bytes, which take {expanded} bytes and more in memory: "
+                "that is no log; write it in several files, or without compression, where it is one"
+            )
 
     def _as_texts(self, rows: Any) -> Any:
         """Bytes as the texts that they are. Raises BadLog where they are none."""
@@ -199,6 +241,16 @@ class ParquetTable:
     def where(self, row: int) -> str:
         """See TableFile."""
         return f"{self._path}: row {row + 1}"
+
+
+def _short_lines(text: io.TextIOWrapper, path: Path) -> Iterator[str]:
+    """Raises BadLog where a line is too long to be one of column names."""
+    for line in iter(lambda: text.readline(MAX_HEADER), ""):
+        if len(line) == MAX_HEADER:
+            raise BadLog(
+                f"{path}: the line of column names has {MAX_HEADER} characters or more; check that it is a table"
+            )
+        yield line
 
 
 def _next_record(records: Iterator[list[str]], path: Path) -> list[str]:

@@ -12,6 +12,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 from decider.errors import InvalidExperiment, LogCorrupt
@@ -58,12 +59,12 @@ def read(
 ) -> Iterator[Any]:
     """Rows of a query, one after the other; as sqlite3.Row where no type is given."""
     cursor = connection.cursor()
-    cursor.row_factory = sqlite3.Row if row is None else None
     try:
+        cursor.row_factory = sqlite3.Row if row is None else None
         rows = cursor.execute(sql, parameters)
-        yield from rows if row is None else map(row.make, rows)
-    finally:
-        with suppress(sqlite3.ProgrammingError):  # after an error a log may be closed before who reads it has ended
+        yield from chain(rows) if row is None else map(row.make, rows)
+    finally:  # `yield from` the cursor itself would close it, too
+        with suppress(sqlite3.ProgrammingError):  # after an error, the database may have been closed before
             cursor.close()
 
 

@@ -1,0 +1,216 @@
+"""Files from elsewhere that are no log, or were meant to hurt: one line that says what is wrong, in little memory."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from decider.errors import DeciderError
+from decider.learn.versions import Versions
+from decider.log.open import open_log as open_ours
+from simulator.commands.verify import verify_command
+from simulator.logs.errors import BadLog
+from simulator.logs.files import MAX_LINE
+from simulator.logs.open import ReadOptions, open_log
+from tests.conftest import sample_experiment
+from tests.rpc_clients import refused
+from tests.test_dsjson_lines import decision
+
+ROWS = 20
+
+
+def read(path: Path, **options: Any) -> None:
+    """As `evaluate`, `inspect` and `import` begin."""
+    open_log(str(path), ReadOptions(**options))
+
+
+# --- bombs
+
+
+@pytest.mark.parametrize("name", ["log.dsjson.gz", "log.csv.gz", "log.dsjson", "log.csv"])
+def test_one_endless_line_is_told_and_not_read_whole(tmp_path: Path, name: str) -> None:
+    """3 GB in a file of 3 MB ended in "out of memory" after 30 s."""
+    path, opened = tmp_path / name, gzip.open if name.endswith(".gz") else open
+    with opened(path, "wb") as file:
+        file.write(b"action,reward\n" if "csv" in name else b"")
+        for _ in range(MAX_LINE // 2**20 + 2):
+            file.write(b"x" * 2**20)
+    with pytest.raises(BadLog, match=r"log\.(dsjson|csv)"):
+        read(path)
+
+
+def test_a_line_of_column_names_has_an_end(tmp_path: Path) -> None:
+    """It is read before anything is known of the table."""
+    (tmp_path / "log.csv").write_bytes(b"x" * (2**24 + 1))
+    with pytest.raises(BadLog, match=r"log\.csv: the line of column names has 16777216 characters or more"):
+        read(tmp_path / "log.csv")
+
+
+@pytest.mark.parametrize("name", ["log.dsjson.gz", "log.csv.gz"])
+def test_what_unpacks_to_far_too_much_is_told(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Billions of empty lines pack to a thousandth, too; a log that packs well is read."""
+    monkeypatch.setattr("simulator.logs.files.FREE_EXPANSION", 2**20)
+    header = b"action,reward\n" if "csv" in name else b""
+    (tmp_path / name).write_bytes(gzip.compress(header + b"\n" * 2**22))
+    with pytest.raises(BadLog, match=r"unpacks to more than \d+ bytes, 300 times its size"):
+        read(tmp_path / name)
+    good = header + b"a,1\n" * 2**16 if header else json.dumps(decision(1)).encode() + b"\n"
+    (tmp_path / name).write_bytes(gzip.compress(good))
+    read(tmp_path / name)
+
+
+def test_a_parquet_file_of_rows_without_content_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 million equal rows take 4.5 MB on disk, and half a minute and the memory to read."""
+    monkeypatch.setattr("simulator.logs.table_files.FREE_ROWS_EXPANSION", 2**20)
+    same = pa.table({"action": pa.array(["a"] * 10**6).dictionary_encode(), "reward": [1.0] * 10**6})
+    pq.write_table(same, tmp_path / "log.parquet")
+    with pytest.raises(BadLog, match=r"has 1000000 rows in \d+ bytes"):
+        read(tmp_path / "log.parquet")
+
+
+# --- files that were changed somewhere
+
+
+def _csv(source: Random, path: Path) -> None:
+    """A byte or two are others."""
+    text = "action,reward,propensity,time,age\n" + "".join(f"a{n % 3},{n % 2},0.5,{n},3{n}\n" for n in range(ROWS))
+    content = bytearray(text.encode())
+    for _ in range(source.randint(1, 3)):
+        place = source.randrange(len(content) if source.random() < 0.5 else 40)
+        content[place : place + source.randint(0, 2)] = source.choice(
+            [b"\xff", b'"', b"\x00", b"\n", b"\r", b",", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"1e999", b"nan", b"\xc3"]
+        )
+    path.with_suffix(".csv").write_bytes(content)
+
+
+ODD_COLUMNS: list[Callable[[], Any]] = [
+    lambda: pa.array([[1, 2]] * ROWS),
+    lambda: pa.array([["a"]] * ROWS),
+    lambda: pa.array([{"a": 1}] * ROWS),
+    lambda: pa.array([[("a", 1)]] * ROWS, pa.map_(pa.string(), pa.int64())),
+    lambda: pa.array([b"\xff"] * ROWS),
+    lambda: pa.nulls(ROWS),
+    lambda: pa.array([True] * ROWS),
+    lambda: pa.array([2**63 - 1] * ROWS),
+    lambda: pa.array([2**64 - 1] * ROWS, pa.uint64()),
+    lambda: pa.array([1] * ROWS, pa.decimal128(38)),
+    lambda: pa.array([1] * ROWS, pa.time64("us")),
+    lambda: pa.array([1] * ROWS, pa.duration("s")),
+    lambda: pa.array([1] * ROWS, pa.date32()),
+    lambda: pa.array([2**62] * ROWS, pa.timestamp("us")),
+    lambda: pa.array([float("inf")] * ROWS),
+    lambda: pa.array(["1"] * ROWS, pa.large_string()),
+    lambda: pa.array([[[1.0]]] * ROWS),
+    lambda: pa.array([[1.0, 2.0]] * ROWS, pa.list_(pa.float64(), 2)),
+    lambda: pa.array([""] * ROWS).dictionary_encode(),
+]
+
+
+def _parquet(source: Random, path: Path) -> None:
+    """One or two columns have another type."""
+    columns: dict[str, Any] = {
+        "action": pa.array([f"a{n % 3}" for n in range(ROWS)]),
+        "reward": pa.array([float(n % 2) for n in range(ROWS)]),
+        "propensity": pa.array([0.5] * ROWS),
+        "time": pa.array(list(range(ROWS)), pa.timestamp("s")),
+        "unit_id": pa.array([f"u{n}" for n in range(ROWS)]),
+        "age": pa.array(list(range(ROWS))),
+        "eligible": pa.array(["a0 a1 a2"] * ROWS),
+    }
+    for name in source.sample(sorted(columns), source.randint(1, 2)):
+        columns[name] = source.choice(ODD_COLUMNS)()
+    pq.write_table(pa.table(columns), path.with_suffix(".parquet"))
+
+
+ODD_VALUES: list[Any] = [
+    7, -1, 0, 1.5, "x", "", [], {}, [1], {"a": 1}, True, [None], 1e308, 2**70, "\ud800", [[]], {"": {}}, "1e999",
+]  # fmt: skip
+
+
+def _change(source: Random, value: Any) -> Any:
+    """Something in it is something else."""
+    if isinstance(value, dict) and value and source.random() < 0.9:
+        name = source.choice(sorted(value))
+        return {**value, name: _change(source, value[name])}
+    if isinstance(value, list) and value and source.random() < 0.7:
+        place = source.randrange(len(value))
+        return [*value[:place], _change(source, value[place]), *value[place + 1 :]]
+    return source.choice(ODD_VALUES)
+
+
+def _dsjson(source: Random, path: Path) -> None:
+    """Every line has another value somewhere."""
+    lines = [json.dumps(_change(source, decision(number))) for number in range(ROWS)]
+    if source.random() < 0.2:
+        lines[3] = "[" * 100_000
+    path.with_suffix(".dsjson").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize("kind", [_csv, _parquet, _dsjson])
+def test_a_file_with_changed_places_is_read_or_told(tmp_path: Path, kind: Callable[[Random, Path], None]) -> None:
+    """75 of 4,000 such files ended with an exception that nobody had thought of."""
+    for seed in range(100):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        kind(Random(seed), folder / "log")
+        for skip_bad in (False, True):
+            with suppress(DeciderError):
+                read(folder, skip_bad=skip_bad)
+
+
+# --- logs of ours
+
+DAMAGES = {
+    "no JSON": "update experiments set definition = '{'",
+    "unknown field": 'update experiments set definition = replace(definition, \'"id"\', \'"unknown":1,"id"\')',
+    "unknown enum": "update experiments set definition = replace(definition, '_ACTIVE', '_SLEEPING')",
+    "nested": f"update experiments set definition = '{'[' * 50_000}'",  # noqa: S608 - a test's own text
+    "another type": 'update experiments set definition = replace(definition, \'"id":"\', \'"id":7,"x":"\')',
+    "bytes": "update experiments set definition = x'ff00'",
+    "no build": "update builds set build = x'ff00'",
+    "build": "update builds set build = '[[7]]'",
+    "time": "update experiments set time = x'ff00'",
+    "position": "update experiments set position = 9223372036854775807",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_log_is_told_without_a_traceback(tmp_path: Path, damage: str) -> None:
+    """`verify` says 2, damaged, and not 1, decisions differ."""
+    path = _damaged(tmp_path, damage)
+    done = CliRunner().invoke(verify_command, [str(path)])
+    assert isinstance(done.exception, SystemExit), repr(done.exception)
+    assert done.exit_code == 2, done.output
+
+
+def test_a_server_says_that_a_definition_is_damaged(tmp_path: Path) -> None:
+    """One line that names the place; `decider check` and a backup are the ways out."""
+    code, output = refused(_damaged(tmp_path, DAMAGES["unknown enum"]))
+    assert code == 1
+    assert "the definition of the experiment at position" in output
+    assert "Traceback" not in output
+
+
+def _damaged(folder: Path, damage: str) -> Path:
+    path = folder / "log.db"
+    with closing(open_ours(path)) as log:
+        log.name_build({"decider": "test"})
+        Versions(log).apply(sample_experiment())
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("pragma ignore_check_constraints = on")
+        for (name,) in db.execute("select name from sqlite_master where type = 'trigger'").fetchall():
+            db.execute(f"drop trigger {name}")
+        db.execute(damage)
+        db.commit()
+    return path
