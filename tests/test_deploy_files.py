@@ -24,6 +24,7 @@ from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
 from decider.server.command import main
 from decider.server.settings import Settings, split_address, table
+from simulator.commands.group import main as simulator
 from tests.rpc_clients import ServerProcess, fetch, until
 from tests.test_architecture import ROOT
 from tests.test_http import PATHS
@@ -288,6 +289,23 @@ def test_a_changed_config_map_is_applied(tmp_path: Path) -> None:
         assert [found.experiment.id for found in client.page().experiments] == ["offer"]
     assert fetch(f"http://{server.http}/readyz")[0] == 200
     assert server.terminate() == 0
+
+
+STEP = re.compile(
+    r"^ *(?:sudo -u decider )?(?:/opt/decider\S*/bin/)?(decider|simulator) ([a-z-]+) ?(.*)$", re.MULTILINE
+)
+
+
+def test_each_command_of_the_steps_exists() -> None:
+    """They are followed on machines with a log that somebody needs."""
+    blocks = re.findall(r"```sh\n(.*?)```", text("README.md"), re.DOTALL)
+    steps = [step for block in blocks for step in STEP.findall(block)]
+    assert {(program, name) for program, name, _ in steps} >= {("decider", "ops"), ("simulator", "verify")}
+    for program, name, rest in steps:
+        command = {"decider": main, "simulator": simulator}[program].get_command(click.Context(main), name)
+        assert command is not None, name
+        if name == "ops":
+            command.make_context("ops", rest.split()[:1])
 
 
 def test_each_file_says_how_it_is_printed() -> None:
