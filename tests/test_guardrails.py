@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from decider.decide.decide import SlotsCache, decide, in_holdout
@@ -37,12 +38,13 @@ from decider.log.lift_totals import LEARNED
 from decider.log.log_totals import LogTotals
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, NewReward, Tick
+from decider.metrics.guardrails import GuardrailCollector
 from decider.metrics.shared_totals import SharedTotals
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.server.command import main as decider
 from decider.server.files import ExperimentFiles
-from decider.types import Context, DecisionId, DecisionRequest, Position, Reason, Time
+from decider.types import Context, DecisionId, DecisionRequest, ExperimentId, Position, Reason, Time
 from simulator.commands.group import main
 from simulator.lift.find import find_lift
 from simulator.logs.groups import load_groups
@@ -75,6 +77,8 @@ on_crossing = "baseline"
 """
 
 MINUTE = 60.0
+
+EMAIL = ExperimentId("email")
 
 
 def email(*more: str, without: str = "", **fields: object) -> Experiment:
@@ -164,6 +168,27 @@ def test_harm_is_found_although_the_holdout_has_none() -> None:
         assert found.crossed
         assert 0.002 < found.bound < found.lift
     assert not guardrail_evidence({1: sums((9_000, 1_000), (14, 0))}, margin=-1.0, is_upper=True).is_known
+
+
+@pytest.mark.parametrize("value", [1e3, -1e6, 1e12, 1e200])
+@pytest.mark.parametrize("group", [0, 1])
+def test_one_odd_value_is_told(value: float, group: int) -> None:
+    """A guardrail that was crossed went back to "too little is known" without a word, for the whole stratum."""
+    harmed = sums((9_000, 1_000), (270, 2))
+    assert guardrail_evidence({1: harmed}, margin=0.002, is_upper=True).crossed
+    harmed.rewards[group, 5] += value
+    found = guardrail_evidence({1: harmed}, margin=0.002, is_upper=True)
+    assert found.outweighed
+    assert not found.is_known
+    assert lift({1: harmed}).outweighed
+
+
+@pytest.mark.parametrize("rewarded", [(0, 0), (3, 0), (40, 4), (270, 0), (270, 12), (2_700, 300)])
+def test_few_rewards_are_not_odd_ones(rewarded: tuple[int, int]) -> None:
+    """Whoever waits for data must not be sent to look for a mistake."""
+    made = sums((9_000, 1_000), rewarded)
+    assert not guardrail_evidence({1: made}, margin=0.002, is_upper=True).outweighed
+    assert not lift({1: made}).outweighed
 
 
 def test_a_bound_on_the_other_side_is_the_mirror() -> None:
@@ -340,6 +365,52 @@ def visits(log: EventLog, clock: PastClock, count: int, rates: tuple[float, floa
 def watch_of(log: EventLog, clock: PastClock) -> Guardrails:
     """As a server that starts now."""
     return Guardrails(log, Versions(log), SharedTotals(log).read, clock=clock, look_every=0.0)
+
+
+def test_a_guardrail_that_cannot_be_judged_says_so(
+    log: EventLog, clock: PastClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In one line of the output, in `/readyz` as long as it lasts, and as a metric."""
+    registry = CollectorRegistry()
+    Versions(log).apply(email(without="on_crossing"))
+    watch = watch_of(log, clock)
+    registry.register(GuardrailCollector(watch))
+    labels = {"experiment": "email", "name": "unsubscribe"}
+    visits(log, clock, 4_000, (0.06, 0.0), seed=1)
+    watch.look()
+    assert registry.get_sample_value("decider_guardrail_crossed", labels) == 1
+    version = log.versions()[-1]
+    (mark,) = log.append([decide(request(1), version, Model(make_policy(version.experiment.policy)))])
+    assert mark is not None
+    log.append([NewReward(mark.position, "unsubscribe", 1e6, 0.0)])
+    clock.advance(MINUTE)
+    log.append([Tick()])
+    caplog.clear()
+    for _ in range(2):
+        watch.look()
+        (warning,) = watch.warnings()
+        assert "guardrail unsubscribe: at most 0.002 is declared, and cannot be judged: a few units" in warning
+        assert registry.get_sample_value("decider_guardrail_outweighed", labels) == 1
+    assert len([line for line in caplog.messages if "cannot be judged" in line]) == 1
+
+
+def test_what_has_nothing_new_is_not_judged_anew(log: EventLog, clock: PastClock) -> None:
+    """Hundreds of experiments that rest cost nothing, although others have visits all the time."""
+    Versions(log).apply(email())
+    watch = watch_of(log, clock)
+    visits(log, clock, 500, (0.06, 0.0), seed=1)
+    watch.look()
+    before = watch.judged[EMAIL]
+    log.append([Tick()])
+    watch.look()
+    assert watch.judged[EMAIL] is before
+    visits(log, clock, 500, (0.06, 0.0), seed=2)
+    watch.look()
+    assert watch.judged[EMAIL][0].evidence.decisions > before[0].evidence.decisions
+    before = watch.judged[EMAIL]
+    Versions(log).apply(email("[[actions]]", 'id = "more"'))
+    watch.look()
+    assert watch.judged[EMAIL] is not before
 
 
 def test_harm_brings_the_baseline_with_its_evidence_and_never_flaps(log: EventLog, clock: PastClock) -> None:

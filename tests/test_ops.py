@@ -215,6 +215,18 @@ LABELS_OF_RECORDED = {"experiment", "grpc_method"}
 """Labels that the recorded series have beside `job`."""
 
 
+def test_how_often_evidence_rings_by_mistake_is_said_of_each_rule() -> None:
+    """One rate for all of them would be wrong: some have a proof, others begin anew and have none."""
+    table = README.split("### How often they ring by mistake")[1].split("\n### ")[0]
+    said = set(re.findall(r"^\| (Decider\w+)", table, re.MULTILINE))
+    evidence = {
+        alert for alert in ALERTS if re.search("log_evalue.* > 6|_crossed|_lift_high|_held\\) == 1", TEXTS[alert])
+    }
+    assert len(evidence) == 9
+    assert evidence <= said <= set(ALERTS)
+    assert "1 in 1,000, however often" not in README
+
+
 @pytest.mark.parametrize("alert", FAULTS)
 def test_an_alert_fires_on_its_fault_alone_and_ends_with_it(alert: str, tmp_path: Path) -> None:
     """The one who is woken reads one cause, and the alert is over when the cause is."""
@@ -368,6 +380,7 @@ def long_world(*traffic: tuple[int, float], state: str = "active") -> World:
     return {
         **made,
         find(f'{DECISIONS}"sale"'): counter(*traffic),
+        **{name: counter(*traffic) for name in COUNTERS if name.startswith("decider_possible_total")},
         find("decider_reward_delay_seconds_count"): counter(*[(n, rate / 10) for n, rate in traffic]),
         find("decider_archive_last_success_time_seconds"): gauge((length, 0)),
     }

@@ -24,6 +24,7 @@ from decider.experiment.guardrails import Guardrail
 from decider.experiment.origin import UNKNOWN, Origin
 from decider.learn.bad_data import roll_back, take_back
 from decider.learn.guardrails import Judged
+from decider.learn.left_out import LeaveOuts
 from decider.learn.versions import Versions
 from decider.log.daily_totals import DayTotals, Earned, day_of
 from decider.log.exact_sum import ExactSum
@@ -50,6 +51,8 @@ from tests.lift_logs import shop, visits_db, write_visits
 from tests.long_logs import PastClock
 from tests.rpc_clients import InProcessClient, fetch
 from tests.sqlite_steps import steps
+
+MAIL = replace(shop(), id=ExperimentId("mail"))
 
 HOSTILE = "<script>alert(1)</script>\" ' & <img src=//evil.example>"
 
@@ -104,7 +107,10 @@ def page_of(log: EventLog, readiness: str = "ok") -> Page:
     current = Current()
     for version in log.versions():
         current.put(version, Model(make_policy(version.experiment.policy)))
-    return Page(log, SharedTotals(log), current, clock=lambda: log.head().time, readiness=lambda: readiness, held={})
+    leave_outs = LeaveOuts(log)
+    leave_outs.tell(log.follow(Position(0)))
+    now, ready = lambda: log.head().time, lambda: readiness
+    return Page(log, SharedTotals(log), current, clock=now, readiness=ready, held={}, leave_outs=leave_outs)
 
 
 def metrics(server: InProcessClient) -> Mapping[tuple[str, str], float]:
@@ -142,21 +148,26 @@ def test_the_list_leads_to_every_experiment(server: InProcessClient) -> None:
 
 
 def test_a_week_is_the_lift_times_the_decisions_of_the_last_whole_days(db: Path) -> None:
-    """The first day and today are not whole: to count them as such would say too little."""
+    """The first day and today are not whole; a day without decisions is: traffic that is over is no promise."""
     with closing(open_log(db)) as log:
         totals = SharedTotals(log)
         with totals.read() as counted:
-            found = brief(counted.totals, ExperimentId("shop"))
-        last = day_of(log.head().time)
+            today = max(counted.totals.daily["shop"]) + 1
+            found, later, last = (brief(counted.totals, ExperimentId("shop"), today=today + n) for n in (0, 3, 34))
         rows = [d for v in log.versions() for d in log.decisions(v.position) if d.decision.reason != "HOLDOUT"]
     newest = max(day_of(one.time) for one in rows)
-    assert last - newest <= 1
-    whole = [one for one in rows if newest - 7 <= day_of(one.time) < newest]
+    assert newest == today - 1
+    whole = [one for one in rows if today - 7 <= day_of(one.time)]
     assert found.lift is not None
     assert found.week is not None
     assert found.week.days == 7
     assert found.week.more.value == pytest.approx(found.lift.interval.value * len(whole))
     assert found.week.more.low == pytest.approx(found.lift.interval.low * len(whole))
+    assert later.week is not None
+    assert later.week.days == 7
+    recent = [one for one in rows if today - 4 <= day_of(one.time)]
+    assert later.week.more.value == pytest.approx(found.lift.interval.value * len(recent)), "the quiet days count"
+    assert words.per_week(last.week, "click") == words.Fact("-", note="no decision in the last seven days")
 
 
 def known(low: float, high: float, *, relative: bool = True) -> Lift:
@@ -327,11 +338,11 @@ def test_a_day_with_too_little_data_has_no_point() -> None:
     """A mean of three decisions is noise that looks like a drop."""
     with_few = charts.LEAST - 1
     days = [day(10, charts.LEAST), day(11, with_few), day(12, charts.LEAST), day(13, charts.LEAST)]
-    drawn = charts.daily(days, charts.colours(days), [(2, 12)])
+    drawn = charts.daily(days, charts.colours(days), [("Version 2", 12)])
     assert drawn is not None
     policy = drawn.lines[0]
     assert [piece.count("L") for piece in policy.pieces] == [0, 1]
-    assert drawn.marks == [(20.0, "version 2")]
+    assert drawn.marks == [(20.0, "Version 2")]
     assert sum([bar.height for bar in drawn.bars if bar.x < charts.SLOT]) == pytest.approx(charts.HEIGHT)
 
 
@@ -378,28 +389,39 @@ def judged(guardrail: Guardrail, lift: float, bound: float, *, crossed: bool = F
 def test_a_guardrail_holds_is_crossed_or_is_not_told_yet(lift: float, bound: float, crossed: bool, word: str) -> None:
     """`not crossed` alone would be read as `all is well`: it holds once its other bound is within the margin, too."""
     guardrail = Guardrail("unsubscribe", at_most=0.002)
-    row = words.rail(guardrail, judged(guardrail, lift, bound, crossed=crossed), ExperimentId("mail"))
+    row = words.rail(guardrail, judged(guardrail, lift, bound, crossed=crossed), MAIL)
     assert row.verdict.word == word
     assert row.bound == "at most +0.002"
     assert "an alarm" in row.follows.lower()
     assert words.state(shop(), crossed=crossed) == ("running, a guardrail is crossed" if crossed else "running")
     at_least = Guardrail("click", at_least=-0.002)
-    mirrored = words.rail(at_least, judged(at_least, -lift, -bound, crossed=crossed), ExperimentId("mail"))
+    mirrored = words.rail(at_least, judged(at_least, -lift, -bound, crossed=crossed), MAIL)
     assert mirrored.verdict.word == word
+
+
+def test_a_guardrail_that_one_value_outweighs_says_so() -> None:
+    """ "Too little data" would let people wait for ever."""
+    guardrail = Guardrail("unsubscribe", at_most=0.002)
+    found = judged(guardrail, math.nan, -math.inf)
+    row = words.rail(guardrail, found._replace(evidence=replace(found.evidence, outweighed=True)), MAIL)
+    assert row.verdict.word == "cannot be judged"
 
 
 def test_a_crossed_guardrail_says_what_follows_and_the_way_out() -> None:
     """Whoever opens the page then wants to know just that."""
     guardrail = Guardrail("unsubscribe", at_most=0.002, falls_back=True, again_after=7 * 86_400_000_000)
-    before = words.rail(guardrail, None, ExperimentId("mail"))
+    before = words.rail(guardrail, None, MAIL)
     assert (before.verdict.word, before.lift.text) == ("too little data", "-")
     assert before.follows == "If it is crossed: everybody gets the baseline action."
     crossed = replace(guardrail, crossed_at=Time(1_764_417_600_000_000))
-    after = words.rail(crossed, judged(crossed, math.nan, -math.inf), ExperimentId("mail"))
+    after = words.rail(crossed, judged(crossed, math.nan, -math.inf), MAIL)
     assert after.verdict.word == "crossed"
     assert "since 2025-11-29 12:00:00 UTC" in after.follows
     assert "decider resume mail" in after.follows
     assert "tries again after 7d" in after.follows
+    other = replace(guardrail, reward="refund")
+    beside = words.rail(other, judged(other, 0.02, 0.005, crossed=True), replace(MAIL, guardrails=(crossed, other)))
+    assert beside.follows == "Everybody gets the baseline action already, since unsubscribe was crossed."
 
 
 def test_guardrails_are_on_the_page(tmp_path: Path) -> None:
@@ -425,7 +447,7 @@ def test_what_learning_leaves_out_is_a_change(tmp_path: Path) -> None:
         assert any(text.startswith("Done: Learning") for text in seen)
         take_back(log, id_, made.position, origin=UNKNOWN)
         seen = Seen(page_of(log).experiment(id_).html).texts
-    assert f"what the entry {made.position} left out is learned after all" in seen
+    assert f"learns again what the entry at {made.position} left out" in seen
     assert "not in force any more" in seen
     assert not any("--take-back" in text for text in seen)
 

@@ -162,7 +162,7 @@ def test_a_rollback_goes_back_and_names_the_way_back(server: Shop) -> None:
     status, _, location = server.post(do="rollback", to=positions[-1], note="bad day", author="bob")
     assert status == 303
     _, html = server.fetch(location)
-    assert "Done: Learning" in html
+    assert "Done: Rollback" in html
     assert "--take-back" in html
     with closing(open_reader(server.db)) as log:
         (made,) = log.leave_outs(ExperimentId("shop"))

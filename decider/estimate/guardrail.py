@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decider.estimate.lift import HOLDOUT, POLICY, SCALE, START, GroupSums, compare
+from decider.estimate.lift import HOLDOUT, POLICY, SCALE, START, GroupSums, compare, outweighed
 from decider.estimate.sample import Floats
 
 ALPHA = 0.05
@@ -35,7 +35,7 @@ FAR = -5.0
 class Evidence:
     """lift: of the reward; nan where nothing is known, as the means. bound: on the side of the margin; infinite where
     too little is known. log_evalue: against "the lift is within the margin"; 0 then. needed: of log_evalue, to be
-    crossed. decisions: of (policy, holdout)."""
+    crossed. decisions: of (policy, holdout). outweighed: nothing can be told, since some units outweigh all others."""
 
     lift: float
     bound: float
@@ -44,6 +44,7 @@ class Evidence:
     policy: float
     holdout: float
     decisions: tuple[int, int]
+    outweighed: bool = False
 
     @property
     def is_known(self) -> bool:
@@ -79,7 +80,8 @@ def guardrail_evidence(
     needed, side = math.log(1.0 / alpha), 1.0 if is_upper else -1.0
     compared = compare(strata)
     if compared is None:
-        return Evidence(math.nan, -side * math.inf, 0.0, needed, math.nan, math.nan, _decisions(strata))
+        unknown = (math.nan, -side * math.inf, 0.0, needed, math.nan, math.nan)
+        return Evidence(*unknown, _decisions(strata), outweighed(strata))
     lift = float(compared.mean[POLICY] - compared.mean[HOLDOUT])
     error = _standard_error(compared.variance, compared.clocks, compared.clusters)
     k = compared.clock / SCALE
@@ -94,6 +96,7 @@ def guardrail_evidence(
         policy=float(compared.mean[POLICY]),
         holdout=float(compared.mean[HOLDOUT]),
         decisions=compared.decisions,
+        outweighed=not math.isfinite(error) and outweighed(strata),
     )
 
 

@@ -54,6 +54,12 @@ BORROWED = 0.8
 ROUNDING = 1e-9
 """Of a residual, relative to what it is the difference of: a smaller one is none."""
 
+CARRIERS = 2 * START
+"""Buckets with a reward: with so many it is not that rewards are few."""
+
+UNEQUAL = 4.0
+"""Buckets with a reward for each effective cluster: with more, some units have nearly all of it."""
+
 LARGEST = 1e150
 """Of a sum of rewards: the squares of larger ones are no floats."""
 
@@ -87,7 +93,8 @@ class Lift:
 
     Both unbounded as long as too little is known; the relative one also where the holdout's mean cannot be told from 0.
     policy, holdout: means of the groups, weighted as the lift is. decisions, units: of (policy, holdout), in the strata
-    that count; units are effective ones. clusters: that carry the variance, of the poorer group.
+    that count; units are effective ones. clusters: that carry the variance, of the poorer group. outweighed: some units
+    have so much of the reward that all others say nothing beside them, see `outweighed`.
     """
 
     interval: Interval
@@ -97,6 +104,7 @@ class Lift:
     decisions: tuple[int, int]
     units: tuple[float, float]
     clusters: float
+    outweighed: bool = False
 
     @property
     def is_known(self) -> bool:
@@ -255,6 +263,7 @@ def lift(strata: Mapping[Hashable, GroupSums], level: float = LEVEL) -> Lift:
         decisions=compared.decisions,
         units=_pair(compared.units.tolist()),
         clusters=clusters,
+        outweighed=not known and outweighed(strata),
     )
 
 
@@ -268,6 +277,28 @@ def interval_by_person(strata: Mapping[Hashable, GroupSums], level: float = LEVE
     value = float(compared.mean[POLICY] - compared.mean[HOLDOUT])
     half = boundary(compared.clock, level) * math.sqrt(compared.difference)
     return Interval(value, value - half, value + half)
+
+
+def outweighed(strata: Mapping[Hashable, GroupSums]) -> bool:
+    """Whether nothing can be told although enough units have a reward, since some have nearly all of it: as where one
+    value was sent in another unit. It may take very long until the usual rewards outweigh that.
+
+    >>> usual = GroupSums.of([10.0] * 200, [1.0] * 200)
+    >>> odd = usual._replace(rewards=usual.rewards + np.eye(2, 100) * [[1e6], [0.0]])
+    >>> outweighed({1: usual}), outweighed({1: odd})
+    (False, True)
+    """
+    used = [sums for sums in strata.values() if effective_units(sums.decisions).min() >= STRATUM_START]
+    if not used:
+        return False
+    if max(np.abs(sums.rewards).max() for sums in used) > LARGEST:
+        return True
+    made = sum(sums.decisions.sum(axis=1, keepdims=True) for sums in used)
+    weights = np.array([sums.decisions.sum() for sums in used]) / float(made.sum())
+    residual = _weighted(used, weights)[1] * made  # in units of the reward, so that the groups can be put together
+    carriers = np.count_nonzero(sum(np.abs(sums.rewards) for sums in used))
+    (clusters,) = effective_clusters(residual.reshape(1, -1))
+    return bool(carriers >= CARRIERS and residual.any() and clusters < min(START, carriers / UNEQUAL))
 
 
 def _weighted(used: Sequence[GroupSums], weights: Floats) -> tuple[Floats, Floats]:
@@ -304,7 +335,7 @@ def _nothing(strata: Mapping[Hashable, GroupSums]) -> Lift:
     decisions = sum((sums.decisions.sum(axis=1) for sums in strata.values()), np.zeros(2))
     units = sum((effective_units(sums.decisions) for sums in strata.values()), np.zeros(2))
     counts = _pair(decisions.astype(int).tolist()), _pair(units.tolist())
-    return Lift(UNKNOWN, UNKNOWN, math.nan, math.nan, *counts, clusters=0.0)
+    return Lift(UNKNOWN, UNKNOWN, math.nan, math.nan, *counts, clusters=0.0, outweighed=outweighed(strata))
 
 
 def _pair(values: Sequence[NumberT]) -> tuple[NumberT, NumberT]:

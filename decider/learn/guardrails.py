@@ -51,9 +51,12 @@ class Judged(NamedTuple):
 
 @dataclass(slots=True)
 class _Watch:
-    """One experiment with guardrails. version: the newest one."""
+    """One experiment with guardrails. version: the newest one. judged: as of the last look; of: what that was found
+    from, so that it is only computed where something is new."""
 
     version: ExperimentVersion
+    judged: tuple[Judged, ...] = ()
+    of: object = None
     since: JudgedSince = field(default_factory=JudgedSince)
 
     def add(self, version: ExperimentVersion) -> None:
@@ -63,6 +66,14 @@ class _Watch:
     @property
     def experiment(self) -> Experiment:
         return self.version.experiment
+
+    def judge(self, strata: StrataTotals) -> tuple[Judged, ...]:
+        # Sums of rewards change with the decisions that they belong to, and never without.
+        counted = {stratum: (sum(one.decisions), sum(one.left_out)) for stratum, one in strata.items()}
+        of = (self.version.position, self.since.position, counted)
+        if of != self.of:
+            self.judged, self.of = judge(self.experiment, strata, since=self.since.position), of
+        return self.judged
 
 
 class Guardrails:
@@ -99,12 +110,7 @@ class Guardrails:
             self.judged = {}
             return
         with self._totals() as counted:
-            found = {
-                one.experiment.id: judge(
-                    one.experiment, counted.totals.lift.get(one.experiment.id, {}), since=one.since.position
-                )
-                for one in watches
-            }
+            found = {one.experiment.id: one.judge(counted.totals.lift.get(one.experiment.id, {})) for one in watches}
         before, self.judged = self.judged, found
         for id_, judged in found.items():
             self._tell(id_, judged, before.get(id_, ()))
@@ -150,10 +156,13 @@ class Guardrails:
                 return
 
     def _tell(self, id_: ExperimentId, judged: tuple[Judged, ...], before: tuple[Judged, ...]) -> None:
-        """One line in the output where one is crossed, or not any more."""
+        """One line in the output where one is crossed, or not any more, or cannot be judged any more."""
         known = {one.guardrail.reward: one.crossed for one in before}
+        outweighed = {one.guardrail.reward for one in before if one.evidence.outweighed}
         for one in judged:
             reward = one.guardrail.reward
+            if one.evidence.outweighed and reward not in outweighed:
+                logger.warning("experiment %s: guardrail %s: %s", id_, reward, in_words(one, alpha_of(len(judged))))
             if one.crossed and not known.get(reward, False):
                 logger.warning(
                     "experiment %s: guardrail %s is crossed: %s", id_, reward, in_words(one, alpha_of(len(judged)))
@@ -162,9 +171,12 @@ class Guardrails:
                 logger.warning("experiment %s: guardrail %s is not crossed any more", id_, reward)
 
     def warnings(self) -> list[str]:
-        """For people, one line for each that is crossed."""
+        """For people, one line for each that is crossed or cannot be judged."""
         return [
-            _warning(id_, one, len(judged)) for id_, judged in [*self.judged.items()] for one in judged if one.crossed
+            _warning(id_, one, len(judged))
+            for id_, judged in [*self.judged.items()]
+            for one in judged
+            if one.crossed or one.evidence.outweighed
         ]
 
 
@@ -186,6 +198,12 @@ def evidence_of(guardrail: Guardrail, strata: Mapping[Hashable, GroupSums], alph
 def in_words(judged: Judged, alpha: float) -> str:
     """The evidence, for a note and a line of output."""
     guardrail, found = judged
+    if found.outweighed:
+        return (
+            f"{guardrail.bound} is declared, and cannot be judged: a few units have nearly all of this reward, so that "
+            "all others say nothing beside them. Look for a value that was sent by mistake; a version with another "
+            "[reward] is judged by what comes from then on"
+        )
     if not found.is_known:
         return f"{guardrail.bound} is declared; too little is known now"
     side = "above" if guardrail.at_most is not None else "below"
@@ -197,7 +215,10 @@ def in_words(judged: Judged, alpha: float) -> str:
 
 
 def _warning(id_: ExperimentId, judged: Judged, guardrails: int) -> str:
-    what = f"experiment {id_}: guardrail {judged.guardrail.reward} is crossed"
+    name = f"experiment {id_}: guardrail {judged.guardrail.reward}"
+    if not judged.crossed:
+        return f"{name}: {in_words(judged, alpha_of(guardrails))}"
+    what = f"{name} is crossed"
     if judged.guardrail.crossed_at is not None:
         return f"{what}, so everybody gets the baseline action: `decider resume {id_}` ends that"
     return f"{what}: {in_words(judged, alpha_of(guardrails))}"

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from decider.errors import LogError, LogFull
+from decider.errors import LogCorrupt, LogError, LogFull
 from decider.log.archive.find import (
     archived,
     check_same_log,
@@ -21,7 +21,8 @@ from decider.log.archive.find import (
 )
 from decider.log.archive.part import DECISIONS_FILE, Part
 from decider.log.forgotten import Removal
-from decider.log.protocol import CuttableLog, EventLog, ForgettingLog, LogReader
+from decider.log.protocol import CuttableLog, EventLog, ForgettingLog, LogReader, OnProgress
+from decider.log.sqlite.backup import Copied, OnCopied, back_up, put_in_place
 from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.cut import SqliteCuttableLog
 from decider.log.sqlite.errors import sqlite_errors
@@ -34,24 +35,55 @@ from decider.types import Time, now
 
 __all__ = [
     "DECISIONS_FILE",
+    "Copied",
+    "archive_folders",
     "archived",
+    "back_up_log",
     "check_unused",
     "has_missing_parts",
     "identity_of",
     "is_archive",
     "is_led",
     "is_part",
+    "open_in_memory",
     "open_log",
     "open_reader",
     "open_to_cut",
     "open_to_forget",
     "open_to_plan",
+    "restore_log",
 ]
 
 
 def has_missing_parts(path: Path) -> bool:
     """Whether a part of the log's archive is not where it was written. Raises LogError."""
     return any(one.part is None for one in parts_of(path))
+
+
+def archive_folders(path: Path) -> Sequence[Path]:
+    """The folders to which parts of a log's archive were written, in order. Raises LogError."""
+    return list(dict.fromkeys(one.path.parent for one in parts_of(path)))
+
+
+def back_up_log(path: Path, dest: Path, *, replace: bool, on_copied: OnCopied, on_checked: OnProgress) -> Copied:
+    """A checked copy of a log that others may write meanwhile. Raises LogError; then there is none."""
+    return back_up(path, dest, replace=replace, check=partial(_check_copy, on_checked), on_copied=on_copied)
+
+
+def restore_log(source: Path, path: Path, *, aside: Path, on_copied: OnCopied, on_checked: OnProgress) -> Copied:
+    """A checked copy of a backup as the log; what was there is kept as `aside`. Raises LogError; then nothing has
+    changed."""
+    return put_in_place(source, path, aside=aside, check=partial(_check_copy, on_checked), on_copied=on_copied)
+
+
+def _check_copy(on_checked: OnProgress, copy: Path) -> None:
+    with closing(open_reader(copy)) as log:
+        damages = log.check(on_checked)
+    if damages:
+        raise LogCorrupt(
+            f"the copy is damaged, as the log is or by the way: {damages[0]} ({len(damages)} in all); `decider check` "
+            "on the log says more"
+        )
 
 
 def open_log(
@@ -67,6 +99,13 @@ def open_log(
     See SqliteLog. Raises LogError.
     """
     return SqliteLog(path, synchronous=synchronous, clock=clock, on_commit=on_commit, archives=archives)
+
+
+def open_in_memory() -> EventLog:
+    """An empty log without a file, to try something out."""
+    from decider.log.memory import MemoryLog  # whoever serves has no use for it
+
+    return MemoryLog(clock=now)
 
 
 def open_to_forget(path: Path, *, archives: Sequence[Path] = ()) -> ForgettingLog:

@@ -59,20 +59,22 @@ def split_evidence(strata: StrataTotals, version_at: VersionAt) -> float:
     )
 
 
-def propensity_evidence(totals: LabelTotals) -> dict[str, float]:
-    """By experiment with draws from a policy's pmf."""
+def propensity_evidence(totals: LabelTotals, only: str | None = None) -> dict[str, float]:
+    """By experiment with draws from a policy's pmf; or of one alone."""
     actions: dict[str, dict[str, int]] = {}
     days: dict[str, dict[str, int]] = {}
-    for experiment, action, _ in totals.excess:
+    drawn = [labels for labels in totals.excess if only in (None, labels[0])]
+    for experiment, action, _ in drawn:
         known = actions.setdefault(experiment, {})
         known.setdefault(action, len(known))
-    for experiment, day in sorted({(id_, day) for id_, _, day in totals.excess}, key=lambda one: one[1]):
+    for experiment, day in sorted({(id_, day) for id_, _, day in drawn}, key=lambda one: one[1]):
         known = days.setdefault(experiment, {BEFORE: 0})
         known.setdefault(day, len(known))
     sums = {id_: np.zeros((2, len(days[id_]), len(actions[id_]))) for id_ in actions}
     for row, counts in enumerate((totals.excess, totals.variance)):
         for (experiment, action, day), count in counts.items():
-            sums[experiment][row, days[experiment][day], actions[experiment][action]] = count
+            if experiment in sums:
+                sums[experiment][row, days[experiment][day], actions[experiment][action]] = count
     return {
         id_: propensity_log_evalue(excess / SLOTS, variance * VARIANCE_UNIT, days=DAYS)
         for id_, (excess, variance) in sums.items()

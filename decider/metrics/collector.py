@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
@@ -10,16 +11,20 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from decider.experiment.definition import ExperimentVersion
+from decider.learn.left_out import LeaveOuts, knows_until
 from decider.log.protocol import LogReader, Mark
-from decider.log.totals import ALL, DELAY_BUCKETS, LabelTotals
+from decider.log.totals import ALL, DELAY_BUCKETS, Labels, LabelTotals
 from decider.metrics.alarms import alarm_metrics
 from decider.metrics.lift import exploration_metrics, lift_metrics
 from decider.metrics.missing_rewards import Watches, sums_by_name
 from decider.metrics.shared_totals import SharedTotals
 from decider.serving.current import Current
-from decider.types import ExperimentId, Time
+from decider.types import ExperimentId, Position, Time
 
 MICROSECONDS = 1e6
+
+LOOK_EVERY = 10.0
+"""Seconds between two looks at rewards without a scrape."""
 
 KEEP_ENDED = 86_400.0
 """Seconds of log time after the last window of an experiment that has ended: so long the metrics still tell of it."""
@@ -27,7 +32,7 @@ KEEP_ENDED = 86_400.0
 
 class LogCollector(Collector):
     """Reads the log up to its end at every scrape. lag: seconds of log time that are sealed and not learned. forget:
-    called with every experiment that is left out, since it ended long ago."""
+    called with every experiment that is left out, since it ended long ago. leave_outs: what models leave out."""
 
     def __init__(
         self,
@@ -38,6 +43,7 @@ class LogCollector(Collector):
         clock: Callable[[], Time],
         lag: Callable[[], float] = lambda: 0.0,
         forget: Callable[[ExperimentId], object] = lambda _: None,
+        leave_outs: LeaveOuts | None = None,
     ) -> None:
         self._log = log
         self._totals = totals
@@ -45,11 +51,25 @@ class LogCollector(Collector):
         self._clock = clock
         self._learning_lag = lag
         self._forget = forget
+        self._leave_outs = leave_outs or LeaveOuts(log)
         self._rewards = Watches()
+        self._next_look = time.monotonic() + LOOK_EVERY
 
     def describe(self) -> list[Metric]:
         """Nothing, so that registering does not read the log."""
         return []
+
+    @property
+    def missing_rewards(self) -> Mapping[Labels, float]:
+        """The evidence that rewards have stopped, as of the last look, by experiment, name and group."""
+        return self._rewards.found
+
+    def look_at_rewards(self) -> None:
+        """So that it is known also where nobody scrapes. The leader calls it often. Raises LogError."""
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK_EVERY
+            with self._totals.read() as counted:
+                self._rewards.look_at_names(counted.totals)
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
@@ -73,7 +93,7 @@ class LogCollector(Collector):
         models = [(s.version, s.model.position) for s in self._current.all()]
         positions = {(version.experiment.id,): position for version, position in models}
         ages = {
-            (version.experiment.id,): (now - (self._log.time_at(position) or version.time)) / MICROSECONDS
+            (version.experiment.id,): (now - (self._knows_until(version, position) or version.time)) / MICROSECONDS
             for version, position in models
         }
         holdouts = {(s.version.experiment.id,): s.version.experiment.control_share for s in self._current.all()}
@@ -87,7 +107,7 @@ class LogCollector(Collector):
             {_info_labels(s.version): 1.0 for s in self._current.all()},
         )  # fmt: skip
         yield _gauge("decider_model_position", "Log position that the model has learned.", ("experiment",), positions)
-        yield _gauge("decider_model_age_seconds", "Age of the newest decision learned.", ("experiment",), ages)
+        yield _gauge("decider_model_age_seconds", "Age of the newest that it knows.", ("experiment",), ages)
         yield _gauge(
             "decider_seal_lag_seconds",
             "How long the oldest decision is due to be sealed and learned.",
@@ -95,6 +115,10 @@ class LogCollector(Collector):
             {(): self._lag(now, end)},
         )
         yield _gauge("decider_log_position", "Entries in the log.", (), {(): end.position})
+
+    def _knows_until(self, version: ExperimentVersion, position: Position) -> Time:
+        id_ = version.experiment.id
+        return knows_until(self._log, id_, position, self._leave_outs.of(id_))
 
     def _sizes(self) -> Iterator[Metric]:
         sizes = self._log.sizes()

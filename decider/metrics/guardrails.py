@@ -21,7 +21,7 @@ class GuardrailCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Both families."""
+        """All families."""
         labels = ("experiment", "name")
         evidence = GaugeMetricFamily(
             "decider_guardrail_log_evalue",
@@ -33,8 +33,14 @@ class GuardrailCollector(Collector):
             "1 where a guardrail is crossed, or everybody gets the baseline since it was; 0 otherwise.",
             labels=labels,
         )
+        outweighed = GaugeMetricFamily(
+            "decider_guardrail_outweighed",
+            "1 where a guardrail cannot be judged, since a few units have nearly all of its reward; 0 otherwise.",
+            labels=labels,
+        )
         for id_, judged in [*self._guardrails.judged.items()]:
             for one in judged:
                 evidence.add_metric((id_, one.guardrail.reward), one.evidence.log_evalue)
                 crossed.add_metric((id_, one.guardrail.reward), float(one.crossed))
-        yield from (evidence, crossed)
+                outweighed.add_metric((id_, one.guardrail.reward), float(one.evidence.outweighed))
+        yield from (evidence, crossed, outweighed)

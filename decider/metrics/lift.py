@@ -43,14 +43,20 @@ def lift_metrics(totals: Mapping[str, StrataTotals]) -> Iterator[Metric]:
     """Of every experiment with a holdout: of the final reward, and of each name of rewards apart."""
     families = [GaugeMetricFamily(name, text, labels=("experiment", "name")) for name, text in _FIGURES.items()]
     costs = [GaugeMetricFamily(name, text, labels=("experiment",)) for name, text in _HOLDOUT_COSTS.items()]
+    outweighed = GaugeMetricFamily(
+        "decider_lift_outweighed", "1 where a few units have nearly all of a reward, so that its lift is absent.",
+        labels=("experiment", "name"),
+    )  # fmt: skip
     for experiment, strata in totals.items():
         for name, found in lifts(strata).items():
+            if found.outweighed:
+                outweighed.add_metric((experiment, name), 1.0)
             if not found.is_known:
                 continue
             _add(families, (experiment, name), found.interval)
             if name == LEARNED:
                 _add(costs, (experiment,), found.cost_interval)
-    yield from (*families, *costs)
+    yield from (*families, *costs, outweighed)
 
 
 def _add(families: Sequence[GaugeMetricFamily], labels: Sequence[str], interval: Interval) -> None:

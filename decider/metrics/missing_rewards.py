@@ -29,6 +29,8 @@ class RewardsWatch:
         self._sums = sums
         self._tests: dict[Labels, MissingRewards] = {}
         self._seen: Counter[Labels] = Counter()
+        self.found: Mapping[Labels, float] = {}
+        """What the last look found; from any thread."""
 
     def look(self, totals: LabelTotals) -> Mapping[Labels, float]:
         """The evidence by labels, of those whose usual share is known."""
@@ -38,7 +40,8 @@ class RewardsWatch:
                 self._look_at(key, seen, recent)
         self._tests = {key: test for key, test in self._tests.items() if key in seen}
         self._seen = seen
-        return {key: test.value for key, test in self._tests.items() if test.share.is_known}
+        self.found = {key: test.value for key, test in self._tests.items() if test.share.is_known}
+        return self.found
 
     def _look_at(self, key: Labels, seen: Counter[Labels], recent: Counter[Labels]) -> None:
         everything = (key[0], ALL, *key[2:])
@@ -111,6 +114,15 @@ class Watches:
     def __init__(self) -> None:
         self._names, self._channels = RewardsWatch(sums_by_name), RewardsWatch(sums_by_channel)
         self._segments = SegmentsWatch()
+
+    @property
+    def found(self) -> Mapping[Labels, float]:
+        """The evidence of the last look, by experiment, name and group; from any thread."""
+        return self._names.found
+
+    def look_at_names(self, totals: LabelTotals) -> None:
+        """At rewards by name alone, which is cheap."""
+        self._names.look(totals)
 
     def look(self, totals: LabelTotals) -> Iterator[Metric]:
         """The evidence of a look."""

@@ -89,7 +89,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Daily:
-    """Both charts of an experiment's days. marks: where versions changed. largest, smallest: of the axis of rewards."""
+    """Both charts of an experiment's days. marks: of changes. largest, smallest: of the axis of rewards."""
 
     width: float
     first: str
@@ -174,15 +174,15 @@ def _action_row(one: ActionMean, segment: Segment, known: Colours) -> ActionRow:
     )
 
 
-def daily(days: Sequence[Day], known: Colours, versions: Sequence[tuple[int, int]]) -> Daily | None:
-    """versions: (number, day). None without any day."""
+def daily(days: Sequence[Day], known: Colours, changes: Sequence[tuple[str, int]]) -> Daily | None:
+    """changes: (title, day). None without any day."""
     if not days:
         return None
     last = days[-1].number
     first = max(days[0].number, last - MOST_DAYS + 1)
     shown = [day for day in days if day.number >= first]
     low, high = _ends(shown)
-    marks = [((day - first) * SLOT, f"version {number}") for number, day in versions if first <= day <= last]
+    marks = [((day - first) * SLOT, title) for title, day in changes if first <= day <= last]
     return Daily(
         width=(last - first + 1) * SLOT,
         first=date(first),

@@ -30,7 +30,7 @@ MOST_NAMES = 12
 
 @dataclass(frozen=True, slots=True)
 class Week:
-    """What the policy's decisions of a week bring more, at the traffic of so many whole days."""
+    """What the policy's decisions of a week bring more, at the traffic of so many whole days; 0: there was none."""
 
     more: Interval
     days: int
@@ -90,15 +90,15 @@ class Day:
 class Sheet:
     """What an experiment's own page says of it.
 
-    names: of rewards, the first of those that hold together; left_out: how many more there are. since: the version from
-    which on groups are compared. days: rising. segments: of segment_days, those with most decisions first. means:
-    estimates of all draws since the version means_since.
+    names: of rewards, the first of those that hold together; left_out: how many more there are. spans: the versions
+    with which the times began in which groups are compared, each within itself. days: rising. segments: of
+    segment_days, those with most decisions first. means: estimates of all draws since the version means_since.
     """
 
     brief: Brief
     names: Sequence[NamedLift]
     left_out: int
-    since: Position | None
+    spans: Sequence[Position]
     days: Sequence[Day]
     segments: Sequence[Segment]
     segment_days: int
@@ -106,14 +106,14 @@ class Sheet:
     means_since: Position | None
 
 
-def brief(totals: LabelTotals, experiment: ExperimentId) -> Brief:
-    """The answer alone."""
+def brief(totals: LabelTotals, experiment: ExperimentId, *, today: int) -> Brief:
+    """The answer alone. today: its number."""
     strata = totals.lift.get(experiment)
     cost = _exploration(totals.exploration.get(experiment, {}))
     if not strata:
         return Brief(None, None, cost)
     found = lift_of(strata, LEARNED)
-    return Brief(found, _week(found, totals.daily.get(experiment, {})), cost)
+    return Brief(found, _week(found, totals.daily.get(experiment, {}), today), cost)
 
 
 def _exploration(measures: StrataTotals) -> ExplorationCost | None:
@@ -121,30 +121,32 @@ def _exploration(measures: StrataTotals) -> ExplorationCost | None:
     return exploration_cost(measures[max(measures)]) if measures else None
 
 
-def _week(found: Lift, daily: DailyTotals) -> Week | None:
-    """The first day and the last are not whole."""
+def _week(found: Lift, daily: DailyTotals, today: int) -> Week | None:
+    """Up to yesterday: today is not whole, and neither is the first day. Days without decisions count as such: who
+    counted back from the last decision would promise traffic that is over."""
     if not found.is_known or not daily:
         return None
-    last = max(daily)
-    whole = range(max(last - WEEK_DAYS, min(daily) + 1), last)
+    whole = range(max(today - WEEK_DAYS, min(daily) + 1), today)
     if not whole:
         return None
+    if not any(day in daily for day in whole):
+        return Week(Interval(0.0, 0.0, 0.0), 0)
     often = sum([daily[day].actions.total() for day in whole if day in daily]) * WEEK_DAYS / len(whole)
     more = found.interval
     return Week(Interval(more.value * often, more.low * often, more.high * often), len(whole))
 
 
-def sheet(totals: LabelTotals, experiment: ExperimentId) -> Sheet:
+def sheet(totals: LabelTotals, experiment: ExperimentId, *, today: int) -> Sheet:
     """Everything."""
     strata = totals.lift.get(experiment, {})
     names = [NamedLift(name, found) for name, found in lifts(strata).items() if name != LEARNED]
     cells = totals.cells.get(experiment, {})
     days = [Day(number, day) for number, day in sorted(totals.daily.get(experiment, {}).items())]
     return Sheet(
-        brief=brief(totals, experiment),
+        brief=brief(totals, experiment, today=today),
         names=names[:MOST_NAMES],
         left_out=len(names[MOST_NAMES:]),
-        since=min([stratum.first for stratum in strata], default=None),
+        spans=sorted([stratum.first for stratum in strata]),
         days=days,
         segments=_segments(days),
         segment_days=len([day for day in days if day.totals.segments]),

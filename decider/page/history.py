@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from decider.experiment.changes import MOST_CHANGES, changes
-from decider.experiment.origin import UNKNOWN, Origin
+from decider.experiment.origin import FROM_PAGE, UNKNOWN, Origin
+from decider.learn.guard import SOURCE as GUARD
 from decider.learn.leave_out import not_taken_back
 from decider.log.daily_totals import day_of
 from decider.log.protocol import LeaveOut, LogReader
@@ -18,6 +19,9 @@ from decider.types import START, ExperimentId, Position
 
 NEWEST = 20
 """Changes that are told of."""
+
+TITLES = {"command rollback": "Rollback", FROM_PAGE: "Rollback", GUARD: "Guard"}
+"""Of what learning leaves out, by where it comes from."""
 
 REMEMBERED = 2_000
 """Differences that are kept in memory, since a definition may be megabytes long."""
@@ -88,5 +92,7 @@ class History:
 
     def _tell_left_out(self, one: LeaveOut, *, in_force: bool) -> Change:
         words = left_out(one, log=self._log.name, in_force=in_force)
-        told = Told(one.position, "Learning", 0, moment(one.time), day_of(one.time), words)
+        told = Told(
+            one.position, TITLES.get(one.entry.origin.source, "Learning"), 0, moment(one.time), day_of(one.time), words
+        )
         return Change(told, one.entry.origin)

@@ -22,11 +22,15 @@ from decider.estimate.lift import LEVEL
 from decider.experiment.definition import Experiment
 from decider.learn.guard import describe
 from decider.learn.guardrails import Judged
+from decider.learn.left_out import LeaveOuts, in_force_at, knows_until, not_over, open_in_words
 from decider.log.cell_totals import LEAST, MOST_ACTIONS, MOST_SEGMENTS
+from decider.log.daily_totals import day_of
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import LeaveOut, LogReader
+from decider.log.totals import Labels
 from decider.metrics.shared_totals import SharedTotals
 from decider.page import charts, words
+from decider.page.alarms import Alarms, alarms
 from decider.page.controls import controls
 from decider.page.figures import Brief, Sheet, brief, sheet
 from decider.page.history import Change, History
@@ -83,8 +87,9 @@ class ListRow:
 
 
 class Page:
-    """From any thread. readiness: the text of /readyz. held: experiments whose learning the guard holds. judged: the
-    guardrails, as of the last look. takes_changes: whether it has forms by which people change something."""
+    """From any thread. readiness: the text of /readyz. held: experiments whose learning the guard holds. leave_outs:
+    what models leave out. judged: the guardrails, missing_rewards: evidence that some have stopped; as of the last
+    look. takes_changes: whether it has forms by which people change something."""
 
     def __init__(
         self,
@@ -95,7 +100,9 @@ class Page:
         clock: Callable[[], Time],
         readiness: Callable[[], str],
         held: Mapping[ExperimentId, LeaveOut],
+        leave_outs: LeaveOuts,
         judged: Callable[[], Mapping[ExperimentId, Sequence[Judged]]] = dict,
+        missing_rewards: Callable[[], Mapping[Labels, float]] = dict,
         takes_changes: bool = False,
     ) -> None:
         self._log = log
@@ -104,7 +111,9 @@ class Page:
         self._clock = clock
         self._readiness = readiness
         self._held = held
+        self._leave_outs = leave_outs
         self._judged = judged
+        self._missing_rewards = missing_rewards
         self._takes_changes = takes_changes
         self._history = History(log)
 
@@ -116,10 +125,12 @@ class Page:
             return self._missing(f"there is no page {number} of the list; it has {count(pages)}")
         shown = ids[(number - 1) * LISTED : number * LISTED]
         with self._totals.glance() as counted:
-            briefs = {id_: brief(counted.totals, id_) for id_ in shown}
+            briefs = {id_: brief(counted.totals, id_, today=day_of(self._clock())) for id_ in shown}
+            known = {id_: self._alarms(counted, id_) for id_ in shown}
             asof = self._asof(counted)
-        rows = [self._row(id_, briefs[id_]) for id_ in shown]
-        values = {"rows": rows, "all": len(ids), "number": number, "pages": pages, "health": self._health()}
+        rows = [self._row(id_, briefs[id_], known[id_]) for id_ in shown]
+        said = [f"experiment {id_}: {line}" for id_ in shown for line in known[id_].lines()]
+        values = {"rows": rows, "all": len(ids), "number": number, "pages": pages, "health": self._health(alarmed=said)}
         return Answer(200, render("list.html.j2", title="Does it pay?", subject="Experiments", asof=asof, **values))
 
     def _ids(self) -> Sequence[ExperimentId]:
@@ -131,7 +142,10 @@ class Page:
     def _asof(self, counted: LogTotals) -> Asof:
         return Asof(words.moment(counted.mark.time), max(0, self._log.head().position - counted.mark.position))
 
-    def _row(self, id_: ExperimentId, found: Brief) -> ListRow:
+    def _alarms(self, counted: LogTotals, id_: ExperimentId) -> Alarms:
+        return alarms(counted.totals, id_, self._log.version_at, self._missing_rewards())
+
+    def _row(self, id_: ExperimentId, found: Brief, known: Alarms) -> ListRow:
         serving = self._current.get(id_)
         definition = serving.version.experiment if serving else None
         week = words.per_week(found.week, words.only_reward(definition) if definition else "")
@@ -139,17 +153,23 @@ class Page:
             id=id_,
             address=address(id_),
             state=self._state(id_),
-            verdict=words.verdict(found.lift, definition),
-            relative=words.in_per_cent(found.lift),
-            week=week if found.week else words.Fact(NOTHING),
+            verdict=words.verdict(found.lift, definition, split_is_wrong=known.split_is_wrong),
+            relative=words.Fact(NOTHING) if known.split_is_wrong else words.in_per_cent(found.lift),
+            week=week if found.week and not known.split_is_wrong else words.Fact(NOTHING),
         )
 
     def _state(self, id_: ExperimentId) -> str:
         serving = self._current.get(id_)
         if serving is not None:
             crossed = any(one.crossed for one in self._judged().get(id_, ()))
-            return words.state(serving.version.experiment, held=id_ in self._held, crossed=crossed)
+            held = id_ in self._held or bool(self._open(id_))
+            return words.state(serving.version.experiment, held=held, crossed=crossed)
         return "cannot serve yet" if id_ in self._current.held else "ended"
+
+    def _open(self, id_: ExperimentId) -> Sequence[LeaveOut]:
+        """What is left out and not over, but for what the guard holds."""
+        held = self._held.get(id_)
+        return [one for one in not_over(self._leave_outs.of(id_)) if one != held]
 
     def experiment(self, id_: ExperimentId, made: Position = START) -> Answer:
         """All about one. made: the change that somebody has just made here. Raises LogError."""
@@ -157,9 +177,10 @@ class Page:
         if not history:
             return self._missing(f"there is no experiment {id_!r}")
         with self._totals.glance() as counted:
-            found = sheet(counted.totals, id_)
+            found = sheet(counted.totals, id_, today=day_of(self._clock()))
+            alarmed = self._alarms(counted, id_)
             known = charts.colours(found.days)
-            daily = charts.daily(found.days, known, versions_in(history))
+            daily = charts.daily(found.days, known, marks_in(history))
             asof = self._asof(counted)
         segments = charts.segment_rows(found.segments, known, found.means)
         newest = self._newest(id_)
@@ -172,15 +193,15 @@ class Page:
                 subject=id_,
                 asof=asof,
                 state=self._state(id_),
-                verdict=words.verdict(found.brief.lift, definition),
+                verdict=words.verdict(found.brief.lift, definition, split_is_wrong=alarmed.split_is_wrong),
                 made=[one.told for one in history if one.told.position == made],
                 controls=controls(self._log, newest, history[0].told.position) if self._takes_changes else None,
                 address=address(id_),
-                facts=words.facts(found.brief, definition),
+                facts=words.facts(found.brief, definition, split_is_wrong=alarmed.split_is_wrong),
                 rails=self._rails(id_, definition),
                 needed=words.needed(found.brief.lift),
-                promise=self._promise(found, definition),
-                others=[words.other(one, definition) for one in found.names],
+                promise="" if alarmed.split_is_wrong else self._promise(found),
+                others=[] if alarmed.split_is_wrong else [words.other(one, definition) for one in found.names],
                 left_out=found.left_out,
                 key=known.key,
                 segments=segments[:SEGMENTS],
@@ -192,7 +213,7 @@ class Page:
                 daily=daily,
                 history=history,
                 latest=latest(self._log, id_, self._clock()),
-                health=self._health(*self._own_health(id_)),
+                health=self._health(*self._own_health(id_), alarmed=[*alarmed.lines()]),
             ),
         )
 
@@ -211,17 +232,19 @@ class Page:
 
     def _rails(self, id_: ExperimentId, definition: Experiment) -> Sequence[words.Rail]:
         judged = {one.guardrail.reward: one for one in self._judged().get(id_, ())}
-        return [words.rail(one, judged.get(one.reward), id_) for one in definition.guardrails]
+        return [words.rail(one, judged.get(one.reward), definition) for one in definition.guardrails]
 
-    def _promise(self, found: Sheet, definition: Experiment) -> str:
+    def _promise(self, found: Sheet) -> str:
         """What is compared, and what the band means."""
-        if found.brief.lift is None or found.since is None:
+        if found.brief.lift is None or not found.spans:
             return ""
-        since = self._log.version_at(found.since)
-        share = f" The holdout has {percent(definition.holdout)} of the units." if definition.holdout else ""
+        versions = [self._log.version_at(one) for one in found.spans]
+        since = versions[0]
         return (
-            f"Average since version {since.number} ({words.moment(since.time)}).{share} The band is right with "
-            f"{percent(LEVEL)}, at every look: look as often as you like. Units that come back are counted as one."
+            f"Average of all decisions since version {since.number} ({words.moment(since.time)}). "
+            f"{words.shares([one.experiment.control_share for one in versions])} The band is right with "
+            f"{percent(LEVEL)}, at every look: look as often as you like. It is by unit: visits of units that come "
+            "back do not make it narrower than it should be."
         )
 
     def _estimates(self, found: Sheet) -> str:
@@ -249,22 +272,34 @@ class Page:
             yield f"It cannot serve before its policy has learned: {reason}" if reason else "It has ended."
             return
         if id_ in self._held:
-            yield f"Learning is held. {describe(self._held[id_])}."
+            yield describe(self._held[id_])
+        yield from [open_in_words(one, self._log.name) for one in self._open(id_)]
         version, model = serving.version, serving.model
         policy = version.experiment.policy
         yield f"Version {version.number} is {words.state(version.experiment)}, with the policy {policy.algorithm}."
         if policy.learns and version.experiment.learns:
-            time = self._log.time_at(model.position)
-            age = duration(max(0.0, (self._clock() - time) / MICROSECONDS))
-            yield f"Its model knows what was earned until {age} ago." if time else "Its model has learned nothing yet."
+            yield self._age_of(id_, model.position)
 
-    def _health(self, *own: str) -> Health:
-        """Of the server, in plain words; own: of one experiment."""
+    def _age_of(self, id_: ExperimentId, position: Position) -> str:
+        """How old the newest is that a model knows."""
+        entries = self._leave_outs.of(id_)
+        time = knows_until(self._log, id_, position, entries)
+        age = duration(max(0.0, (self._clock() - time) / MICROSECONDS))
+        told = f"Its model knows what was earned until {age} ago." if time else "Its model knows nothing yet."
+        if time == self._log.time_at(position):
+            return told
+        newest = in_force_at(entries, position)[-1]
+        return f"{told} It is newer than that, but it {newest.entry} (position {newest.position})."
+
+    def _health(self, *own: str, alarmed: Sequence[str] = ()) -> Health:
+        """Of the server, in plain words; own: of one experiment; alarmed: of what is shown."""
         first, *others = self._readiness().splitlines()
         said = ["The server takes calls." if first == "ok" else f"The server does not take calls: {first}", *others]
         hidden = len(said) - HEALTH_LINES
         more = [f"{count(hidden)} more lines are on /readyz."] if hidden > 0 else []
-        return Health(first == "ok" and not others, [*own, *said[:HEALTH_LINES], *more, self._sizes()])
+        is_fine = first == "ok" and not others and not alarmed
+        lines = [*alarmed[:HEALTH_LINES], *own, *said[:HEALTH_LINES], *more, self._sizes()]
+        return Health(is_fine, [*dict.fromkeys(lines)])  # /readyz tells of this experiment, too
 
     def _sizes(self) -> str:
         sizes = self._log.sizes()
@@ -272,9 +307,9 @@ class Page:
         return f"The log takes {words.in_bytes(sizes.database + sizes.wal)}{free}."
 
 
-def versions_in(history: Sequence[Change]) -> Sequence[tuple[int, int]]:
-    """(number, day) of each change that is a version."""
-    return [(one.told.number, one.told.day) for one in history if one.told.number]
+def marks_in(history: Sequence[Change]) -> Sequence[tuple[str, int]]:
+    """(title, day) of each change."""
+    return [(one.told.title, one.told.day) for one in history]
 
 
 def address(id_: ExperimentId) -> str:

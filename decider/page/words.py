@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from decider.learn.guardrails import Judged
 from decider.log.protocol import LeaveOut
 from decider.page.figures import Brief, NamedLift, Week
 from decider.text import NOTHING, between, count, figure, percent, rough, signed, signed_percent
-from decider.types import ExperimentId, Time
+from decider.types import Time
 
 MICROSECONDS = 1e6
 
@@ -47,17 +48,25 @@ NO_HOLDOUT = Verdict(
 )
 TOO_LITTLE = Verdict("not yet", "neutral", "Not yet: there are too few rewards to say anything.")
 NOT_YET = Verdict("not yet", "neutral", "Not yet: by now the policy may earn more than the holdout, or less.")
-
+SPLIT_IS_WRONG = Verdict(
+    "split is wrong",
+    "caution",
+    "Nobody can say: units are not in the holdout with the declared share, so the groups cannot be compared. See: Is "
+    "all well?",
+)
 
 HOLDS = Verdict("holds", "fine", "")
 CROSSED = Verdict("crossed", "do not use", "")
 NOT_TOLD_YET = Verdict("not told yet", "neutral", "")
 TOO_LITTLE_TO_JUDGE = Verdict("too little data", "neutral", "")
+OUTWEIGHED = Verdict("cannot be judged", "caution", "")
 """Of guardrails."""
 
 
-def verdict(found: Lift | None, experiment: Experiment | None) -> Verdict:
+def verdict(found: Lift | None, experiment: Experiment | None, *, split_is_wrong: bool = False) -> Verdict:
     """Does it pay? experiment: None where it has ended."""
+    if split_is_wrong:
+        return SPLIT_IS_WRONG
     if found is None:
         return TOO_LITTLE if experiment is not None and 0 < experiment.control_share < 1 else NO_HOLDOUT
     match found.answer:
@@ -101,6 +110,8 @@ def per_week(week: Week | None, reward: str) -> Fact:
     """At the traffic of the last whole days. reward: its name, where only one counts."""
     if week is None:
         return Fact(NOTHING, note="known after the first whole day")
+    if not week.days:
+        return Fact(NOTHING, note="no decision in the last seven days")
     traffic = "at last week's traffic" if week.days > 1 else "at the traffic of the last day"
     return Fact(_about(week.more.value), _band(week.more, _about), f"more {reward or 'reward'}, {traffic}")
 
@@ -114,14 +125,14 @@ def _band(interval: Interval, written: object) -> str:
     return between(interval.low, interval.high, written=written)
 
 
-def facts(found: Brief, experiment: Experiment) -> dict[str, Fact]:
-    """The answer in figures."""
+def facts(found: Brief, experiment: Experiment, *, split_is_wrong: bool = False) -> dict[str, Fact]:
+    """The answer in figures; of a split that is wrong the means alone."""
     lift = found.lift
     explored = _exploration(found.exploration)
     if lift is None:
         return explored
     groups = {"Policy": _mean(lift, POLICY), "Holdout": _mean(lift, HOLDOUT)}
-    if not lift.is_known:
+    if not lift.is_known or split_is_wrong:
         return {**groups, **explored}
     return {
         "In per cent": in_per_cent(lift),
@@ -180,6 +191,11 @@ def needed(found: Lift | None) -> str:
     """What an answer still needs; nothing where there is one."""
     if found is None or found.is_known:
         return ""
+    if found.outweighed:
+        return (
+            "A few units have nearly all of the reward, so that all others say nothing beside them. Look for a value "
+            "that was sent by mistake: with another [reward] the comparison begins anew."
+        )
     return (
         f"An answer needs the rewards of about {figure(START)} units in each group, and of more where a few amounts "
         f"are large. The poorer group has {rough(found.clusters)} so far. Wait, or make the holdout larger."
@@ -215,9 +231,11 @@ class Rail(NamedTuple):
     follows: str
 
 
-def rail(guardrail: Guardrail, judged: Judged | None, experiment: ExperimentId) -> Rail:
+def rail(guardrail: Guardrail, judged: Judged | None, experiment: Experiment) -> Rail:
     """judged: None before the first look."""
     name, verdict, lift = guardrail.reward, TOO_LITTLE_TO_JUDGE, Fact(NOTHING)
+    if judged is not None and judged.evidence.outweighed:
+        verdict = OUTWEIGHED
     if judged is not None and judged.evidence.is_known:
         found = judged.evidence
         lift = Fact(signed(found.lift), between(*sorted((found.bound, found.opposite)), written=signed))
@@ -231,10 +249,12 @@ def _is_within(guardrail: Guardrail, bound: float) -> bool:
     return bound <= guardrail.margin if guardrail.at_most is not None else bound >= guardrail.margin
 
 
-def _follows(guardrail: Guardrail, experiment: ExperimentId, *, crossed: bool) -> str:
+def _follows(guardrail: Guardrail, experiment: Experiment, *, crossed: bool) -> str:
     """What is done, or will be."""
     if not guardrail.falls_back:
         return "An alarm; the policy goes on." if crossed else "If it is crossed: an alarm, and the policy goes on."
+    if guardrail.crossed_at is None and experiment.fallback is not None:
+        return f"Everybody gets the baseline action already, since {experiment.fallback.reward} was crossed."
     if guardrail.crossed_at is None:
         return (
             "Everybody gets the baseline action in a moment."
@@ -243,7 +263,21 @@ def _follows(guardrail: Guardrail, experiment: ExperimentId, *, crossed: bool) -
         )
     again = f", or the policy tries again after {duration_text(guardrail.again_after)}" * bool(guardrail.again_after)
     since = moment(guardrail.crossed_at)
-    return f"Everybody gets the baseline action since {since}. `decider resume {experiment}` ends that{again}."
+    return f"Everybody gets the baseline action since {since}. `decider resume {experiment.id}` ends that{again}."
+
+
+def shares(of_times: Sequence[float]) -> str:
+    """What the holdout has, and had in the times that are in a figure.
+
+    >>> shares([0.1, 0.1])
+    'The holdout has 10 % of the units.'
+    >>> shares([0.05, 0.1])
+    'The holdout had 5 %, then 10 % of the units; each of these times is compared within itself.'
+    """
+    different = [percent(one) for one, before in zip(of_times, [None, *of_times], strict=False) if one != before]
+    if len(different) == 1:
+        return f"The holdout has {different[0]} of the units."
+    return f"The holdout had {', then '.join(different)} of the units; each of these times is compared within itself."
 
 
 def state(experiment: Experiment, *, held: bool = False, crossed: bool = False) -> str:
@@ -263,11 +297,9 @@ def state(experiment: Experiment, *, held: bool = False, crossed: bool = False) 
 def left_out(one: LeaveOut, *, log: str, in_force: bool) -> tuple[str, ...]:
     """What models leave out since an entry; and the way back, as long as there is one. log: its name."""
     entry = one.entry
+    said = str(entry)
     if entry.until == entry.after:
-        return (f"what the entry {entry.replaces} left out is learned after all",)
-    begin = f"after {moment(entry.after)}" if entry.after else "from the first decision on"
-    end = f", up to {moment(entry.until)}" if entry.until is not None else ", and that is not over"
-    said = f"left out: what was sealed {begin}{end}"
+        return (said,)
     if not in_force:
         return (said, "not in force any more")
     command = f"decider leave-out {entry.experiment} --db {log} --take-back {one.position}"

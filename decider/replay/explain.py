@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -18,7 +18,8 @@ from decider.decide.decide import policy_slots
 from decider.decide.slate import slot_id
 from decider.errors import DeciderError, LogCorrupt, NotFound
 from decider.experiment.definition import ExperimentVersion
-from decider.log.protocol import LoggedDecision, LogReader
+from decider.learn.left_out import in_force_at, knows_until
+from decider.log.protocol import LeaveOut, LoggedDecision, LogReader
 from decider.policy.contributions import Gap, asked_contexts, gap_between
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
@@ -75,9 +76,10 @@ class Explanation:
     """withheld: by which rule, by action. left_out: actions that the call did not allow, or that slots before took.
 
     check: see `Check`; what: the difference, or why it was not made again. compared: None where there is nothing to
-    compare, for the reason in `no_gap`. model_time: of the model's position. slots: of the slate so far, with what each
-    got; only itself where it is no slot. kept_until: until when the unit keeps the decision, 0: not. counted: whether
-    limits were counted again; they are taken as logged. unread: whether the unit's history could not be read again.
+    compare, for the reason in `no_gap`. model_time: up to when the model knows what was earned. model_leaves_out: what
+    it leaves out. slots: of the slate so far, with what each got; only itself where it is no slot. kept_until: until
+    when the unit keeps the decision, 0: not. counted: whether limits were counted again; they are taken as logged.
+    unread: whether the unit's history could not be read again.
     """
 
     logged: LoggedDecision
@@ -85,6 +87,7 @@ class Explanation:
     withheld: Mapping[ActionId, str]
     left_out: tuple[ActionId, ...]
     model_time: Time | None
+    model_leaves_out: Sequence[LeaveOut]
     check: Check
     what: str
     compared: Compared | None
@@ -114,6 +117,7 @@ def explain(
     if version is None:
         raise LogCorrupt(f"{log.name}: it has no experiment version at position {logged.decision.version}")
     withheld = withheld_from(log, logged, version)
+    entries = log.leave_outs(version.experiment.id)
     again = _make_again(log, logged, version, patience, in_memory, say)
     model = again.model if again.check is Check.EQUAL else None
     compared, no_gap = _compare_first_two(logged, version, model, withheld, patience)
@@ -122,7 +126,8 @@ def explain(
         version=version,
         withheld=withheld,
         left_out=tuple([id_ for id_ in version.all_active if id_ not in {*logged.decision.eligible, *withheld}]),
-        model_time=_model_time(log, logged),
+        model_time=_model_time(log, version, logged.decision.model, entries),
+        model_leaves_out=in_force_at(entries, logged.decision.model),
         check=again.check,
         what=again.what,
         compared=compared,
@@ -250,10 +255,12 @@ def _compare_first_two(
     return Compared(decision.eligible[first], decision.eligible[second], probabilities, gap), ""
 
 
-def _model_time(log: LogReader, logged: LoggedDecision) -> Time | None:
+def _model_time(
+    log: LogReader, version: ExperimentVersion, model: Position, entries: Sequence[LeaveOut]
+) -> Time | None:
     """None where the log does not know it any more."""
     try:
-        return log.time_at(logged.decision.model)
+        return knows_until(log, version.experiment.id, model, entries)
     except DeciderError:
         return None
 

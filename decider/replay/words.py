@@ -107,8 +107,13 @@ def model_text(explanation: Explanation) -> str:
         return "none: this policy does not learn"
     if decision.model == START:
         return "nothing learned yet"
-    age = "" if explanation.model_time is None else f", {_age(explanation.logged.time - explanation.model_time)} before"
-    return f"learned up to position {decision.model} of the log{age}"
+    known = explanation.model_time
+    age = "" if known is None else f", {_age(explanation.logged.time - known)} before"
+    if not explanation.model_leaves_out:
+        return f"learned up to position {decision.model} of the log{age}"
+    newest = f"what it knows ends{age.removeprefix(',')} the decision" if known else "it knows nothing"
+    left_out = [f"The entry at {one.position} {one.entry}." for one in explanation.model_leaves_out]
+    return " ".join([f"at position {decision.model} of the log; {newest}, since something is left out.", *left_out])
 
 
 def _age(microseconds: int) -> str:

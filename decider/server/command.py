@@ -33,15 +33,21 @@ Examples:
 COMMANDS = {
     "apply": "experiment_commands",
     "archive": "archive_command",
+    "backup": "backup_commands",
+    "check": "check_command",
+    "doctor": "doctor_command",
     "explain": "explain_command",
     "forget": "forget_command",
     "get": "experiment_commands",
     "leave-out": "leave_out_command",
+    "list": "experiment_commands",
     "ops": "ops_command",
     "pause": "experiment_commands",
     "relearn": "relearn_command",
+    "restore": "backup_commands",
     "resume": "experiment_commands",
     "rollback": "leave_out_command",
+    "validate": "validate_command",
 }
 """Each command that is not here, with its module."""
 
@@ -182,5 +188,6 @@ def _tell_addresses(settings: Settings, grpc: str, http: str) -> None:
     for option, _, _ in table():
         value = getattr(settings, option[2:].replace("-", "_"))
         click.echo(f"  {option} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
+    click.echo(f"page on http://{http}/")
     click.echo(f"gRPC on {grpc}, metrics on http://{http}/metrics")
     sys.stdout.flush()

@@ -23,6 +23,7 @@ from decider.errors import DeciderError, LogError
 from decider.learn.guard import Guard, describe
 from decider.learn.guardrails import Guardrails
 from decider.learn.leader import Leader, Pace, Progress
+from decider.learn.left_out import LeaveOuts, open_in_words
 from decider.learn.limits import Limits
 from decider.learn.versions import Versions
 from decider.log.clock import LogClock
@@ -216,8 +217,10 @@ class Server:
         )
         budget = Budget(settings.decide_budget)
         self.log.name_build({**build(), "budget": budget._asdict()})  # a replay needs both
-        lines = ChangeLines(self.log)
-        self._follower = Follower(self.log, self.current, copies, memory=self._memory, tell=lines.tell)
+        lines, self._leave_outs = ChangeLines(self.log), LeaveOuts(self.log)
+        self._follower = Follower(
+            self.log, self.current, copies, memory=self._memory, tell=(lines.tell, self._leave_outs.tell)
+        )
         limits = Limits(settings.max_experiments, settings.memory)
         self._versions = versions = Versions(self.log, limits, budget, archived=settings.archive is not None)
         self._files = ExperimentFiles(settings.experiments, versions)
@@ -255,12 +258,23 @@ class Server:
             return False
         self._follower.follow()
         self._totals = totals = SharedTotals(self.log, stopping=self._stopping.is_set)
-        self._registry.register(
-            LogCollector(self.log, totals, self.current, clock=self._clock, lag=leader.lag, forget=self._forget)
+        self._log_metrics = LogCollector(
+            self.log,
+            totals,
+            self.current,
+            clock=self._clock,
+            lag=leader.lag,
+            forget=self._forget,
+            leave_outs=self._leave_outs,
         )
+        self._registry.register(self._log_metrics)
         self._registry.register(
             StateCollector(
-                self.current, offset=lambda: self._clock.offset, progress=self._progress, held=self._guard.held
+                self.current,
+                offset=lambda: self._clock.offset,
+                progress=self._progress,
+                held=self._guard.held,
+                leave_outs=self._leave_outs,
             )
         )
         self._registry.register(ArchiveCollector(self._archiver))
@@ -273,7 +287,9 @@ class Server:
             clock=self._clock,
             readiness=lambda: self._readiness().text,
             held=self._guard.held,
+            leave_outs=self._leave_outs,
             judged=lambda: self._guardrails.judged,
+            missing_rewards=lambda: self._log_metrics.missing_rewards,
             takes_changes=bool(self._settings.page_writes),
         )
         self._changes = Changes(
@@ -348,6 +364,7 @@ class Server:
             return Readiness(False, str(self.log.trouble))
         try:
             learning = [f"learning {progress}" for progress in self._progress()]
+            left_out = [] if self._phase else [*self._leave_outs.open()]
         except DeciderError as error:
             return Readiness(False, str(error))
         if self._phase:
@@ -355,10 +372,11 @@ class Server:
         if self._behind:
             return Readiness(False, f"what serves does not follow the log: {self._behind}")
         problems = [self._clock.problem] if self._clock.problem else []
-        held = map(describe, [*self._guard.held.values()])
+        held = [*self._guard.held.values()]
         warnings = [
             *problems,
-            *held,
+            *map(describe, held),
+            *[open_in_words(one, self.log.name) for one in left_out if one not in held],
             *self._guardrails.warnings(),
             *self._missing.values(),
             *self.log.warnings,
@@ -401,6 +419,7 @@ class Server:
             uncounted = self._try_to(self._totals.store_if_due)
             if not uncounted:  # to count much more would hold up learning
                 self._try_to(self._guardrails.look)
+                self._try_to(self._log_metrics.look_at_rewards)
             pause = 0.0 if behind or uncounted else min(self._settings.learn_interval, self._files_interval)
             if time.monotonic() >= next_look:
                 self._try_to(self._disk.look)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from decider.errors import DeciderError
 from decider.experiment.definition import ExperimentVersion
@@ -48,13 +48,9 @@ class Copies:
         self._models.pop(owner, None)
 
 
-def _tell_nobody(news: ServingChanges) -> None:
-    pass
-
-
 class Follower:
     """Keeps `current` up to date with the log. `lineup`: which version serves and which one waits. memory: bounds the
-    models that it loads. tell: called with what is new, once."""
+    models that it loads. tell: each is called with what is new, once."""
 
     def __init__(
         self,
@@ -63,7 +59,7 @@ class Follower:
         copies: Copies,
         *,
         memory: PolicyMemory | None = None,
-        tell: Callable[[ServingChanges], None] = _tell_nobody,
+        tell: Sequence[Callable[[ServingChanges], None]] = (),
     ) -> None:
         self._log = log
         self._current = current
@@ -88,7 +84,8 @@ class Follower:
                 self._due.add(name.experiment)
             self._position = news.head
             if news.versions or news.leave_outs:
-                self._tell(news)
+                for tell in self._tell:
+                    tell(news)
             self._swap_due()
 
     def hold(self, owner: Owner, problem: str) -> None:

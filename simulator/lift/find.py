@@ -18,11 +18,13 @@ from decider.estimate.exploration import mean_cost
 from decider.estimate.guardrail import alpha_of
 from decider.estimate.lift import HOLDOUT, LEVEL, POLICY, START, Lift, LiftSums, interval_by_person, level_of_each
 from decider.estimate.mean import Interval
+from decider.estimate.missing_rewards import ALARM
+from decider.estimate.split import split_log_evalue
 from decider.experiment.guardrails import Guardrail
 from decider.experiment.strata import BUCKETS
 from decider.learn.guardrails import Judged, evidence_of
 from decider.log.lift_totals import MOST_STRATA
-from simulator.lift.result import GuardrailRow, LiftResult, LiftRow, PersonsFound
+from simulator.lift.result import SPLIT_IS_WRONG, GuardrailRow, LiftResult, LiftRow, PersonsFound
 from simulator.logs.columns import Category, Field, Flags, Floats
 from simulator.logs.errors import BadLog
 from simulator.logs.groups import LEARNED, GroupedDecisions, Persons
@@ -44,7 +46,8 @@ def find_lift(log: GroupedDecisions, fields: Sequence[str] = (), *, level: float
     groups = list(_groups(log, fields))
     by_level = level_of_each(len(groups) * len(log.rewards), level)
     whole = _lift(log, LEARNED, everything, level)
-    return LiftResult(
+    split = split_log_evalue(log.split)
+    found = LiftResult(
         log=log.log,
         experiment=log.experiment,
         level=level,
@@ -64,7 +67,17 @@ def find_lift(log: GroupedDecisions, fields: Sequence[str] = (), *, level: float
         other_rewards=tuple([name for name in log.names if name not in log.rewards]),
         live_strata=MOST_STRATA if len(log.strata) > MOST_STRATA else 0,
         persons=None if log.persons is None else _persons(log, log.persons, level),
+        split_log_evalue=None if math.isnan(split) else split,
     )
+    return _without_answers(found) if split > ALARM else found
+
+
+def _without_answers(found: LiftResult) -> LiftResult:
+    """Of groups that cannot be compared."""
+    rows, by = (
+        tuple([replace(row, answer=SPLIT_IS_WRONG, per_week=None) for row in rows]) for rows in (found.rows, found.by)
+    )
+    return replace(found, rows=rows, by=by, cost=None)
 
 
 def _guardrail(log: GroupedDecisions, guardrail: Guardrail) -> GuardrailRow:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from decider.estimate.lift import Answer
 from decider.estimate.mean import Interval
@@ -15,6 +15,11 @@ from simulator.logs.groups import StratumRead
 
 SCHEMA = 1
 
+
+SPLIT_IS_WRONG: Final = "split is wrong"
+
+RowAnswer = Answer | Literal["split is wrong"]
+"""`split is wrong`: units are not in the holdout with the declared share, so that no figure is right."""
 
 GuardrailAnswer = Literal["crossed", "held", "too little"]
 """`held`: nothing says beyond doubt that the lift is beyond the margin. `crossed`: also where it was, and everybody
@@ -33,7 +38,7 @@ class LiftRow:
     reward: str
     field: str
     value: str
-    answer: Answer
+    answer: RowAnswer
     lift: Interval
     relative: Interval
     per_week: Interval | None
@@ -89,7 +94,8 @@ class LiftResult:
     left_out: decisions, by kind. guardrails: together they are crossed by chance in 5 % of the cases at most. since,
     until: as they were asked for. other_rewards: names that were sent and have no row, the most frequent first.
     live_strata: so many of the newest strata are in the metrics and on the page; 0: all. persons: None where no two
-    units are linked.
+    units are linked. split_log_evalue: evidence that units are not split as declared, as the metric; above ALARM the
+    groups cannot be compared, and every answer says so. None: too little is known.
     """
 
     log: str
@@ -111,4 +117,5 @@ class LiftResult:
     other_rewards: tuple[str, ...] = ()
     live_strata: int = 0
     persons: PersonsFound | None = None
+    split_log_evalue: float | None = None
     schema: int = field(default=SCHEMA)

@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from decider.experiment.definition import ExperimentVersion
+from decider.estimate.split import StratumSplit
+from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.guardrails import MOST_NAMES, Guardrail
 from decider.experiment.strata import (
+    BUCKETS,
     HOLDOUT_REASONS,
     JudgedSince,
     Stratum,
@@ -94,9 +96,10 @@ class GroupedDecisions:
 
     rewards: (n,) by name, the final reward as LEARNED; values of a name are added up, without its weight. context: in
     the order of CONTEXT_FIELDS. features: JSON objects. left_out: decisions by kind. draws: those of which exploration
-    cost something. guarded: what the newest version's guardrails are judged by. names: of all rewards that were sent,
-    the most frequent first; live_names: how many of them the server has a lift of. span: the part of the log that was
-    asked for. persons: None where no two of the units are linked.
+    cost something. guarded: what the newest version's guardrails are judged by. split: of each stratum, those included
+    that were left out because nobody said that they were shown. names: of all rewards that were sent, the most frequent
+    first; live_names: how many of them the server has a lift of. span: the part of the log that was asked for. persons:
+    None where no two of the units are linked.
     """
 
     log: str
@@ -117,6 +120,7 @@ class GroupedDecisions:
     live_names: int
     span: Span
     persons: Persons | None
+    split: Sequence[StratumSplit]
 
     def __len__(self) -> int:
         return len(self.stratum)
@@ -249,6 +253,7 @@ def _load(
     bucket = np.array([*map(bucket_of, raw.unit.values), bucket_of("")])[raw.unit.codes]
     over = ~np.logical_or.reduce([rows for kind, rows in first.items() if kind != NO_HOLDOUT])
     drawn = _newest(versions, version, over & is_draw(raw.reason))
+    judged = ~np.logical_or.reduce([rows for kind, rows in first.items() if kind != NOT_ACTIVATED])
     costs = exploration_costs(raw.reason.take(drawn), raw.propensity[drawn], raw.pmf.take(drawn), learned[drawn])
     return GroupedDecisions(
         log=log.name,
@@ -264,6 +269,7 @@ def _load(
         features=raw.features.take(used),
         left_out={kind: int(rows.sum()) for kind, rows in left_out.items() if rows.any()},
         draws=Draws(bucket[drawn], costs),
+        split=_split(versions, strata, version, judged & (measure == newest), bucket, _is_holdout(raw.reason)),
         guarded=_guarded(versions, sent, raw, version, used, whole=span == EVER),
         names=_names(sent),
         live_names=_live_names(sent, raw.position[used]),
@@ -293,6 +299,28 @@ def _live_names(sent: Rewards, position: Longs) -> int:
     assert sent.names is not None
     mine = sent.joined & ~sent.retracted & np.isin(sent.decision, position)
     return min(MOST_NAMES, len(np.unique(sent.names.codes[mine])))
+
+
+def _split(
+    versions: Sequence[ExperimentVersion],
+    strata: Mapping[Any, Stratum],
+    version: Longs,
+    rows: Flags,
+    bucket: Longs,
+    holdout: Flags,
+) -> Sequence[StratumSplit]:
+    """As the server has it. version: (n,) index into `versions`; rows: (n,) which decisions count."""
+    found: dict[Stratum, tuple[Experiment, Floats]] = {}
+    for index in np.unique(version[rows]).tolist():
+        one = versions[index]
+        mine = rows & (version == index)
+        counted = np.array(
+            [np.bincount(bucket[mine & (holdout == group)], minlength=BUCKETS) for group in (False, True)], np.float64
+        )
+        stratum = strata[one.position]
+        before = found[stratum][1] if stratum in found else 0.0
+        found[stratum] = (one.experiment, counted + before)
+    return [StratumSplit(one.control_share, one.salt, decisions) for one, decisions in found.values()]
 
 
 def _guarded(

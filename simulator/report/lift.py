@@ -11,15 +11,16 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from decider.estimate.mean import Interval
+from decider.estimate.missing_rewards import ALARM
 from decider.text import between, count, duration, figure, percent, printable, rough, signed, signed_percent
-from simulator.lift.result import GuardrailRow, LiftResult, LiftRow, PersonsFound
+from simulator.lift.result import SPLIT_IS_WRONG, GuardrailRow, LiftResult, LiftRow, PersonsFound
 from simulator.logs.groups import LEARNED
 from simulator.report.table import Cell, Column, Table, Tone, in_terminal
 
 MOST_NAMED = 5
 """Names of rewards in a sentence."""
 
-TONES: dict[str, Tone] = {"yes": "fine", "no": "do not use"}
+TONES: dict[str, Tone] = {"yes": "fine", "no": "do not use", SPLIT_IS_WRONG: "caution"}
 
 
 def lift_parts(found: LiftResult) -> Iterator[RenderableType]:
@@ -37,6 +38,13 @@ def conclusion(found: LiftResult) -> str:
     """The answer in one sentence."""
     row = found.rows[0]
     about = f"{found.experiment}: "
+    if row.answer == SPLIT_IS_WRONG:
+        return (
+            f"{about}nobody can say what the policy brings. Units are not in the holdout with the declared share: "
+            "decisions of one group get lost, or its units come back more often (evidence "
+            f"{figure(found.split_log_evalue)}, an alarm above {ALARM}). So the groups cannot be compared, and no "
+            "figure below is right."
+        )
     if row.answer == "too little":
         return f"{about}too little is known to say what the policy brings."
     in_percent = f", that is {between(*_ends(row.relative), written=signed_percent)}" if _is_relative(row) else ""
@@ -170,6 +178,8 @@ def sentences(found: LiftResult) -> Iterator[str]:
         yield f"The policy served {_made(found.rows[0], 0)}, the holdout {_made(found.rows[0], 1)}."
     else:
         yield "There is nothing to compare yet: no decision counts."
+    if any(row.per_week for row in found.rows):
+        yield "A week has the mean traffic of all that was read; the server's page takes the last seven days."
     yield from _limits(found)
     for guardrail in found.guardrails:
         if guardrail.crossed_at is not None:

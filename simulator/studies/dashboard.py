@@ -22,7 +22,10 @@ OF_SERVER = 'job=~"$job"'
 CALLS = f'{OF_SERVER}, grpc_service="decider.v1.DeciderService"'
 SOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
 INFO = f"decider_experiment_info{{{OF_EXPERIMENT}}}"
+LEFT_OUT = f"decider_leave_outs_total{{{OF_EXPERIMENT}}}"
 STEP = "60s"
+OF_GUARDRAIL = f"max by (experiment, name) (decider_guardrail_log_evalue{{{OF_EXPERIMENT}}})"
+GUARDRAIL_EVIDENCE = f"{OF_GUARDRAIL} - on (experiment) group_left () ln(20 * count by (experiment) ({OF_GUARDRAIL}))"
 HIGH, LOW = "at most", "at least"
 """The ends of an interval, in legends."""
 
@@ -100,11 +103,10 @@ ROWS: dict[str, tuple[Graph, ...]] = {
     "Is it right?": (
         Graph(
             "Evidence that something is wrong",
-            "Log e-values. Above the line, ln 1000, the alerts fire: chance alone ever gets there with a probability "
-            "of at most 1 in 1000 (guardrails: see their own). Of channels, segments and actions: those with any.",
+            "Log evidence. Above the line, ln 1000, the alerts fire. How often chance alone gets there: see Alerts in "
+            "the README of decider. Of channels, segments and actions: those with any.",
             "short",
             (
-                ("guardrail {{name}}", f"max by (name) (decider_guardrail_log_evalue{{{OF_EXPERIMENT}}})"),
                 ("split", f"max(decider_split_log_evalue{{{OF_EXPERIMENT}}})"),
                 ("propensities", f"max(decider_propensity_log_evalue{{{OF_EXPERIMENT}}})"),
                 (
@@ -127,6 +129,17 @@ ROWS: dict[str, tuple[Graph, ...]] = {
                 ),
             ),
             line=6.907755,
+        ),
+        Graph(
+            "Guardrails",
+            "Evidence less what is needed, ln(20 x number of guardrails): above the line at 0 it is crossed. Crossed: "
+            "1 also while everybody gets the baseline since it was.",
+            "short",
+            (
+                ("{{name}}: evidence", GUARDRAIL_EVIDENCE),
+                ("{{name}}: crossed", f"max by (name) (decider_guardrail_crossed{{{OF_EXPERIMENT}}})"),
+            ),
+            line=0.0,
         ),
         Graph(
             "Decisions without a reward",
@@ -287,6 +300,10 @@ def _annotation(name: str, colour: str, expression: str, title: str, tags: str) 
 
 ANNOTATIONS = [
     _annotation("Versions", "blue", f"{INFO} unless {INFO} offset 1m", "version {{version}}", "state,learning,policy"),
+    _annotation(
+        "Learning", "orange", f"{LEFT_OUT} > {LEFT_OUT} offset 1m", "a rollback, or something is left out of learning",
+        "experiment",
+    ),
     _annotation(
         "Alerts", "red", 'ALERTS{alertname=~"Decider.*", alertstate="firing", experiment=~"$experiment|"}',
         "{{alertname}}", "severity,name",

@@ -220,6 +220,26 @@ def check_unused(path: Path) -> None:
         raise LogLocked(f"{path}: another server writes this log; end it or name another file")
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[None]:
+    """While another file takes a log's place, no process begins to write it. Raises LogLocked while one does."""
+    if not path.is_file():
+        yield
+        return
+    file = hold(path)
+    try:
+        with _guard:
+            file.open(path)
+            if file.writers or not file.try_to_lock(WRITER):
+                raise LogLocked(f"{path}: another server writes this log; end it or name another file")
+        try:
+            yield
+        finally:
+            file.unlock(WRITER)
+    finally:
+        let_go(file)
+
+
 def is_led(path: Path) -> bool:
     """Whether a process seals and learns a log. Raises LogError."""
     file = hold(path)

@@ -23,9 +23,17 @@ TERMS = (
         "With a probability of 95 % the interval holds the truth at all looks. An ordinary one does so at one look "
         "only: who looks every day finds a false lift in more than a quarter of the cases.",
     ),
-    Term("By unit", "A unit that comes back is counted as one: its visits are not independent of each other."),
+    Term(
+        "By unit",
+        "Means are of decisions, so a unit with ten visits counts ten times. Intervals are of units: its visits are "
+        "not independent of each other, so they do not make an interval narrower.",
+    ),
     Term("In per cent", "Of the holdout's mean. Missing where that mean cannot be told from 0."),
-    Term("Per week", "The lift times the policy's decisions of a week, at the traffic of this log."),
+    Term(
+        "Per week",
+        "The lift times the policy's decisions of a week, at the mean traffic of what was read. The server's page "
+        "takes the last seven days instead.",
+    ),
     Term("Too little data", "A few heavy rewards would have everything to say."),
 )
 

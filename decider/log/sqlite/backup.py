@@ -1,0 +1,172 @@
+"""A copy of a log that others write meanwhile, and a copy put in a log's place. Called by `decider backup` and
+`decider restore`, through `open.py`.
+
+The copy is made from one snapshot, page by page, with SQLite's own backup. A snapshot holds up no commit: it only keeps
+the write-ahead log from beginning anew until the copy is made. `vacuum into` would hold the same snapshot, and takes
+twice the processor time, since it builds every index again. A copy is compared with its own checksums, and its end with
+that of the snapshot, before it gets its name: so what has the name of a backup is one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from decider.errors import LogCorrupt, LogError
+from decider.log.protocol import Head
+from decider.log.sqlite.connection import open_to_read
+from decider.log.sqlite.errors import sqlite_errors
+from decider.log.sqlite.locks import check_unused, replacing
+from decider.log.sqlite.log_files import last_acknowledged, witness_path
+from decider.types import START, Position, Time
+
+PAGES = 2_000
+"""Of 4 KiB that are copied at once: progress is told in between."""
+
+BESIDE = ("-wal", "-shm", "-last")
+"""Endings of what belongs to a log's file: a file that gets its name must not find what belonged to another one."""
+
+OnCopied = Callable[[int, int], None]
+"""Called now and then with the pages that are copied, and with all of them."""
+
+Check = Callable[[Path], None]
+"""Raises LogCorrupt where a copy is not whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """head: of the copy; position and time are 0 for a log from before the chain."""
+
+    head: Head
+    bytes: int
+
+
+def back_up(log: Path, dest: Path, *, replace: bool, check: Check, on_copied: OnCopied) -> Copied:
+    """A copy of a log as dest. replace: also where there is one. Raises LogError; then dest is as it was."""
+    _check_dest(log, dest, replace=replace)
+    with _copy_of(log, beside=dest, check=check, on_copied=on_copied) as (copy, copied):
+        _check_dest(log, dest, replace=replace)  # somebody else may have made it meanwhile
+        for ending in BESIDE:
+            beside(dest, ending).unlink(missing_ok=True)
+        copy.replace(dest)
+        _sync(dest.parent)
+    return copied
+
+
+def _check_dest(log: Path, dest: Path, *, replace: bool) -> None:
+    if dest.is_dir():
+        raise LogError(f"{dest}: is a folder; name the file that the backup is to be, for example {dest / log.name}")
+    if not dest.parent.is_dir():
+        raise LogError(f"{dest.parent}: there is no such folder; make it, or name another place")
+    if dest.exists() and dest.samefile(log):
+        raise LogError(f"{dest}: is the log itself; name another file")
+    there = (
+        [dest] if dest.exists() else [one for one in (beside(dest, "-wal"), beside(dest, "-last")) if _has_content(one)]
+    )
+    if there and not replace:
+        raise LogError(f"{there[0]}: is there already; name another file, or replace it with --force")
+    check_unused(dest)
+
+
+def _has_content(path: Path) -> bool:
+    """Whoever only reads a log leaves an empty write-ahead log beside it."""
+    return path.exists() and path.stat().st_size > 0
+
+
+def put_in_place(source: Path, log: Path, *, aside: Path, check: Check, on_copied: OnCopied) -> Copied:
+    """A copy of source as the log. What was there is kept under the name `aside`, with its write-ahead log. Raises
+    LogLocked while somebody writes the log, LogError; then the log is as it was."""
+    if log.exists() and log.samefile(source):
+        raise LogError(f"{source}: is the log itself; name a backup")
+    if log.is_symlink():
+        raise LogError(f"{log}: is a link; name the file that it leads to, {log.resolve()}")
+    check_unused(log)  # before the work of a copy
+    with _copy_of(source, beside=log, check=check, on_copied=on_copied) as (copy, copied), replacing(log):
+        # A second name first: killed at any moment, the old log is still whole under one of its names, and a server
+        # refuses a file that has two.
+        for ending in ("", "-wal", "-last"):
+            if beside(log, ending).exists():
+                _link(beside(log, ending), beside(aside, ending))
+        for ending in BESIDE:
+            beside(log, ending).unlink(missing_ok=True)
+        copy.replace(log)
+        _sync(log.parent)
+    return copied
+
+
+def _link(old: Path, new: Path) -> None:
+    try:
+        os.link(old, new)
+    except OSError as error:
+        raise LogError(
+            f"{new}: the old log cannot be kept under this name ({error}); move {old} away by hand, with {old}-wal, "
+            "and restore again"
+        ) from error
+
+
+def beside(log: Path, ending: str) -> Path:
+    """A file that belongs to a log, by its ending."""
+    return witness_path(log) if ending == "-last" else log.with_name(log.name + ending)
+
+
+@contextmanager
+def _copy_of(log: Path, *, beside: Path, check: Check, on_copied: OnCopied) -> Iterator[tuple[Path, Copied]]:
+    """A checked copy in a folder of its own on the same disk, which is gone afterwards."""
+    if not log.is_file():
+        raise LogError(f"{log}: there is no such log")
+    try:
+        folder = TemporaryDirectory(prefix=f".{beside.name}-", dir=beside.parent)
+    except OSError as error:
+        raise LogError(f"{beside.parent}: cannot be written ({error}); name another place") from error
+    with folder as name:
+        copy = Path(name) / beside.name
+        head = _copy(log, copy, on_copied)
+        check(copy)
+        with sqlite_errors(copy), closing(open_to_read(copy)) as connection:
+            if _head(connection) != head:
+                raise LogCorrupt(f"{copy}: the copy does not end as the log did; try again")
+        with copy.open("rb") as file:
+            os.fsync(file.fileno())
+        shutil.copymode(log, copy)
+        yield copy, Copied(head, copy.stat().st_size)
+
+
+def _copy(log: Path, copy: Path, on_copied: OnCopied) -> Head:
+    """Copy one snapshot; returns its head."""
+    acknowledged = last_acknowledged(log)  # before the snapshot, since writers go on
+    with (
+        sqlite_errors(log),
+        closing(open_to_read(log)) as source,
+        closing(sqlite3.connect(copy, isolation_level=None)) as target,
+    ):
+        source.execute("begin")  # else every commit of others would make the copy begin anew
+        head = _head(source)
+        if START < head.position < acknowledged:
+            raise LogCorrupt(
+                f"{log}: positions {head.position + 1} to {acknowledged} were acknowledged and are not there: the "
+                "write-ahead log is damaged or gone; `decider check` says more. A copy without them is no backup"
+            )
+        source.backup(target, pages=PAGES, progress=lambda _, left, all_: on_copied(all_ - left, all_), sleep=0)
+    return head
+
+
+def _head(connection: sqlite3.Connection) -> Head:
+    if not connection.execute("select 1 from sqlite_master where name = 'head'").fetchone():
+        return Head(START, Time(0), b"")  # a log from before the chain
+    position, time, chain = connection.execute("select position, time, chain from head").fetchone()
+    return Head(Position(position), Time(time), bytes(chain))
+
+
+def _sync(folder: Path) -> None:
+    """So that a name survives a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,118 @@
+"""`decider doctor`. Added to the command in `command.py`."""
+
+from __future__ import annotations
+
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from decider.errors import DeciderError
+from decider.learn.diagnosis import Finding, diagnose
+from decider.log.open import open_reader
+from decider.server.json_output import echo_json, json_option
+from decider.server.settings import split_address
+from decider.types import now
+
+EXAMPLES = """
+\b
+Examples:
+  decider doctor --db shop.db
+  decider doctor --db shop.db --http 127.0.0.1:9464 --json
+"""
+
+TIMEOUT = 10.0
+"""Seconds for an answer of /readyz."""
+
+MOST_BYTES = 1_000_000
+"""Of an answer that are read."""
+
+
+def _address(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    try:
+        if value is not None:
+            split_address(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return value
+
+
+@click.command("doctor", epilog=EXAMPLES)
+@click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The log.")
+@click.option(
+    "--http", callback=_address, metavar="HOST:PORT", help="HTTP address of a running server: ask its /readyz, too."
+)
+@json_option
+def doctor_command(db: Path, http: str | None, as_json: bool) -> None:
+    """Say why experiments do not learn: what stands in the way, the evidence, and the way out.
+
+    It reads the log, also while servers write it, and changes nothing. Where there are too few decisions to tell (200
+    for most checks), it says nothing. A note is about what may be meant, like a pause.
+
+    Exits 0 where nothing was found (notes do not count), 1 where something was, 2 where the log cannot be read.
+
+    \b
+    --json: healthy (nothing but notes), findings (each with experiment (null: of all), check (its name), text, way_out
+    and note (true: it may be meant)).
+    """
+    try:
+        with closing(open_reader(db)) as log:
+            found = diagnose(log, now=now())
+    except DeciderError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    found = [*_server_says(http), *found]
+    healthy = all(one.is_note for one in found)
+    if as_json:
+        echo_json({"healthy": healthy, "findings": list(map(_content, found))})
+    else:
+        for line in _lines(found):
+            click.echo(line)
+        if healthy:
+            click.echo("nothing stands in the way of learning, as far as the log shows")
+    sys.exit(0 if healthy else 1)
+
+
+def _server_says(http: str | None) -> Iterator[Finding]:
+    """What /readyz says but for "ok"."""
+    if http is None:
+        return
+    try:
+        text = _readyz(http)
+    except (OSError, ValueError) as error:
+        yield Finding("", "server", f"{http} does not answer: {error}", "start the server, or name another --http")
+        return
+    for line in text.splitlines():
+        if line != "ok":
+            way_out = "the server's output says more; decider/README.md, Operating and Alerts"
+            yield Finding("", "server", f"/readyz says: {line}", way_out, is_note=line.startswith("learning "))
+
+
+def _readyz(http: str) -> str:
+    try:
+        with urllib.request.urlopen(f"http://{http}/readyz", timeout=TIMEOUT) as answer:
+            found: bytes = answer.read(MOST_BYTES)
+    except urllib.error.HTTPError as error:
+        found = error.read(MOST_BYTES)  # 503 says why, too
+    return found.decode(errors="replace")
+
+
+def _content(finding: Finding) -> dict[str, object]:
+    return {
+        "experiment": finding.experiment or None,
+        "check": finding.check,
+        "text": finding.text,
+        "way_out": finding.way_out,
+        "note": finding.is_note,
+    }
+
+
+def _lines(found: Sequence[Finding]) -> Iterator[str]:
+    for one in found:
+        about = f"experiment {one.experiment}: " if one.experiment else ""
+        yield f"{'note: ' if one.is_note else ''}{about}{one.text}"
+        yield f"  way out: {one.way_out}"
