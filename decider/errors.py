@@ -8,6 +8,8 @@
     +-- FailedPrecondition       valid input in a state that forbids it: EXPERIMENT_PAUSED, _ENDED, NO_ELIGIBLE_ACTION
     +-- LimitReached             more than a setting of the server allows: TOO_MANY_EXPERIMENTS
     +-- AlreadyExists            DECISION_ID_REUSED
+    +-- Unauthenticated          nobody knows who calls: NO_TOKEN, UNKNOWN_TOKEN, TOKEN_EXPIRED, NO_CERTIFICATE
+    +-- PermissionDenied         the caller may not do this: ROLE_MISSING, OTHER_EXPERIMENT
     +-- GaveUp                   nobody waits for the answer any more
     |   +-- DeadlineExceeded     the caller's deadline passed
     |   +-- Cancelled            the caller took the call back, or its connection broke
@@ -97,6 +99,18 @@ class AlreadyExists(DeciderError):
     """The id belongs to something else."""
 
     reason = "ALREADY_EXISTS"
+
+
+class Unauthenticated(DeciderError):
+    """Nobody knows who calls; nothing was decided, changed or read."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(DeciderError):
+    """The caller may not do this; nothing was decided, changed or read."""
+
+    reason = "PERMISSION_DENIED"
 
 
 class GaveUp(DeciderError):

@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from decider.durations import microseconds_of
 from decider.types import Time
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+_CREDENTIALS = {
+    "--token-file": "File with the token that says who calls.",
+    "--ca": "PEM file of the authority that made the server's certificate.",
+    "--client-cert": "PEM file of an own certificate, where the server asks for one.",
+    "--client-key": "PEM file of its key.",
+}
+
+
+def credential_options(command: Command) -> Command:
+    """Adds what a call may need to be let in. Given there it is as in the environment, from which channels take it."""
+    for name, text in reversed(_CREDENTIALS.items()):
+        variable = f"DECIDER_{name[2:].replace('-', '_').upper()}"
+        command = click.option(
+            name, type=click.Path(), expose_value=False, metavar="FILE", callback=_to_environment(variable),
+            help=f"{text}  [default: ${variable}]",
+        )(command)  # fmt: skip
+    return command
+
+
+def _to_environment(variable: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
+    def callback(_: click.Context, __: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            os.environ[variable] = value
+
+    return callback
 
 
 class Finite(click.FloatRange):

@@ -343,7 +343,7 @@ class InProcessClient(GrpcClient):
         assert not stopping.is_alive(), "the server does not stop"
 
 
-_READY = re.compile(r"^gRPC on (\S+), metrics on http://(\S+)/metrics$", re.MULTILINE)
+_READY = re.compile(r"^gRPC on (\S+), metrics on https?://(\S+)/metrics$", re.MULTILINE)
 
 
 COMMAND = ("-m", "decider.cli")

@@ -19,7 +19,7 @@ DOMAIN = WORDS | {"decider.policy", "decider.experiment"}
 LOGGED = DOMAIN | {"decider.decide", "decider.log", "decider.serving"}
 COUNTED = LOGGED | {"decider.learn", "decider.estimate", "decider.metrics"}
 SERVED = COUNTED | {"decider.replay", "decider.page", "decider.experiment_files", "decider.v1"}
-SERVER = SERVED | {"decider.options"}
+SERVER = SERVED | {"decider.options", "decider.channel"}
 BELOW_SIMULATOR = SERVER | {"decider.client", "decider.extras"}
 
 SIMULATED = (
@@ -62,14 +62,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decider.page": COUNTED | {"decider.replay"},
     "decider.server": SERVER,
     "decider.extras": set(),
+    "decider.channel": set(),
     "decider.options": {"decider.durations", "decider.types"},
     "decider.cli": {"decider.extras", "decider.server"},
-    "decider.client": WORDS | {"decider.v1"},
+    "decider.client": WORDS | {"decider.v1", "decider.channel"},
     "simulator": set(),
-    **{
-        room: SERVED | {"decider.client", "decider.extras", "decider.options", *SIMULATED[:place]}
-        for place, room in enumerate(SIMULATED)
-    },
+    **{room: SERVER | {"decider.client", "decider.extras", *SIMULATED[:place]} for place, room in enumerate(SIMULATED)},
 }
 """Each room with the rooms that it may import, besides itself."""
 
@@ -79,6 +77,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "grpc": (
         "decider.server",
         "decider.client",
+        "decider.channel",
         "decider.v1",
         "simulator.drive",
         "simulator.studies.bench",
@@ -122,6 +121,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.server.ops_command",
         "decider.server.origin_options",
         "decider.server.relearn_command",
+        "decider.server.token_command",
         "decider.server.validate_command",
         "simulator",
     ),

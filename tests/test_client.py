@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -1099,6 +1099,16 @@ def test_an_asyncio_client_serves_one_event_loop_after_the_other(server: ServerP
     asyncio.run(client.close())
 
 
+RESTARTS = int(os.environ.get("RESTARTS", "3"))
+"""Of a server under load; an operator's day has a hundred."""
+
+PAGES = 32
+"""With a blocking client of their own; as many have one for asyncio."""
+
+PAUSE = 0.05
+"""Seconds of a page between two calls."""
+
+
 def test_restarts_under_load_never_break_a_page(tmp_path: Path) -> None:
     """A drain answers, refuses or cancels; with a fallback none of these is an exception.
 
@@ -1116,20 +1126,20 @@ def test_restarts_under_load_never_break_a_page(tmp_path: Path) -> None:
                 reply = client.decide(SHOP, f"visitor-{number}", fallback="none")
                 shown.append(reply.action.id)
                 client.reward(reply.decision_id, "click")
-                time.sleep(0.005)
+                time.sleep(PAUSE)
         except BaseException as error:
             failed.append(error)
 
-    async def pages(client: AsyncClient, number: int) -> None:
-        while not over.is_set():
-            reply = await client.decide(SHOP, f"visitor-{number}", fallback="none")
-            shown.append(reply.action.id)
-            await client.reward(reply.decision_id, "click")
-            await asyncio.sleep(0.005)
+    async def pages(number: int) -> None:
+        async with AsyncClient(running.target, timeout=LONG) as client:
+            while not over.is_set():
+                reply = await client.decide(SHOP, f"visitor-{number}", fallback="none")
+                shown.append(reply.action.id)
+                await client.reward(reply.decision_id, "click")
+                await asyncio.sleep(PAUSE)
 
     async def all_pages() -> None:
-        async with AsyncClient(running.target, timeout=LONG) as client:
-            await asyncio.gather(*(pages(client, number) for number in range(8)))
+        await asyncio.gather(*map(pages, range(PAGES)))
 
     def loop() -> None:
         try:
@@ -1137,12 +1147,13 @@ def test_restarts_under_load_never_break_a_page(tmp_path: Path) -> None:
         except BaseException as error:
             failed.append(error)
 
-    with Client(running.target, timeout=LONG) as client:
-        threads = [threading.Thread(target=page, args=(client, number)) for number in range(8)]
+    with ExitStack() as opened:
+        clients = [opened.enter_context(Client(running.target, timeout=LONG)) for _ in range(PAGES)]
+        threads = [threading.Thread(target=page, args=(client, number)) for number, client in enumerate(clients)]
         threads.append(threading.Thread(target=loop))
         for thread in threads:
             thread.start()
-        for _ in range(3):
+        for _ in range(RESTARTS):
             seen = len(shown)
             until(lambda seen=seen: len(shown) > seen + 200, what="pages are shown")  # type: ignore[misc]
             assert running.terminate() == 0
@@ -1151,12 +1162,12 @@ def test_restarts_under_load_never_break_a_page(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(LONG)
         assert failed == []
-        assert client.flush(LONG)
-        assert client.undelivered == {}
+        assert all(client.flush(LONG) for client in clients)
+        assert [client.undelivered for client in clients] == [{}] * PAGES
     answered = rows(running.db, "select count(*) from decisions")[0][0]
     clicks = rows(running.db, "select count(*), count(distinct decision) from rewards")
     assert clicks[0][0] == clicks[0][1] <= answered
-    assert len(shown) >= 600
+    assert len(shown) >= 200 * RESTARTS
     end(running)
 
 

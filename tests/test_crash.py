@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import closing
@@ -19,7 +20,7 @@ from decider.v1 import decider_service_pb2 as pb
 from simulator.verify import verify
 from tests.rpc_clients import GrpcClient, ServerProcess, experiment, outcome_name, rows, until
 
-ROUNDS = 5
+ROUNDS = int(os.environ.get("KILLS", "5"))
 CLIENTS = 4
 WINDOW = 0.4
 ID = "crash"

@@ -20,7 +20,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
-from tests.rpc_clients import GrpcClient, InProcessClient, ServerProcess, code_of, experiment, refused, status_of, until
+from tests.rpc_clients import (
+    PATIENCE,
+    GrpcClient,
+    InProcessClient,
+    ServerProcess,
+    code_of,
+    experiment,
+    refused,
+    status_of,
+    until,
+)
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -100,6 +110,32 @@ def test_watched_server_ends_before_its_grace_is_over(tmp_path: Path) -> None:
             until(lambda: server.process.poll() is not None, what="the server ends", patience=5)
         finally:
             watch.cancel()
+
+
+def test_a_foreign_lock_keeps_neither_probes_nor_the_end(tmp_path: Path) -> None:
+    """A forgotten transaction of somebody's shell makes calls wait. Probes that wait too have the server restarted, and
+    a stop that waits for one write after the other is killed. Who only asks for an experiment waits for nobody."""
+    with running(tmp_path / "log.db", "--grace", "3") as (server, client), ThreadPoolExecutor(8) as pool:
+        client.apply(experiment("e"))
+        answered = client.decide("e")
+        with closing(sqlite3.connect(server.db, isolation_level=None)) as other:
+            other.execute("begin exclusive")
+            for number in range(100):
+                client.future("Decide", pb.DecideRequest(experiment="e", unit_id=f"unit-{number}"))
+            pauses = [pool.submit(lambda: status_of(lambda: client.pause("e"))) for _ in range(8)]
+            time.sleep(0.2)
+            assert client.get("e").version == 1
+            check = health_pb2_grpc.HealthStub(client.channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+            assert check.status == SERVING
+            assert not any(pause.done() for pause in pauses)
+            assert client.fetch("/healthz") == (200, "ok\n")
+            assert client.fetch("/readyz")[0] in (200, 503)  # the first calls still wait, or have failed
+            assert client.fetch("/metrics")[0] == 200
+            server.process.send_signal(signal.SIGTERM)
+            until(lambda: server.process.poll() is not None, what="the server ends", patience=8)
+        assert server.process.returncode == 0
+        assert "Traceback" not in server.output
+        assert client.rows("select decision_id from decisions") == [(answered.decision_id,)]
 
 
 def test_last_model_is_published_and_the_log_is_one_file(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from simulator.logs.columns import Category, Columns, Number
 from simulator.logs.decider_log import AmbiguousExperiment
 from simulator.logs.dsjson import fair_sample
 from simulator.logs.errors import BadLog
+from simulator.logs.files import LONGEST_LINE
 from simulator.logs.mapping import GUESSES
 from simulator.logs.open import ReadOptions, open_log
 
@@ -478,6 +479,15 @@ def test_a_file_that_is_no_log_is_named(name: str, content: str, says: str, tmp_
     with pytest.raises(BadLog, match=name) as failed:
         read(path)
     assert says in str(failed.value)
+
+
+@pytest.mark.parametrize("name", ["bomb.dsjson.gz", "bomb.csv.gz"])
+def test_a_line_that_takes_all_memory_is_not_read(name: str, tmp_path: Path) -> None:
+    """Some kilobytes of a packed file may be gigabytes of one line; where they come from, nobody may know."""
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(b"[" + b" " * (LONGEST_LINE + 1), compresslevel=1))
+    with pytest.raises(BadLog, match=rf"{name}:1: the line is longer than 33,554,432 bytes"):
+        read(path)
 
 
 def test_a_missing_file_and_mixed_or_empty_folders_are_named(tmp_path: Path) -> None:

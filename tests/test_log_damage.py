@@ -388,6 +388,15 @@ def test_damage_is_located_between_two_marks(tmp_path: Path) -> None:
     assert "was changed" in str(found[0])
 
 
+def test_a_log_that_is_closed_in_the_middle_of_a_stream_says_nothing(file: Path) -> None:
+    """A command that ends with an error closes its log first: a traceback would hide what the error says."""
+    log = SqliteReader(file)
+    stream = log.decisions_between("", "~")
+    next(stream)
+    log.close()
+    del stream
+
+
 @pytest.mark.parametrize("definition", ["", "{", "{}", "[]", '{"unknown": 1}', '{"id": 7}', "null"])
 def test_a_definition_that_cannot_be_read_is_damage(file: Path, definition: str) -> None:
     """Not a traceback, and not the exit code that says "decisions differ"."""

@@ -36,6 +36,7 @@ from tests.processes import Process
 from tests.rpc_clients import GrpcClient, InProcessClient, ServerProcess, experiment, fetch, until
 
 FAMILIES = {
+    "decider_access_problem": "gauge",
     "decider_action_missing_log_evalue": "gauge",
     "decider_archive_failures": "counter",
     "decider_archive_last_success_time_seconds": "gauge",

@@ -76,7 +76,7 @@ COMMANDS = [
 FILES = (
     *("demo.db", "shop.db", "obd.db", "drive.db", "demo.parquet", "imported.db", "personalizer-logs", "warm.db"),
     *("result.json", "report", "run-report", "compare-storefront", "demo-archive", "lift-page"),
-    *("decider-rules.yml", "decider-dashboard.json"),
+    *("decider-rules.yml", "decider-dashboard.json", "tokens.toml", "shop.token", "ann.token"),
 )
 """Files and folders that the texts' commands name; the tests move them."""
 
@@ -187,6 +187,9 @@ TESTED_BELOW = (
     ".venv/bin/simulator verify warm.db",
     ".venv/bin/decider serve --db warm.db",
     ".venv/bin/decider ops",
+    ".venv/bin/decider token",
+    ".venv/bin/decider serve --tokens",
+    ".venv/bin/decider get --token-file",
 )
 
 
@@ -387,6 +390,21 @@ def curl(experiment: str) -> str:
     """The texts' one call of an experiment."""
     (found,) = [one for one in COMMANDS if one.startswith(".venv/bin/buf curl") and f'"{experiment}"' in one]
     return found
+
+
+def test_who_may_do_what_is_asked_as_the_texts_say(tmp_path: Path) -> None:
+    """The tokens that the text makes are let in, and nobody else."""
+    place = Place(tmp_path)
+    for name in ("shop", "ann"):
+        place.run(only(f".venv/bin/decider token {name}"))
+    server = place.start(only(".venv/bin/decider serve --tokens"))
+    try:
+        get = f"{only('.venv/bin/decider get --token-file')} --target 127.0.0.1:50051"
+        assert 'id = "storefront"' in place.run(get)
+        with pytest.raises(AssertionError, match="PERMISSION_DENIED"):
+            place.run(get.replace("ann.token", "shop.token"))
+    finally:
+        assert stop(server) == 0
 
 
 @pytest.mark.parametrize(("id_", "decisions"), [("front-page", 1), ("newsletter", 2)])

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from decider.server.serve import Server
 from decider.server.settings import Settings
 from decider.v1 import decider_service_pb2 as pb
-from tests.rpc_clients import ANY_PORT, InProcessClient, ServerProcess, code_of, experiment, fetch, status_of
+from tests.rpc_clients import ANY_PORT, PATIENCE, InProcessClient, ServerProcess, code_of, experiment, fetch, status_of
 
 SERVICES = ("decider.v1.DeciderService", "decider.v1.ExperimentService")
 
@@ -65,6 +65,15 @@ def test_reflection_describes_every_method(client: InProcessClient) -> None:
     }
     fields = pool.FindMessageTypeByName("decider.v1.DecideRequest").fields_by_name
     assert list(fields) == list(pb.DecideRequest.DESCRIPTOR.fields_by_name)
+
+
+def test_a_packed_request_is_measured_unpacked(client: InProcessClient) -> None:
+    """Some kilobytes may be gigabytes: the limit holds for what would take memory."""
+    stub = client.channel.unary_unary("/decider.v1.DeciderService/Decide")
+    bomb = b"\0" * 20_000_000
+    status = status_of(lambda: stub(bomb, timeout=PATIENCE, compression=grpc.Compression.Gzip))
+    assert code_of(status) == "RESOURCE_EXHAUSTED"
+    assert "larger than max" in status.message
 
 
 def test_open_reflection_streams_do_not_keep_decisions_waiting(tmp_path: Path) -> None:

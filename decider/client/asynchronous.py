@@ -6,9 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from os import PathLike
 from types import TracebackType
 from typing import Any, SupportsFloat, TypeVar
 
+from decider.channel import credentials_of
 from decider.client.connection import AsyncConnection
 from decider.client.core import Core
 from decider.client.decisions import Steps
@@ -31,9 +33,22 @@ class AsyncClient:
         queue_size: int = 10_000,
         queue_age: float = 3600.0,
         on_error: OnError | None = None,
+        token: str | None = None,
+        token_file: str | PathLike[str] | None = None,
+        ca: str | PathLike[str] | None = None,
+        cert: str | PathLike[str] | None = None,
+        key: str | PathLike[str] | None = None,
     ) -> None:
-        self._core = Core(target, timeout=timeout, queue_size=queue_size, queue_age=queue_age, on_error=on_error)
-        self._connection = AsyncConnection(self._core.target, timeout=self._core.timeout)
+        credentials = credentials_of(token=token, token_file=token_file, ca=ca, cert=cert, key=key)
+        self._core = Core(
+            target,
+            timeout=timeout,
+            queue_size=queue_size,
+            queue_age=queue_age,
+            on_error=on_error,
+            credentials=credentials,
+        )
+        self._connection = AsyncConnection(self._core.target, timeout=self._core.timeout, credentials=credentials)
 
     @property
     def stub(self) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from os import PathLike
 from types import TracebackType
 from typing import Any, SupportsFloat, TypeVar
 
+from decider.channel import credentials_of
 from decider.client.connection import Connection
 from decider.client.core import Core
 from decider.client.decisions import Steps
@@ -27,6 +29,10 @@ class Client:
     beyond is dropped, the oldest first. (Reports of fallbacks wait apart, under the same bounds.)
     on_error: called with a Failure for each fallback, each reward or activation that is queued, refused or lost, in
     the thread where that was found: also in the one that sends again.
+    token, or token_file: says who calls; the file is read anew when it changes. ca: PEM file of the authority that made
+    the server's certificate; with it, or with cert and key (PEM files of the client's own certificate), calls are
+    encrypted. What is left out comes from the environment: DECIDER_TOKEN, DECIDER_TOKEN_FILE, DECIDER_CA,
+    DECIDER_CLIENT_CERT, DECIDER_CLIENT_KEY.
     Raises TypeError or ValueError for wrong settings.
     """
 
@@ -38,9 +44,22 @@ class Client:
         queue_size: int = 10_000,
         queue_age: float = 3600.0,
         on_error: OnError | None = None,
+        token: str | None = None,
+        token_file: str | PathLike[str] | None = None,
+        ca: str | PathLike[str] | None = None,
+        cert: str | PathLike[str] | None = None,
+        key: str | PathLike[str] | None = None,
     ) -> None:
-        self._core = Core(target, timeout=timeout, queue_size=queue_size, queue_age=queue_age, on_error=on_error)
-        self._connection = Connection(self._core.target, timeout=self._core.timeout)
+        credentials = credentials_of(token=token, token_file=token_file, ca=ca, cert=cert, key=key)
+        self._core = Core(
+            target,
+            timeout=timeout,
+            queue_size=queue_size,
+            queue_age=queue_age,
+            on_error=on_error,
+            credentials=credentials,
+        )
+        self._connection = Connection(self._core.target, timeout=self._core.timeout, credentials=credentials)
 
     @property
     def stub(self) -> Any:

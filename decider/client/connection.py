@@ -8,8 +8,7 @@ import threading
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import grpc
-
+from decider.channel import Credentials, open_aio_channel, open_channel
 from decider.client.failures import NotSent
 from decider.client.forks import Forkable, watch
 from decider.client.outbox import Call
@@ -60,8 +59,8 @@ def check_seconds(name: str, seconds: object) -> float:
 class Connection(Forkable):
     """Blocking calls on one channel, opened at the first of them. timeout: seconds."""
 
-    def __init__(self, target: str, *, timeout: float) -> None:
-        self._target, self._timeout = target, timeout
+    def __init__(self, target: str, *, timeout: float, credentials: Credentials) -> None:
+        self._target, self._timeout, self._credentials = target, timeout, credentials
         self._options = RECONNECT
         self._inherited: list[Any] = []
         self._closed = False
@@ -86,7 +85,7 @@ class Connection(Forkable):
             with self._lock:
                 if self._stub is None:
                     _check_open(closed=self._closed)
-                    self._channel = grpc.insecure_channel(self._target, options=self._options)
+                    self._channel = open_channel(self._target, self._credentials, self._options)
                     self._stub = DeciderServiceStub(self._channel)  # type: ignore[no-untyped-call]
         return self._stub
 
@@ -110,8 +109,8 @@ class Connection(Forkable):
 class Sender(Forkable):
     """A connection for threads that the page does not know of: no call is under way on it while the process forks."""
 
-    def __init__(self, target: str, *, timeout: float) -> None:
-        self._connection = Connection(target, timeout=timeout)
+    def __init__(self, target: str, *, timeout: float, credentials: Credentials) -> None:
+        self._connection = Connection(target, timeout=timeout, credentials=credentials)
         self.after_fork()
         watch(self)
 
@@ -155,8 +154,8 @@ class Sender(Forkable):
 class AsyncConnection(Forkable):
     """Calls that are awaited, on one channel for each event loop: gRPC's belong to the loop that opened them."""
 
-    def __init__(self, target: str, *, timeout: float) -> None:
-        self._target, self._timeout = target, timeout
+    def __init__(self, target: str, *, timeout: float, credentials: Credentials) -> None:
+        self._target, self._timeout, self._credentials = target, timeout, credentials
         self._options = RECONNECT
         self._closed = self._broken = False
         self._opened: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, Any]] = WeakKeyDictionary()
@@ -175,7 +174,7 @@ class AsyncConnection(Forkable):
             raise NotSent("gRPC's asyncio does not survive a fork: fork before the first call of an AsyncClient")
         loop = asyncio.get_running_loop()
         if loop not in self._opened:
-            channel = grpc.aio.insecure_channel(self._target, options=self._options)
+            channel = open_aio_channel(self._target, self._credentials, self._options)
             self._opened[loop] = channel, DeciderServiceStub(channel)  # type: ignore[no-untyped-call]
         return self._opened[loop][1]
 

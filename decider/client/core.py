@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+from decider.channel import Credentials
 from decider.client.connection import Sender, check_seconds, check_target
 from decider.client.decisions import Decisions
 from decider.client.deliveries import Deliveries
@@ -23,12 +24,19 @@ class Core:
     """One client's state. target, timeout, queue_size, queue_age, on_error: see `Client`."""
 
     def __init__(
-        self, target: str, *, timeout: float, queue_size: int, queue_age: float, on_error: OnError | None
+        self,
+        target: str,
+        *,
+        timeout: float,
+        queue_size: int,
+        queue_age: float,
+        on_error: OnError | None,
+        credentials: Credentials,
     ) -> None:
         self.target, self.timeout = check_target(target), check_seconds("timeout", timeout)
         size, age = _check_size(queue_size), check_seconds("queue_age", queue_age)
         self.failures = Failures(on_error)
-        self._sender = Sender(self.target, timeout=SEND_TIMEOUT)
+        self._sender = Sender(self.target, timeout=SEND_TIMEOUT, credentials=credentials)
         self._outbox = Outbox(self._sender.send, size=size, age=age, lost=self.failures.note)
         # Reports wait apart: thousands of them, from an outage, must not push a reward out.
         self._reports = Outbox(self._sender.send, size=size, age=age, lost=self._note_lost_report)

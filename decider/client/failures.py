@@ -32,10 +32,11 @@ WRONG_ARGUMENT = "WRONG_ARGUMENT"
 LASTING = frozenset(
     (
         *("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "OUT_OF_RANGE"),
-        *("PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED", "DATA_LOSS"),
+        *("PERMISSION_DENIED", "UNIMPLEMENTED", "DATA_LOSS"),
     )
 )
-"""Codes by which a server says that it did nothing, and would not the next time."""
+"""Codes by which a server says that it did nothing, and would not the next time. Not UNAUTHENTICATED: a token that has
+run out is replaced, and rewards wait for that."""
 
 NOT_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed")
 """How gRPC's text begins where a call had no connection to be sent on. (It has no code of its own for that.)"""
@@ -101,7 +102,14 @@ class Failure:
     def may_be_logged(self) -> bool:
         """The server may have committed the call, although no answer came."""
         full = self.code == "RESOURCE_EXHAUSTED" and self.reason != ""  # our server's word that it took nothing
-        return not (self.lasting or full or isinstance(self.error, NotSent) or self.message.startswith(NOT_CONNECTED))
+        stranger = self.code == "UNAUTHENTICATED"  # whose call was not even read
+        return not (
+            self.lasting
+            or full
+            or stranger
+            or isinstance(self.error, NotSent)
+            or self.message.startswith(NOT_CONNECTED)
+        )
 
 
 def wrong_argument(call: str, error: Exception) -> Failure:

@@ -23,8 +23,8 @@ _NOT_IN_A_NOTE = re.compile(_NOT_IN_A_LINE.pattern.replace(r"\x00-\x1f", r"\x00-
 
 
 class Origin(NamedTuple):
-    """author: as the caller said; nobody proves it. source: "api", "page", "file NAME" or "command NAME". note: a
-    person's reason. Empty: not known."""
+    """author: as the caller said, which nobody proves; behind the name of a token or certificate, where there was one.
+    source: "api", "page", "file NAME" or "command NAME". note: a person's reason. Empty: not known."""
 
     author: str = ""
     source: str = ""
@@ -38,6 +38,14 @@ class Origin(NamedTuple):
         """
         by = f"by {self.author or 'nobody named'}, {self.source or 'unknown source'}"
         return f"{by}: {' '.join(self.note.split())}" if self.note else by
+
+    def proven_by(self, name: str) -> Origin:
+        """With the name of the token or certificate in front of what the caller said.
+
+        >>> Origin("ann").proven_by("ci").author, Origin().proven_by("ci").author
+        ('ci (for ann)', 'ci')
+        """
+        return self._replace(author=f"{name} (for {self.author})" if self.author not in ("", name) else name)
 
 
 UNKNOWN = Origin()

@@ -47,6 +47,7 @@ COMMANDS = {
     "restore": "backup_commands",
     "resume": "experiment_commands",
     "rollback": "leave_out_command",
+    "token": "token_command",
     "validate": "validate_command",
 }
 """Each command that is not here, with its module."""
@@ -82,6 +83,9 @@ def _address(_: click.Context, __: click.Parameter, value: str) -> str:
     return value
 
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
 def _sites(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     try:
         return tuple([site_of(value) for value in values])
@@ -95,6 +99,10 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--synchronous": {"type": click.Choice(["NORMAL", "FULL"], case_sensitive=False)},
     "--guard": {"type": click.Choice(["on", "off"])},
     "--listen": {"callback": _address},
+    "--tls-cert": {"type": _FILE},
+    "--tls-key": {"type": _FILE},
+    "--tls-client-ca": {"type": _FILE},
+    "--tokens": {"type": _FILE},
     "--http": {"callback": _address},
     "--page-writes": {"callback": _sites, "multiple": True, "metavar": "URL"},
     "--learn-interval": {"type": Finite(min=0.01, max=3600)},
@@ -184,10 +192,17 @@ def _make_server(settings: Settings, listening: Listening) -> Server:
     return Server(settings, listening=listening.socket, clock=LogClock())
 
 
+UNTOLD = ("--tokens", "--tls-key")
+"""Options whose values are not printed: outputs are read by more people than these files."""
+
+
 def _tell_addresses(settings: Settings, grpc: str, http: str) -> None:
     for option, _, _ in table():
         value = getattr(settings, option[2:].replace("-", "_"))
+        if option in UNTOLD and value is not None:
+            value = "given"
         click.echo(f"  {option} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
-    click.echo(f"page on http://{http}/")
-    click.echo(f"gRPC on {grpc}, metrics on http://{http}/metrics")
+    scheme = "http" if settings.tls_cert is None else "https"
+    click.echo(f"page on {scheme}://{http}/")
+    click.echo(f"gRPC on {grpc}, metrics on {scheme}://{http}/metrics")
     sys.stdout.flush()

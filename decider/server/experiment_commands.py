@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 import click
 import grpc
 
+from decider.channel import credentials_of, open_channel
 from decider.errors import DeciderError
 from decider.experiment.origin import UNKNOWN
 from decider.experiment.schema import file_content_of
 from decider.experiment.toml_text import toml_text
 from decider.experiment_files import read_toml
 from decider.log.open import open_reader
+from decider.options import credential_options
 from decider.server.convert import version_message
 from decider.server.json_output import echo_json, json_option
 from decider.server.origin_options import origin_options
@@ -42,23 +44,26 @@ Examples:
   decider pause storefront --note "the tracking pixel is broken"
 """
 
-_target = click.option(
-    "--target", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="The server's gRPC address."
-)
+
+def _target(command: Command) -> Command:
+    option = click.option(
+        "--target", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="The server's gRPC address."
+    )
+    return option(credential_options(command))
 
 
 @contextmanager
 def _service(target: str) -> Iterator[Any]:
     """The server's experiments; what it refuses, and whatever else fails, as an error of the command."""
     try:
-        with grpc.insecure_channel(target) as channel:
+        with open_channel(target, credentials_of()) as channel:
             yield ExperimentServiceStub(channel)  # type: ignore[no-untyped-call]
     except grpc.RpcError as error:
         advice = ""
         if error.code() == grpc.StatusCode.UNAVAILABLE:
             advice = "; is a server there? --target names another address"
         raise click.ClickException(f"{target}: {error.code().name}: {error.details()}{advice}") from error
-    except DeciderError as error:
+    except (DeciderError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -13,6 +13,7 @@ from decider.learn.leader import Progress
 from decider.learn.versions import ApplyResult, Versions
 from decider.log.protocol import LogReader
 from decider.server.convert import version_message
+from decider.server.roles import ALL, Rights
 from decider.serving.current import Current, Serving
 from decider.serving.follower import Follower
 from decider.types import START, ExperimentId, Position
@@ -24,7 +25,7 @@ MAX_PAGE = 1000
 
 
 class ExperimentService:
-    """Handlers of the RPCs of the same names. progress: of the models of versions that wait."""
+    """Handlers of the RPCs of the same names. progress: of the models of versions that wait. rights: the caller's."""
 
     def __init__(
         self,
@@ -41,9 +42,10 @@ class ExperimentService:
         self._versions = versions
         self._progress = progress
 
-    def ApplyExperiment(self, request: pb.ApplyExperimentRequest) -> pb.ApplyExperimentResponse:
+    def ApplyExperiment(self, request: pb.ApplyExperimentRequest, rights: Rights = ALL) -> pb.ApplyExperimentResponse:
         """Create or change; a state left out keeps the running one, and a fallback to the baseline."""
-        origin = _origin(request)
+        rights.check(request.experiment.id)
+        origin = _origin(request, rights)
         applied = self._versions.apply(
             from_message(request.experiment),
             keep_state=says_no_state(request.experiment),
@@ -77,8 +79,9 @@ class ExperimentService:
         serving = self._current.get(applied.version.experiment.id)
         return serving.model.position if serving and serving.version.position == applied.version.position else START
 
-    def GetExperiment(self, request: pb.GetExperimentRequest) -> pb.GetExperimentResponse:
+    def GetExperiment(self, request: pb.GetExperimentRequest, rights: Rights = ALL) -> pb.GetExperimentResponse:
         """The version that serves, and the one that waits."""
+        rights.check(request.id)
         return pb.GetExperimentResponse(experiment=self._newest(ExperimentId(request.id)))
 
     def _newest(self, id_: ExperimentId) -> pb.VersionedExperiment:
@@ -104,12 +107,14 @@ class ExperimentService:
             log_position=self._log.head().position,
         )
 
-    def ListExperiments(self, request: pb.ListExperimentsRequest) -> pb.ListExperimentsResponse:
-        """Those that have not ended, by id; the token is the last id of the page before."""
+    def ListExperiments(self, request: pb.ListExperimentsRequest, rights: Rights = ALL) -> pb.ListExperimentsResponse:
+        """Those of the caller's that have not ended, by id; the token is the last id of the page before."""
         if not 0 <= request.page_size <= MAX_PAGE:
             raise InvalidArgument([Violation("page_size", f"{request.page_size} is not in [0, {MAX_PAGE}]")])
         size = request.page_size or DEFAULT_PAGE
         everything = self._current.all()
+        if rights.experiments is not None:
+            everything = [serving for serving in everything if rights.sees(serving.version.experiment.id)]
         ids = [serving.version.experiment.id for serving in everything]
         first = bisect.bisect_right(ids, request.page_token)
         page = everything[first : first + size]
@@ -119,25 +124,31 @@ class ExperimentService:
             next_page_token=page[-1].version.experiment.id if more else "",
         )
 
-    def PauseExperiment(self, request: pb.PauseExperimentRequest) -> pb.PauseExperimentResponse:
+    def PauseExperiment(self, request: pb.PauseExperimentRequest, rights: Rights = ALL) -> pb.PauseExperimentResponse:
         """A new version that refuses decisions, at once."""
-        return pb.PauseExperimentResponse(experiment=self._set_paused(request, paused=True))
+        return pb.PauseExperimentResponse(experiment=self._set_paused(request, rights, paused=True))
 
-    def ResumeExperiment(self, request: pb.ResumeExperimentRequest) -> pb.ResumeExperimentResponse:
+    def ResumeExperiment(
+        self, request: pb.ResumeExperimentRequest, rights: Rights = ALL
+    ) -> pb.ResumeExperimentResponse:
         """A new version that decides again."""
-        return pb.ResumeExperimentResponse(experiment=self._set_paused(request, paused=False))
+        return pb.ResumeExperimentResponse(experiment=self._set_paused(request, rights, paused=False))
 
     def _set_paused(
-        self, request: pb.PauseExperimentRequest | pb.ResumeExperimentRequest, *, paused: bool
+        self, request: pb.PauseExperimentRequest | pb.ResumeExperimentRequest, rights: Rights, *, paused: bool
     ) -> pb.VersionedExperiment:
+        rights.check(request.id)
         id_ = ExperimentId(request.id)
-        applied = self._versions.set_paused(id_, paused=paused, origin=_origin(request))
+        applied = self._versions.set_paused(id_, paused=paused, origin=_origin(request, rights))
         self._follower.follow()
         return self._newest(id_) if applied.waits else self._applied(applied)
 
 
-def _origin(request: pb.ApplyExperimentRequest | pb.PauseExperimentRequest | pb.ResumeExperimentRequest) -> Origin:
-    return check_origin(author=request.author, source=FROM_API, note=request.note)
+def _origin(
+    request: pb.ApplyExperimentRequest | pb.PauseExperimentRequest | pb.ResumeExperimentRequest, rights: Rights
+) -> Origin:
+    said = check_origin(author=request.author, source=FROM_API, note=request.note)
+    return said.proven_by(rights.name) if rights.name else said
 
 
 def says_no_state(message: experiment_pb2.Experiment) -> bool:

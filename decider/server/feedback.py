@@ -40,6 +40,7 @@ from decider.log.protocol import (
 from decider.server import convert
 from decider.server.convert import SentChange, SentReward
 from decider.server.reward_checks import are_late, check_value, no_weight, weight_of
+from decider.server.roles import ALL, Rights
 from decider.server.rpc import to_status, unexpected
 from decider.server.unit_rewards import UnitEntry, UnitRewards
 from decider.serving.current import Current
@@ -75,7 +76,10 @@ _Written = list[tuple[_Prepared, Mark | None]] | DeciderError
 
 
 class Feedback:
-    """Handlers of the RPCs of the same names; a part of DeciderService."""
+    """Handlers of the RPCs of the same names; a part of DeciderService.
+
+    rights: the caller's. To a caller for some experiments only, decisions of others do not exist.
+    """
 
     def __init__(self, current: Current, log: LogReader, *, append: Append, locate_all: LocateAll | None) -> None:
         self._current = current
@@ -84,14 +88,17 @@ class Feedback:
         self._append = append
         self._locate_all = locate_all or log.locate_all
 
-    def Activate(self, request: pb.ActivateRequest) -> pb.ActivateResponse:
+    def Activate(self, request: pb.ActivateRequest, rights: Rights = ALL) -> pb.ActivateResponse:
         """Append what was shown; only the first activation of a decision counts. One that comes before its decision is
         remembered: a caller that gave up need not know whether its call was committed."""
         id_ = DecisionId(convert.check_id("decision_id", request.decision_id))
-        (place,) = self._locate_all([id_])
-        slots = self._slots_of(id_) if place is None else []
+        (place,) = self._own(self._locate_all([id_]), rights)
+        slots = self._slots_of(id_, rights) if place is None else []
         if slots:
             return self._activate_slate(request, slots)
+        if place is None and rights.experiments is not None:
+            # Not remembered: whoever decides with this id later may do so in another experiment.
+            raise _no_decision(id_)
         (mark,) = self._append([self._activation(id_, place, request.action)])
         if mark is not None and mark.position != START and place is None:  # decided between the look and the commit
             (place,) = self._locate_all([id_])
@@ -132,37 +139,39 @@ class Feedback:
             )
         return ActionId(action)
 
-    def Reward(self, request: pb.RewardRequest) -> pb.RewardResponse:
+    def Reward(self, request: pb.RewardRequest, rights: Rights = ALL) -> pb.RewardResponse:
         """Append, answer with the outcome."""
-        (reward,) = self._append_rewards([request])
+        (reward,) = self._append_rewards([request], rights)
         if isinstance(reward, DeciderError):
             raise reward
         return reward
 
-    def RewardBatch(self, request: pb.RewardBatchRequest) -> pb.RewardBatchResponse:
+    def RewardBatch(self, request: pb.RewardBatchRequest, rights: Rights = ALL) -> pb.RewardBatchResponse:
         """Append all in as few commits as others can wait for, answer each."""
         convert.check_batch(len(request.requests))
         results = [
             pb.RewardResult(error=to_status(reward))
             if isinstance(reward, DeciderError)
             else pb.RewardResult(response=reward)
-            for reward in self._append_rewards(request.requests)
+            for reward in self._append_rewards(request.requests, rights)
         ]
         return pb.RewardBatchResponse(results=results)
 
-    def _append_rewards(self, requests: Sequence[pb.RewardRequest]) -> list[pb.RewardResponse | DeciderError]:
+    def _append_rewards(
+        self, requests: Sequence[pb.RewardRequest], rights: Rights
+    ) -> list[pb.RewardResponse | DeciderError]:
         """A reply or an error for each, after the commit."""
         sent = [attempt(convert.sent_reward, request) for request in requests]
         ids = [one.decision_id for one in sent if not isinstance(one, DeciderError) and not one.unit_id]
-        places = iter(self._locate_all(ids) if ids else ())
+        places = iter(self._own(self._locate_all(ids), rights) if ids else ())
+        prepare = partial(self._prepare_all, rights)
         prepared = [
-            reward if isinstance(reward, DeciderError) else attempt(partial(self._prepare_all, reward), places)
-            for reward in sent
+            reward if isinstance(reward, DeciderError) else attempt(partial(prepare, reward), places) for reward in sent
         ]
         written = self._append_groups(prepared, _counted(prepared, requests))
         said = [(one.place, mark) for w in written if isinstance(w, list) for one, mark in w if one.place]
         late = iter(are_late(self._log, said) if said else ())
-        return [w if isinstance(w, DeciderError) else self._reply(w, late) for w in written]
+        return [w if isinstance(w, DeciderError) else self._reply(w, late, rights) for w in written]
 
     def _append_groups(self, prepared: Sequence[_Group], counted: Sequence[Entry]) -> list[_Written]:
         """In one commit; in several where they write many entries. Raises LogError where the first one fails; a later
@@ -198,32 +207,46 @@ class Feedback:
             return 0
         return sum([self._unit_rewards.rows(o.entry) if isinstance(o.entry, UnitEntry) else 1 for o in group])
 
-    def _prepare_all(self, sent: SentReward | SentChange, places: Iterator[DecisionRef | None]) -> list[_Prepared]:
+    def _prepare_all(
+        self, rights: Rights, sent: SentReward | SentChange, places: Iterator[DecisionRef | None]
+    ) -> list[_Prepared]:
         """For the unit or decision that is named, whose place comes next; for each slot where a slate is."""
         if sent.unit_id:
-            return [_Prepared(self._unit_rewards.prepare(sent), None, RewardOutcome.JOINED)]
+            return [_Prepared(self._unit_rewards.prepare(sent, rights), None, RewardOutcome.JOINED)]
         place = next(places)
         if place is not None:
             return [self._prepare(sent, place)]
-        slots = self._slots_of(sent.decision_id)
+        slots = self._slots_of(sent.decision_id, rights)
         if not slots:
-            raise NotFound(f"there is no decision {sent.decision_id!r}", reason="DECISION_NOT_FOUND")
+            raise _no_decision(sent.decision_id)
         return [self._prepare(sent, slot) for slot in slots]
 
-    def _slots_of(self, slate: str) -> list[DecisionRef]:
+    def _slots_of(self, slate: str, rights: Rights) -> list[DecisionRef]:
         found = self._log.locate_all([slot_id(slate, place) for place in range(convert.MAX_SLOTS)])
-        return [place for place in found if place is not None]
+        return [place for place in self._own(found, rights) if place is not None]
 
-    def _reply(self, written: Sequence[tuple[_Prepared, Mark | None]], late: Iterator[bool]) -> pb.RewardResponse:
+    def _own(self, places: Sequence[DecisionRef | None], rights: Rights) -> Sequence[DecisionRef | None]:
+        """None in the place of those that are not for the caller."""
+        if rights.experiments is None:
+            return places
+        return [
+            place if place is not None and rights.sees(self._log.version_at(place.version).experiment.id) else None
+            for place in places
+        ]
+
+    def _reply(
+        self, written: Sequence[tuple[_Prepared, Mark | None]], late: Iterator[bool], rights: Rights
+    ) -> pb.RewardResponse:
         first, mark = written[0]
         if isinstance(first.entry, UnitEntry):
-            outcome, ids = self._unit_rewards.reply(first.entry, mark)
+            outcome, ids = self._unit_rewards.reply(first.entry, mark, rights)
             return _reward_reply(outcome, ids)
         outcomes = [_reward_outcome(one, mark, late=next(late)) for one, mark in written]
         return _reward_reply(_of_slate(outcomes, RewardOutcome.DUPLICATE))
 
-    def LinkUnits(self, request: pb.LinkUnitsRequest) -> pb.LinkUnitsResponse:
+    def LinkUnits(self, request: pb.LinkUnitsRequest, rights: Rights = ALL) -> pb.LinkUnitsResponse:
         """Append that two units are one person, answer with the outcome."""
+        rights.check_all("a link holds in every experiment")
         unit, other = convert.check_unit("unit_id", request.unit_id), convert.check_unit("same_as", request.same_as)
         if unit == other:
             raise InvalidArgument([Violation("same_as", f"is {unit!r}, as unit_id is; name another id of the person")])
@@ -269,6 +292,10 @@ class Feedback:
         entry = NewRewardChange(place.position, sent.reward_id, sent.value, name, weight, sent.occurred_at, sent.final)
         outcome = RewardOutcome.RETRACTED if sent.value is None else RewardOutcome.CORRECTED
         return _Prepared(entry, place, outcome)
+
+
+def _no_decision(id_: str) -> NotFound:
+    return NotFound(f"there is no decision {id_!r}", reason="DECISION_NOT_FOUND")
 
 
 def _name_of_missing(version: ExperimentVersion) -> str:

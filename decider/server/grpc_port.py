@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,8 @@ import grpc
 from decider.errors import AddressInUse
 from decider.log.group_commit import CommitExecutor
 from decider.metrics.rpc import RpcMetrics
+from decider.server.access import Access
+from decider.server.certificates import Certificates
 from decider.server.experiments import ExperimentService
 from decider.server.health import NOT_SERVING, SERVING, Health
 from decider.server.health import SERVICE as HEALTH
@@ -19,19 +22,26 @@ from decider.server.intake import Intake, Run, Unary
 from decider.server.limits import Limit
 from decider.server.reflection import SERVICE as REFLECTION
 from decider.server.reflection import Reflection
+from decider.server.roles import METHODS
 from decider.server.rpc import behaviour_of, code_name
 from decider.server.service import DeciderService
 from decider.server.settings import Settings
 from decider.v1 import decider_service_pb2, experiment_service_pb2
 
-APPLIERS = 4
-"""Threads that apply versions."""
+APPLIERS, READERS = 4, 2
+"""Threads that apply versions, and that read them: while somebody keeps the log locked, only changes have to wait."""
+
+READS = ("Get", "List")
+"""Begin the names of methods that write nothing."""
 
 LONGEST_APPLY = 3.0
 """Seconds that a stop waits for versions that are being applied."""
 
 LAST_BYTES = 0.2
 """Seconds for the last replies to leave."""
+
+HANDSHAKE_MS = 10_000
+"""How long a caller may take for TLS; gRPC's own bound is two minutes."""
 
 SERVICES = ("decider.v1.DeciderService", "decider.v1.ExperimentService")
 
@@ -42,8 +52,8 @@ NAMES = ("", *SERVICES)
 class GrpcPort:
     """Listens from `start` to `stop`; `port` is the real one. Raises AddressInUse.
 
-    calls: runs the handlers of DeciderService. Applying a version reads much of the log, so those handlers have threads
-    of their own and decisions never wait behind them.
+    calls: runs the handlers of DeciderService. access: says who calls. Applying a version reads much of the log, so
+    those handlers have threads of their own and decisions never wait behind them; nor do those that only read.
     """
 
     def __init__(
@@ -54,31 +64,38 @@ class GrpcPort:
         *,
         calls: CommitExecutor,
         metrics: RpcMetrics,
+        access: Access,
     ) -> None:
         self._stopped = False
         self._applying = ThreadPoolExecutor(APPLIERS, "experiments")
+        self._reading = ThreadPoolExecutor(READERS, "readers")
         self._intake = Intake(
             calls=Limit("calls", most=settings.max_concurrent_rpcs, most_of_one=settings.max_caller_rpcs),
             streams=Limit("streams", most=settings.max_streams, most_of_one=settings.max_caller_streams),
+            access=access if access.asks else None,
         )
         self._server = grpc.server(
             self._intake,
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
                 ("grpc.so_reuseport", 0),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
             ],
         )
         self._health = Health(NAMES)
         self._reflection = Reflection((*SERVICES, HEALTH, REFLECTION))
         added = {
-            SERVICES[0]: _handlers(decider_service_pb2, decisions, metrics, calls.run),
-            SERVICES[1]: _handlers(experiment_service_pb2, experiments, metrics, self._applying.submit),
+            SERVICES[0]: _handlers(decider_service_pb2, decisions, metrics, lambda _: calls.run),
+            SERVICES[1]: _handlers(experiment_service_pb2, experiments, metrics, self._run_of),
             HEALTH: self._health.handlers(),
             REFLECTION: self._reflection.handlers(),
         }
         for name, handlers in added.items():
             self._server.add_registered_method_handlers(name, handlers)
-        self.port = _bind(self._server, settings.listen)
+        self.port = _bind(self._server, settings.listen, access.certificates)
+
+    def _run_of(self, method: str) -> Run:
+        return self._reading.submit if method.startswith(READS) else self._applying.submit
 
     def start(self) -> None:
         """Take calls."""
@@ -101,7 +118,8 @@ class GrpcPort:
         self._stopped = True
         self._wait_for_applying()
         self._server.stop(LAST_BYTES).wait()
-        self._applying.shutdown()  # after the server: gRPC's own thread dies if a pool refuses a call
+        for pool in (self._applying, self._reading):
+            pool.shutdown()  # after the server: gRPC's own thread dies if a pool refuses a call
         self._reflection.stop()
 
     def _wait_for_applying(self) -> None:
@@ -113,14 +131,19 @@ class GrpcPort:
                 free.result()
 
 
-def _handlers(module: Any, servicer: object, metrics: RpcMetrics, run: Run) -> dict[str, grpc.RpcMethodHandler]:
-    """Every method of a module's service as a gRPC handler. run: gives a call to its threads."""
+def _handlers(
+    module: Any, servicer: object, metrics: RpcMetrics, run_of: Callable[[str], Run]
+) -> dict[str, grpc.RpcMethodHandler]:
+    """Every method of a module's service as a gRPC handler. run_of: gives a call of this method to its threads."""
     (service,) = module.DESCRIPTOR.services_by_name.values()
-    return {method.name: _handler(service.full_name, method, servicer, metrics, run) for method in service.methods}
+    return {
+        method.name: _handler(service.full_name, method, servicer, metrics, run_of(method.name))
+        for method in service.methods
+    }
 
 
 def _handler(service: str, method: Any, servicer: object, metrics: RpcMetrics, run: Run) -> grpc.RpcMethodHandler:
-    observe = metrics.method(service, method.name)
+    observe, role = metrics.method(service, method.name), METHODS[f"{service}/{method.name}"]
     behaviour = behaviour_of(
         getattr(servicer, method.name),
         parse=method.input_type._concrete_class.FromString,
@@ -129,13 +152,15 @@ def _handler(service: str, method: Any, servicer: object, metrics: RpcMetrics, r
         metrics=metrics,
     )
     return grpc.unary_unary_rpc_method_handler(
-        Unary(behaviour, run, lambda error: observe(code_name(error), 0.0)),
+        Unary(behaviour, run, lambda error: observe(code_name(error), 0.0), role),
         response_serializer=method.output_type._concrete_class.SerializeToString,
     )
 
 
-def _bind(server: grpc.Server, address: str) -> int:
+def _bind(server: grpc.Server, address: str, certificates: Certificates | None) -> int:
     try:
+        if certificates is not None:
+            return int(server.add_secure_port(address, certificates.grpc()))
         return int(server.add_insecure_port(address))
     except RuntimeError as error:
         raise AddressInUse(f"cannot listen on {address} for gRPC: {error}") from error

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -26,7 +27,9 @@ from grpc_status import rpc_status
 
 from decider.errors import DeciderError, LimitReached
 from decider.log.group_commit import Call
+from decider.server.access import Access
 from decider.server.limits import Limit
+from decider.server.roles import Rights, Role
 from decider.server.rpc import UNPARSABLE, to_status
 
 MOST_ARRIVING = 1_000
@@ -46,19 +49,21 @@ Run = Callable[[Call], object]
 @dataclass(frozen=True, slots=True)
 class Unary:
     """A method with one request and one reply. refused: is told why, of a call that
-    does not run."""
+    does not run. role: that a caller needs; None: anybody may call it."""
 
-    behaviour: Callable[[bytes, grpc.ServicerContext], Any]
+    behaviour: Callable[..., Any]
     run: Run
     refused: Callable[[DeciderError], object]
+    role: Role | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Streaming:
     """A method that takes no thread: `answer` is called with the first request of each stream, in gRPC's own thread,
-    and must not wait."""
+    and must not wait. role: as of Unary."""
 
     answer: Callable[[Stream, bytes], object]
+    role: Role | None = None
 
 
 class Stream:
@@ -99,21 +104,29 @@ class Stream:
 
 
 class Intake(Executor):
-    """The `thread_pool` of a grpc.Server whose handlers have Unary and Streaming methods."""
+    """The `thread_pool` of a grpc.Server whose handlers have Unary and Streaming methods. access: says who calls; None:
+    everybody may do everything."""
 
-    def __init__(self, *, calls: Limit, streams: Limit) -> None:
-        self._calls, self._streams = calls, streams
+    def __init__(self, *, calls: Limit, streams: Limit, access: Access | None = None) -> None:
+        self._calls, self._streams, self._access = calls, streams, access
         self._arriving: dict[Call, _Arriving] = {}
 
     def submit(self, fn: Callable[..., object], /, *args: Any, **_: Any) -> Call:  # type: ignore[override]
         """Called by grpcio in its own thread, with the lock of the call's state held."""
         in_pool, event, state, method, wait, *serializers = args
-        caller = _address(event.call)
+        caller, behaviour = _address(event.call), getattr(method, "behaviour", None)
+        if self._access is not None and method.role is not None:
+            # Here, before the request is received: a stranger's costs no thread and is never parsed.
+            try:
+                rights = _rights(self._access, event, method.role)
+            except DeciderError as error:
+                return _turn_away(method, event.call, state, error)
+            caller, behaviour = f"token:{rights.name}", partial(behaviour, rights=rights) if behaviour else None
         if isinstance(method, Streaming):
             self._open(method, event, state, caller)
             return _NOTHING
         request: list[bytes] = []
-        arguments = (in_pool, event, state, method.behaviour, lambda: request[0] if request else wait(), *serializers)
+        arguments = (in_pool, event, state, behaviour, lambda: request[0] if request else wait(), *serializers)
         call = Call(fn, arguments)
 
         def received(message: bytes | None) -> None:
@@ -174,6 +187,29 @@ class _Arriving:
 _NOTHING = Call(lambda: None, ())
 _NOTHING()
 """What a stream is to grpcio's count of calls: one that has ended."""
+
+
+def _rights(access: Access, event: Any, role: Role) -> Rights:
+    """Of who calls. Raises Unauthenticated, PermissionDenied."""
+    sent = next((value for key, value in event.invocation_metadata if key == "authorization"), None)
+    certificate = _certificate(event.call) if access.asks_certificates else None
+    rights = access.identify(sent, certificate)
+    rights.check_role(role)
+    return rights
+
+
+def _certificate(call: Any) -> str | None:
+    """The name in the caller's certificate, which TLS has verified."""
+    known = cygrpc.auth_context(call) or {}
+    names = known.get(b"x509_common_name") or known.get(b"x509_subject_alternative_name") or ()
+    return next((_common.decode(name) for name in names if name), None)
+
+
+def _turn_away(method: Unary | Streaming, call: Any, state: Any, error: DeciderError) -> Call:
+    _refuse(call, state, error)
+    if isinstance(method, Unary):
+        method.refused(error)
+    return _NOTHING
 
 
 def _address(call: Any) -> str:

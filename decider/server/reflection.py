@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha.reflection import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from decider.server.intake import Stream, Streaming
+from decider.server.roles import METHODS
 
 __all__ = ["SERVICE", "Reflection"]
 
@@ -25,7 +26,11 @@ class Reflection:
 
     def handlers(self) -> Mapping[str, grpc.RpcMethodHandler]:
         """By method."""
-        return {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(Streaming(self._take))}
+        return {
+            "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
+                Streaming(self._take, METHODS[f"{SERVICE}/ServerReflectionInfo"])
+            )
+        }
 
     def stop(self) -> None:
         """After the server."""

@@ -32,10 +32,13 @@ from decider.errors import (
     LogError,
     LogFull,
     NotFound,
+    PermissionDenied,
+    Unauthenticated,
     Violation,
 )
 from decider.log.protocol import Caller
 from decider.metrics.rpc import RpcMetrics
+from decider.server.roles import ALL, Rights
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,8 @@ _CODES: list[tuple[type[DeciderError], int]] = [  # the first that fits
     (NotFound, code_pb2.NOT_FOUND),
     (FailedPrecondition, code_pb2.FAILED_PRECONDITION),
     (LimitReached, code_pb2.RESOURCE_EXHAUSTED),
+    (Unauthenticated, code_pb2.UNAUTHENTICATED),
+    (PermissionDenied, code_pb2.PERMISSION_DENIED),
     (AlreadyExists, code_pb2.ALREADY_EXISTS),
     (DeadlineExceeded, code_pb2.DEADLINE_EXCEEDED),
     (Cancelled, code_pb2.CANCELLED),
@@ -131,23 +136,23 @@ def check_caller(caller: Caller) -> None:
 
 
 Handler = Callable[..., Any]
-"""(request) -> reply, or (request, caller) -> reply."""
+"""(request) -> reply; also with `caller`, `rights` or both."""
 
 
 def behaviour_of(
     handler: Handler, *, parse: Callable[[bytes], Any], service: str, method: str, metrics: RpcMetrics
-) -> Callable[[bytes, Any], Any]:
+) -> Callable[..., Any]:
     """The gRPC behaviour of a handler, which gets the bytes of a request. parse: makes the message, or raises
     DecodeError."""
     observe, clock = metrics.method(service, method), time.perf_counter
-    call: Handler = handler if "caller" in signature(handler).parameters else lambda request, _: handler(request)
+    call = _with_all(handler)
 
-    def behaviour(request: bytes, context: grpc.ServicerContext) -> Any:
+    def behaviour(request: bytes, context: grpc.ServicerContext, rights: Rights = ALL) -> Any:
         started, done = clock(), False
         try:
             caller = caller_of(context)
             _check_deadline(caller)
-            reply = call(_parsed(request, parse), caller)
+            reply = call(_parsed(request, parse), caller, rights)
             done = True
             check_caller(caller)  # what was committed stays; metrics must not count an answer that nobody gets
         except Exception as error:
@@ -160,6 +165,16 @@ def behaviour_of(
         return reply
 
     return behaviour
+
+
+def _with_all(handler: Handler) -> Handler:
+    """The same handler, called with (request, caller, rights)."""
+    taken = signature(handler).parameters
+    if "caller" in taken:
+        return handler if "rights" in taken else lambda request, caller, _: handler(request, caller)
+    if "rights" in taken:
+        return lambda request, _, rights: handler(request, rights)
+    return lambda request, _, __: handler(request)
 
 
 def _parsed(request: bytes, parse: Callable[[bytes], Any]) -> Any:

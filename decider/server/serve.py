@@ -32,6 +32,7 @@ from decider.log.evicted import EvictedPolicies
 from decider.log.group_commit import CommitExecutor
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, Tick
+from decider.metrics.access import AccessCollector
 from decider.metrics.agreement import AgreementMetrics
 from decider.metrics.archive import ArchiveCollector
 from decider.metrics.collector import LogCollector
@@ -45,9 +46,10 @@ from decider.policy.algorithms import code_versions
 from decider.policy.memory import PolicyMemory
 from decider.policy.protocol import Model
 from decider.policy.work import Budget
-from decider.replay.explain import Explanation, Patience, explain
+from decider.replay.explain import Explanation, Patience, explain, not_found
 from decider.replay.models import Owner as ModelOwner
 from decider.server import allocator
+from decider.server.access import Access
 from decider.server.daily_archive import DailyArchive
 from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
@@ -55,9 +57,11 @@ from decider.server.grpc_port import GrpcPort
 from decider.server.http.changes import Changes, changes
 from decider.server.http.decisions import decisions
 from decider.server.http.exposition import exposition
+from decider.server.http.guard import guarded
 from decider.server.http.pages import pages
 from decider.server.http.port import HttpPort
 from decider.server.http.probes import Readiness, probes
+from decider.server.roles import Rights
 from decider.server.service import DeciderService
 from decider.server.settings import Settings, split_address
 from decider.serving.change_lines import ChangeLines
@@ -93,7 +97,17 @@ LAST_WRITES = 0.3
 """Share of the grace period for storing models and flushing the log."""
 
 LAST_ANSWERS = 0.5
-"""Seconds for answers over HTTP that are still under way when the grace period is over."""
+"""Seconds for answers over HTTP that are still under way when the time to drain is over."""
+
+DRAIN_SHARE = 0.9
+"""Of the grace period: when the rest begins, what is under way is given up. Whoever ends processes does it when the
+period is over."""
+
+SHORTEST_STOP = 3.0
+"""Seconds that a stop may take however short the grace period is: a model that is not stored is learned again."""
+
+ACCESS_INTERVAL = 0.5
+"""Seconds between two looks at tokens and certificates; a change holds once two looks agree."""
 
 PATIENCE = Patience(learning=2.0, asking=1.0)
 """What the explanation of a decision over HTTP may cost."""
@@ -169,12 +183,18 @@ class Server:
 
     def _open(self) -> None:
         settings = self._settings
+        self._access = access = Access(settings)
         routes = [exposition(self._registry), *probes(self._readiness)]
         routes += [*pages(lambda: self._page, self._readiness), *decisions(self._explain, settings.db)]
         if settings.page_writes:
             routes += changes(lambda: self._changes, settings.page_writes)
-        address = split_address(settings.http)
-        self._http = http = HttpPort(*address, routes=routes, listening=self._listening)
+        self._http = http = HttpPort(
+            *split_address(settings.http),
+            routes=guarded(routes, access),
+            listening=self._listening,
+            certificates=access.certificates,
+        )
+        threading.Thread(target=self._look_at_access, name="access", daemon=True).start()
         self.http_port = http.port
         self._opened.callback(http.stop)
         http.start()
@@ -243,6 +263,7 @@ class Server:
             ExperimentService(self.log, self.current, self._follower, versions, progress=self._progress),
             calls=self._calls,
             metrics=RpcMetrics(self._registry),
+            access=self._access,
         )
         self.port = self._grpc.port
         self._opened.callback(self._grpc.stop)
@@ -278,6 +299,7 @@ class Server:
             )
         )
         self._registry.register(ArchiveCollector(self._archiver))
+        self._registry.register(AccessCollector(self._access.problems))
         self._guardrails = Guardrails(self.log, self._versions, totals.read, clock=self._clock)
         self._registry.register(GuardrailCollector(self._guardrails))
         self._page = Page(
@@ -374,6 +396,7 @@ class Server:
         problems = [self._clock.problem] if self._clock.problem else []
         held = [*self._guard.held.values()]
         warnings = [
+            *self._access.warnings,
             *problems,
             *map(describe, held),
             *[open_in_words(one, self.log.name) for one in left_out if one not in held],
@@ -384,10 +407,20 @@ class Server:
         ]
         return Readiness(True, "\n".join(["ok", *warnings, *learning]))
 
-    def _explain(self, decision_id: DecisionId) -> Explanation | None:
-        """The answer of /decisions/ID."""
+    def _look_at_access(self) -> None:
+        """The thread that reads tokens and certificates anew: a long round of learning must not let in whom somebody
+        has shut out."""
+        while not self._stopping.wait(ACCESS_INTERVAL):
+            self._try_to(self._access.look)
+
+    def _explain(self, decision_id: DecisionId, rights: Rights) -> Explanation | None:
+        """The answer of /decisions/ID. To a caller for some experiments only, decisions of others do not exist."""
         if self._phase or self._stopping.is_set():
             return None
+        if rights.experiments is not None:
+            found = self.log.find(decision_id)
+            if found is not None and not rights.sees(self.log.version_at(found.decision.version).experiment.id):
+                raise not_found(self.log, decision_id)
         return explain(self.log, decision_id, patience=PATIENCE, in_memory=self._model_in_memory)
 
     def _model_in_memory(self, owner: ModelOwner, position: Position) -> Model | None:
@@ -465,10 +498,19 @@ class Server:
 
     def stop(self) -> None:
         """Drain: set NOT_SERVING, finish calls in flight, learn, publish and store what is sealed, flush the log; all
-        within `grace`, except for the last write."""
+        within `grace`."""
+        # In a thread: a log that somebody else keeps locked, and a disk that does not answer, hold up one write after
+        # the other. To leave them is as safe as a kill: nobody was told that they are done.
+        drain = threading.Thread(target=self._stop, name="stop", daemon=True)
+        drain.start()
+        drain.join(max(self._settings.grace, SHORTEST_STOP))
+        if drain.is_alive():
+            logger.error("the grace period is over; what is not written yet is learned again at the next start")
+
+    def _stop(self) -> None:
         # Calls first, then learning, then the log: a decision that was answered is learned, and nothing is appended to
         # a log that is closed.
-        deadline = time.monotonic() + self._settings.grace
+        deadline = time.monotonic() + DRAIN_SHARE * self._settings.grace
         self._stopping.set()
         if self._leader is not None and not self._phase and not self._drain(deadline):
             logger.error("the leader is still at work; what it has not stored is learned again at the next start")
@@ -486,7 +528,7 @@ class Server:
 
     def _drain(self, deadline: float) -> bool:
         """Returns whether all threads have ended in time; one call of Vowpal Wabbit may take longer."""
-        self._grpc.refuse(self._settings.grace)
+        self._grpc.refuse(deadline - time.monotonic())
         self._grpc.wait_until_idle(deadline - time.monotonic())
         self._grpc.stop()
         for thread in self._threads:

@@ -39,6 +39,7 @@ from decider.policy.work import Budget
 from decider.server import convert
 from decider.server.feedback import Feedback, attempt
 from decider.server.request_checks import RequestChecks
+from decider.server.roles import ALL, Rights
 from decider.server.rpc import check_caller, to_status
 from decider.serving.current import Current, Serving
 from decider.types import (
@@ -88,7 +89,7 @@ class DeciderService(Feedback):
     experiment does not know. agreement: of apprentices. clock: the log's.
 
     caller: what its call decided is in the log only where it still waits when the commit begins. Rewards and
-    activations are true whoever waits.
+    activations are true whoever waits. rights: the caller's; looked at before anything else of the request is.
     """
 
     def __init__(
@@ -111,8 +112,9 @@ class DeciderService(Feedback):
         self._checks = RequestChecks(self._metrics)
         self._agreement = agreement or AgreementMetrics()
 
-    def Decide(self, request: pb.DecideRequest, caller: Caller = PATIENT) -> pb.DecideResponse:
+    def Decide(self, request: pb.DecideRequest, caller: Caller = PATIENT, rights: Rights = ALL) -> pb.DecideResponse:
         """Choose, append, answer; a decision id that is in the log gets the stored decision."""
+        rights.check(request.experiment)
         reply = pb.DecideResponse()
         self._write(reply, self._decide(request, caller), request)
         return reply
@@ -143,10 +145,17 @@ class DeciderService(Feedback):
         if chosen.ignored:
             reply.ignored_actions.extend([id_[:MAX_SHOWN] for id_ in chosen.ignored[:SHOWN]])
 
-    def DecideBatch(self, request: pb.DecideBatchRequest, caller: Caller = PATIENT) -> pb.DecideBatchResponse:
+    def DecideBatch(
+        self, request: pb.DecideBatchRequest, caller: Caller = PATIENT, rights: Rights = ALL
+    ) -> pb.DecideBatchResponse:
         """Choose all, append in one commit, answer each."""
         convert.check_batch(len(request.requests))
-        chosen = [attempt(self._choose, message) for message in request.requests]
+
+        def choose(one: pb.DecideRequest) -> _Answer:
+            rights.check(one.experiment)
+            return self._choose(one)
+
+        chosen = [attempt(choose, message) for message in request.requests]
         new = [Awaited(c.unit or c.decision, caller) for c in chosen if isinstance(c, _Answer) and not c.stored]
         marks = self._append(new)
         if None in marks:
@@ -156,8 +165,11 @@ class DeciderService(Feedback):
             self._add_result(response, message, choice, ahead, caller)
         return response
 
-    def DecideSlate(self, request: pb.DecideSlateRequest, caller: Caller = PATIENT) -> pb.DecideSlateResponse:
+    def DecideSlate(
+        self, request: pb.DecideSlateRequest, caller: Caller = PATIENT, rights: Rights = ALL
+    ) -> pb.DecideSlateResponse:
         """Choose for each slot, append all in one commit, answer; a slate id in the log gets the stored slate."""
+        rights.check(request.experiment)
         sane = request.slate_id and len(request.slots) <= convert.MAX_SLOTS  # else it is refused, and not looked for
         stored = self._find_slate(request) if sane else ()
         slate_id, answers = (request.slate_id, stored) if stored else self._new_slate(request, caller)

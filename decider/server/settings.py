@@ -30,6 +30,14 @@ class Settings:
     db: Path = _setting(Path("decider.db"), "The log, one SQLite file; made if there is none.")
     listen: str = _setting("127.0.0.1:50051", "HOST:PORT for gRPC; port 0 takes a free one, [::1]:50051 is IPv6.")
     http: str = _setting("127.0.0.1:9464", "HOST:PORT for the page, /decisions/ID, /metrics, /healthz and /readyz.")
+    tls_cert: Path | None = _setting(None, "PEM file of certificates: both ports then take TLS only.")
+    tls_key: Path | None = _setting(None, "PEM file of the key of --tls-cert, without a password.")
+    tls_client_ca: Path | None = _setting(
+        None, "PEM file of authorities: callers over gRPC must show a certificate of one of them."
+    )
+    tokens: Path | None = _setting(
+        None, "TOML file that says who may do what: names, hashes of tokens, roles, experiments."
+    )
     page_writes: tuple[str, ...] = _setting(
         (),
         "Address at which people open the page, like http://127.0.0.1:9464: there it lets whoever reaches it pause, "
@@ -60,9 +68,13 @@ class Settings:
     core: int | None = _setting(None, "Run on this core only (Linux): one Python process gains nothing from several.")
     threads: int = _setting(2, "Threads that serve calls; few are fastest.")
     max_concurrent_rpcs: int = _setting(1000, "Calls at once, waiting ones included; more get RESOURCE_EXHAUSTED.")
-    max_caller_rpcs: int = _setting(500, "Calls at once from one address; more get RESOURCE_EXHAUSTED.")
+    max_caller_rpcs: int = _setting(
+        500, "Calls at once of one token, certificate or address; more get RESOURCE_EXHAUSTED."
+    )
     max_streams: int = _setting(4000, "Health watches and reflection streams at once.")
-    max_caller_streams: int = _setting(2000, "Health watches and reflection streams at once from one address.")
+    max_caller_streams: int = _setting(
+        2000, "Health watches and reflection streams at once of one token, certificate or address."
+    )
     max_request_bytes: int = _setting(4 * MIB, "Largest request; larger ones get RESOURCE_EXHAUSTED.")
     archive: Path | None = _setting(
         None,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from decider.errors import FailedPrecondition, InvalidArgument, Violation
+from decider.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Violation
 from decider.experiment.attribution import MOST_CREDITED, knows, takes
 from decider.experiment.definition import Attribution, ExperimentVersion
 from decider.log.protocol import DirectReward, LogReader, Mark, NewUnitReward, NewUnitRewardChange, UnitRewardRef
 from decider.server import convert
 from decider.server.convert import SentChange, SentReward
 from decider.server.reward_checks import are_late, check_value, no_weight, weight_of
+from decider.server.roles import ALL, Rights
 from decider.serving.current import Current
 from decider.types import ANY_NAME, DecisionId, ExperimentId, RewardOutcome, same_name
 
@@ -29,15 +30,29 @@ class UnitRewards:
         self._current = current
         self._log = log
 
-    def prepare(self, sent: SentReward | SentChange) -> UnitEntry:
-        """What is to be written. Raises FailedPrecondition, NotFound, InvalidArgument."""
+    def prepare(self, sent: SentReward | SentChange, rights: Rights = ALL) -> UnitEntry:
+        """What is to be written. Raises FailedPrecondition, NotFound, InvalidArgument, PermissionDenied."""
         experiment = ExperimentId(sent.experiment) if sent.experiment else None
+        if rights.experiments is not None:
+            self._check_rights(sent, experiment, rights)
         if isinstance(sent, SentChange):
             return self._prepare_change(sent, experiment)
         self._check(sent.unit_id, experiment, sent.name, sent.value)
         return NewUnitReward(
             sent.unit_id, sent.name, sent.value, sent.reward_id, sent.occurred_at, experiment, sent.final
         )
+
+    def _check_rights(self, sent: SentReward | SentChange, experiment: ExperimentId | None, rights: Rights) -> None:
+        """Whether nothing is meant but an experiment of the caller's. Raises PermissionDenied."""
+        if experiment is None:
+            rights.check_all("experiment: without it a reward by unit is for every experiment; name one")
+        rights.check(sent.experiment)
+        found = self._log.find_unit_reward(sent.unit_id, sent.reward_id) if sent.reward_id else None
+        if found is not None and found.experiment != experiment:
+            raise PermissionDenied(
+                f"reward_id: it belongs to a reward that {rights.name!r} may not use; take a new id",
+                reason="OTHER_EXPERIMENT",
+            )
 
     def _prepare_change(self, sent: SentChange, experiment: ExperimentId | None) -> NewUnitRewardChange:
         """Under the name of the reward that is changed; under its own where that reward has not come yet."""
@@ -109,10 +124,14 @@ class UnitRewards:
         versions = [serving.version for serving in self._current.all()]
         return [one for one in versions if experiment in (None, one.experiment.id)]
 
-    def reply(self, entry: UnitEntry, mark: Mark | None) -> tuple[RewardOutcome, list[DecisionId]]:
-        """The outcome, and the newest decisions that are credited."""
+    def reply(
+        self, entry: UnitEntry, mark: Mark | None, rights: Rights = ALL
+    ) -> tuple[RewardOutcome, list[DecisionId]]:
+        """The outcome, and the newest decisions that are credited, as far as they are for the caller."""
         found = self._find(entry, mark)
         credited = self._log.credits(found.position) if found else ()
+        if rights.experiments is not None:
+            credited = [one for one in credited if rights.sees(self._log.version_at(one.place.version).experiment.id)]
         ids = [one.decision_id for one in credited[-MOST_TOLD:]]
         if isinstance(entry, NewUnitRewardChange):
             named = [one for one in self._named_decision(entry) if one.is_changed_by(entry)]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from decider.errors import DeciderError
-from decider.options import Finite
+from decider.options import Finite, credential_options
 from simulator.commands.options import (
     BAD_INPUT,
     FILE,
@@ -85,6 +85,7 @@ def _address(_: click.Context, __: click.Parameter, value: str) -> str:
 
 world_options = with_options(
     click.option("--target", default="", callback=_address, metavar="HOST:PORT", help="The server's gRPC address."),
+    credential_options,
     click.option("--db", type=FILE, metavar="LOG.db", help="That server's log, to compare with what was sent."),
     click.option("--serve", type=FILE, metavar="LOG.db", help="Start a server on this log instead; end it after."),
     click.option("--kills", type=click.IntRange(0, 100), default=0, help="SIGKILL it that often, at random moments."),
@@ -215,6 +216,7 @@ The Open Bandit Dataset's small sample is downloaded once, by pip, into the cach
 
 _open_bandit_options = with_options(
     click.option("--target", required=True, callback=_address, metavar="HOST:PORT", help="The server's gRPC address."),
+    credential_options,
     click.option("--passes", type=click.IntRange(min=1), default=1, show_default=True, help="Times to send all rows."),
     click.option("--rows", type=click.IntRange(min=1), help="Send only the first rows.  [default: all 10,000]"),
 )

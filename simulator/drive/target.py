@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from decider.channel import credentials_of, open_channel
 from decider.errors import DeciderError
 from decider.v1 import experiment_pb2, experiment_service_pb2
 from decider.v1.decider_service_pb2_grpc import DeciderServiceStub
@@ -40,7 +41,7 @@ class DriveFailed(DeciderError):
 def running(target: str, id_: str) -> experiment_pb2.Experiment | None:
     """What runs there under this id. Raises DriveFailed."""
     request = experiment_service_pb2.GetExperimentRequest(id=id_)
-    with failures(target), grpc.insecure_channel(target) as channel:
+    with failures(target), open_channel(target, credentials_of()) as channel:
         stub = ExperimentServiceStub(channel)  # type: ignore[no-untyped-call]
         try:
             found: experiment_pb2.Experiment = stub.GetExperiment(request, timeout=TIMEOUT).experiment.experiment
@@ -59,7 +60,7 @@ def apply(
     note: kept in the log with the version. Raises DriveFailed.
     """
     request = experiment_service_pb2.ApplyExperimentRequest(experiment=definition, note=note)
-    with failures(target), grpc.insecure_channel(target) as channel:
+    with failures(target), open_channel(target, credentials_of()) as channel:
         stub = ExperimentServiceStub(channel)  # type: ignore[no-untyped-call]
         reply: experiment_service_pb2.ApplyExperimentResponse = stub.ApplyExperiment(request, timeout=TIMEOUT)
         if reply.waits:
@@ -93,5 +94,5 @@ def failures(target: str) -> Iterator[None]:
 @contextmanager
 def connection(target: str) -> Iterator[Any]:
     """A stub with a connection of its own, which is made anew soon after the server is back."""
-    with grpc.insecure_channel(target, options=_RECONNECT) as channel:
+    with open_channel(target, credentials_of(), _RECONNECT) as channel:
         yield DeciderServiceStub(channel)  # type: ignore[no-untyped-call]

@@ -18,6 +18,10 @@ from simulator.logs.errors import BadLog
 REPORT_EVERY = 1_000
 """Lines between two reports of progress."""
 
+LONGEST_LINE = 2**25
+"""Bytes, unpacked: three megabytes of a packed file may be a line of three gigabytes, which would take all memory. A
+decision with a thousand actions has less than one megabyte."""
+
 
 def suffix(path: Path) -> str:
     """The kind of file that a name says, without `.gz`.
@@ -90,7 +94,14 @@ class Files:
     def lines(self, path: Path) -> Iterator[tuple[int, bytes]]:
         """The lines of a file with their numbers, from 1. Raises BadLog where it cannot be read."""
         with self.open(path) as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), start=1):
                 if number % REPORT_EVERY == 0:
                     self.report()
+                check_length(line, path, number)
                 yield number, line
+
+
+def check_length(line: bytes | str, path: Path, number: int) -> None:
+    """Raises BadLog where a line that was read up to the limit is longer."""
+    if len(line) > LONGEST_LINE:
+        raise BadLog(f"{path}:{number}: the line is longer than {LONGEST_LINE:,} bytes; a line is one decision")

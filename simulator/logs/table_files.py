@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from simulator.logs import arrow
 from simulator.logs.errors import BadLog, BadRow, BadRows
-from simulator.logs.files import Files, suffix, unpack
+from simulator.logs.files import LONGEST_LINE, Files, check_length, suffix, unpack
 from simulator.logs.names import cleaned, repeated_names
 
 BLOCK_ROWS = 1 << 17
@@ -60,7 +60,8 @@ class CsvTable:
         self._files = files
         with files.open(path) as file:
             text = io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")
-            first = text.readline()
+            first = text.readline(LONGEST_LINE + 1)
+            check_length(first, path, 1)
             self._delimiter = max(",\t;", key=re.sub(r'"[^"]*"', "", first).count)
             self._names = _next_record(csv.reader(chain([first], text), delimiter=self._delimiter), path)
         if not self._names:

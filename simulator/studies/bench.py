@@ -24,6 +24,7 @@ import grpc
 from rich.console import Console
 from rich.progress import Progress
 
+from decider.channel import Credentials, open_channel
 from decider.client import Client
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_service_pb2 as experiment_pb
@@ -241,9 +242,9 @@ def contestants(row: Row, folder: Path, seconds: float) -> Iterator[tuple[Contes
         )
 
 
-def check_answers(port: int, method: str, message: object) -> None:
+def check_answers(port: int, method: str, message: object, *, token: str = "") -> None:
     """That each part of a batch is answered without an error: the load looks at the status of the call alone."""
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with open_channel(f"127.0.0.1:{port}", Credentials(token=token)) as channel:
         stub = DeciderServiceStub(channel)  # type: ignore[no-untyped-call]
         reply = getattr(stub, method)(message, timeout=30)
     errors = [result.error.message for result in getattr(reply, "results", ()) if result.HasField("error")]

@@ -55,11 +55,12 @@ def _literal(text: str) -> bytes:
     return bytes([len(encoded)]) + encoded
 
 
-def _header_block(method: str) -> bytes:
+def _header_block(method: str, token: str) -> bytes:
     """Literals that leave the server's table alone, so that every call can be the first one of its connection."""
     post, http, authority, path, content_type = b"\x83", b"\x86", b"\x01", b"\x04", b"\x0f\x10"
     names = authority + _literal("localhost") + path + _literal(method) + content_type + _literal("application/grpc")
-    return post + http + names + b"\x00" + _literal("te") + _literal("trailers")
+    sent = b"\x00" + _literal("authorization") + _literal(f"Bearer {token}") if token else b""
+    return post + http + names + b"\x00" + _literal("te") + _literal("trailers") + sent
 
 
 def _frame_head(kind: int, flags: int, size: int) -> bytes:
@@ -67,14 +68,15 @@ def _frame_head(kind: int, flags: int, size: int) -> bytes:
     return size.to_bytes(3, "big") + bytes([kind, flags])
 
 
-def frames(method: str, message: bytes) -> Frames:
-    """The frames of a unary call. method: "/package.Service/Method". Raises ValueError for too long a message."""
+def frames(method: str, message: bytes, *, token: str = "") -> Frames:
+    """The frames of a unary call. method: "/package.Service/Method". token: sent with it. Raises ValueError for too
+    long a message."""
     if len(message) > LARGEST_MESSAGE:
         raise ValueError(f"a message of {len(message):,} bytes; at most {LARGEST_MESSAGE:,} fit into a stream's window")
     body = b"\0" + len(message).to_bytes(4, "big") + message
     parts = [body[at : at + LARGEST_FRAME] for at in range(0, len(body), LARGEST_FRAME)]
     heads = [_frame_head(DATA, END_STREAM if part is parts[-1] else 0, len(part)) for part in parts]
-    block = _header_block(method)
+    block = _header_block(method, token)
     before = [_frame_head(HEADERS, END_HEADERS, len(block)), *(b"".join(pair) for pair in _pairs(block, parts, heads))]
     return Frames((*before, parts[-1]), len(body))
 

@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -57,10 +57,14 @@ def read(
     connection: sqlite3.Connection, sql: str, parameters: Parameters = (), row: RowType | None = None
 ) -> Iterator[Any]:
     """Rows of a query, one after the other; as sqlite3.Row where no type is given."""
-    with closing(connection.cursor()) as cursor:
-        cursor.row_factory = sqlite3.Row if row is None else None
+    cursor = connection.cursor()
+    cursor.row_factory = sqlite3.Row if row is None else None
+    try:
         rows = cursor.execute(sql, parameters)
         yield from rows if row is None else map(row.make, rows)
+    finally:
+        with suppress(sqlite3.ProgrammingError):  # after an error a log may be closed before who reads it has ended
+            cursor.close()
 
 
 def read_one(connection: sqlite3.Connection, sql: str, parameters: Parameters = (), row: RowType | None = None) -> Any:

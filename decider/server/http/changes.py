@@ -25,6 +25,7 @@ from decider.learn.bad_data import roll_back
 from decider.learn.versions import Versions
 from decider.log.protocol import EventLog
 from decider.page.page import address, refusal_page
+from decider.server.http.guard import rights_of
 from decider.server.http.pages import page_headers
 from decider.server.http.turns import Turns
 from decider.types import ExperimentId, Position
@@ -59,12 +60,12 @@ class ChangeForm(NamedTuple):
             raise InvalidArgument([Violation("form", f"cannot be read ({error}); send it from the page")]) from error
         return cls(*[fields.get(name, [""])[-1] for name in ("do", "seen", "note", "author", "to")])
 
-    def origin(self) -> Origin:
-        """Who, whence and why. Raises InvalidArgument."""
+    def origin(self, caller: str) -> Origin:
+        """Who, whence and why. caller: the name of a token or certificate, if there is one. Raises InvalidArgument."""
         origin = check_origin(author=self.author, source=FROM_PAGE, note=self.note)
         if not origin.note:
             raise InvalidArgument([Violation("note", "is empty: say why; it is kept with the change")])
-        return origin
+        return origin.proven_by(caller) if caller else origin
 
 
 class Changes:
@@ -84,9 +85,9 @@ class Changes:
         self._last_change = last_change
         self._follow = follow
 
-    def make(self, id_: ExperimentId, form: ChangeForm) -> Position:
+    def make(self, id_: ExperimentId, form: ChangeForm, *, caller: str = "") -> Position:
         """Returns where the change is in the log. Raises InvalidArgument, NotFound, FailedPrecondition."""
-        origin = form.origin()
+        origin = form.origin(caller)
         if form.seen != str(self._last_change(id_)):
             raise FailedPrecondition(
                 "the experiment has changed since the page was loaded: load it again, look, and decide anew",
@@ -121,7 +122,7 @@ def changes(find: Callable[[], Changes | None], origins: Collection[str]) -> lis
         made = find()
         if made is None:
             raise HTTPException(503, "changes are made once the server takes calls", {"Retry-After": "1"})
-        return await turns.run(partial(_answer, made, id_, await request.body()))
+        return await turns.run(partial(_answer, made, id_, await request.body(), rights_of(request).name))
 
     return [Route("/experiments/{id:path}", change, methods=["POST"])]
 
@@ -139,9 +140,9 @@ def sender_problem(request: Request, origins: Collection[str]) -> str:
     return f"changes are not taken from a page of {origin[:200]}; open the page at {ways} (--page-writes names it)"
 
 
-def _answer(changes_: Changes, id_: ExperimentId, body: bytes) -> Response:
+def _answer(changes_: Changes, id_: ExperimentId, body: bytes, caller: str) -> Response:
     try:
-        position = changes_.make(id_, ChangeForm.of(body))
+        position = changes_.make(id_, ChangeForm.of(body), caller=caller)
     except (NotFound, InvalidArgument, FailedPrecondition) as error:
         return _refuse(_status(error), str(error), id_)
     return RedirectResponse(f"{address(id_)}?made={position}", 303, page_headers())

@@ -16,6 +16,8 @@ import time
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from decider.server.certificates import certificate_name
+
 PATIENCE = 10.0
 """Seconds that a caller may take to send a whole request, or to read a whole answer."""
 
@@ -25,9 +27,9 @@ LAST_BYTES = 0.2
 MOST_CONNECTIONS = 256
 """At once. One more takes the place of the one whose caller has kept us waiting longest."""
 
-AT_ONCE = 64
-"""Connections that are accepted before what earlier ones have sent is read. Far fewer than MOST_CONNECTIONS, so that
-nobody is dropped before."""
+AT_ONCE = 1
+"""Connections that are accepted before what earlier ones have sent is read, so that nobody is dropped before. With
+more, asyncio would try again for each of them where no descriptor is free, each time as often: soon all the time."""
 
 LARGEST_HEAD = 16_384
 """Bytes of a request's first line and headers."""
@@ -56,6 +58,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """One more connection."""
         super().connection_made(transport)
+        name = certificate_name(transport.get_extra_info("peercert"))
+        self.app_state = {**self.app_state, "certificate": name}  # uvicorn gives it to each request as `state`
         self._watch()
         if len(self.connections) > most_connections():
             self._make_room()
@@ -151,11 +155,15 @@ class SayOnce(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to log it. The texts are uvicorn's, so they are few."""
-        text, now = str(record.msg), time.monotonic()
-        if record.levelno != logging.WARNING or now - self._said.get(text, -SAY_AGAIN) >= SAY_AGAIN:
-            self._said[text] = now
-            return True
-        return False
+        return record.levelno != logging.WARNING or self.is_due(str(record.msg))
+
+    def is_due(self, text: str) -> bool:
+        """Whether to say this; then it is not due for a minute."""
+        now = time.monotonic()
+        if now - self._said.get(text, -SAY_AGAIN) < SAY_AGAIN:
+            return False
+        self._said[text] = now
+        return True
 
 
 logging.getLogger("uvicorn.error").addFilter(SayOnce())

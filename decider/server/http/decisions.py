@@ -23,8 +23,10 @@ from decider.page.decision import decision_page, missing_page
 from decider.page.latest import decision_address
 from decider.replay.explain import Explanation
 from decider.replay.words import to_json
+from decider.server.http.guard import rights_of
 from decider.server.http.pages import page_headers
 from decider.server.http.turns import Turns
+from decider.server.roles import Rights
 from decider.types import DecisionId
 
 JSON, HTML = "application/json", "text/html; charset=utf-8"
@@ -32,8 +34,10 @@ JSON, HTML = "application/json", "text/html; charset=utf-8"
 SUFFIX = ".json"
 """Of a path, where the caller cannot send an Accept header."""
 
-Explain = Callable[[DecisionId], Explanation | None]
-"""None as long as the server does not serve. Raises NotFound."""
+Explain = Callable[[DecisionId, Rights], Explanation | None]
+"""What a caller with these rights may know; None as long as the server does not serve. Raises NotFound."""
+
+_ToCaller = Callable[[DecisionId], Explanation | None]
 
 
 def decisions(explain: Explain, db: Path) -> list[Route]:
@@ -43,7 +47,8 @@ def decisions(explain: Explain, db: Path) -> list[Route]:
     async def decision(request: Request) -> Response:
         id_ = request.path_params["decision_id"]
         wants_json = wants_json_of(request.headers.get("Accept", ""), id_)
-        return await turns.run(partial(_answer, explain, id_, db, wants_json))
+        told = partial(_as_told, explain, rights_of(request))
+        return await turns.run(partial(_answer, told, id_, db, wants_json))
 
     async def find(request: Request) -> Response:
         id_ = request.query_params.get("id", "").strip()
@@ -66,7 +71,11 @@ def wants_json_of(accept: str, path: str) -> bool:
     return path.endswith(SUFFIX) or (JSON in asked and "text/html" not in asked)
 
 
-def _answer(explain: Explain, path: str, db: Path, wants_json: bool) -> Response:
+def _as_told(explain: Explain, rights: Rights, id_: DecisionId) -> Explanation | None:
+    return explain(id_, rights)
+
+
+def _answer(explain: _ToCaller, path: str, db: Path, wants_json: bool) -> Response:
     try:
         explanation = _explain(explain, path)
     except NotFound as error:
@@ -89,7 +98,7 @@ def _headers() -> dict[str, str]:
     return {**page_headers(), "Vary": "Accept"}
 
 
-def _explain(explain: Explain, path: str) -> Explanation:
+def _explain(explain: _ToCaller, path: str) -> Explanation:
     """An id may end in the suffix itself."""
     try:
         explanation = explain(DecisionId(path))

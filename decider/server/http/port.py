@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
@@ -23,8 +24,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from decider.errors import DeciderError
-from decider.server.http.connection import AT_ONCE, LARGEST_HEAD, Connection
+from decider.errors import DeciderError, PermissionDenied
+from decider.server.certificates import Certificates
+from decider.server.http.connection import AT_ONCE, LARGEST_HEAD, PATIENCE, Connection, SayOnce
 from decider.server.http.listen import BACKLOG, open_socket
 
 logger = logging.getLogger(__name__)
@@ -44,10 +46,16 @@ LAST_ANSWERS = 1.0
 
 class HttpPort:
     """Listens from the first moment on, answers from `start` to `stop`. `port`: the real one, also where 0 was asked
-    for. listening: the socket, where it is open already. Raises AddressInUse."""
+    for. listening: the socket, where it is open already. certificates: it speaks TLS alone. Raises AddressInUse."""
 
     def __init__(
-        self, host: str, port: int, *, routes: Sequence[Route], listening: socket.socket | None = None
+        self,
+        host: str,
+        port: int,
+        *,
+        routes: Sequence[Route],
+        listening: socket.socket | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         self._socket = listening or open_socket(host, port)
         self.port: int = self._socket.getsockname()[1]
@@ -67,6 +75,7 @@ class HttpPort:
                 backlog=AT_ONCE,
                 timeout_keep_alive=KEEP_ALIVE,
                 h11_max_incomplete_event_size=LARGEST_HEAD,
+                ssl_context_factory=None if certificates is None else lambda *_: certificates.http,
             )
         )
         # Outside of the main thread uvicorn takes no signals. A daemon, since an answer may never be ready.
@@ -89,6 +98,9 @@ class HttpPort:
 
 class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.config.is_ssl:  # asyncio's own bound is a minute, and uvicorn sets none
+            loop = asyncio.get_running_loop()
+            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=PATIENCE)  # type: ignore[method-assign]
         await super().startup(sockets)
         for one in sockets or []:
             one.listen(BACKLOG)  # for asyncio, `backlog` is also how many it accepts in one go
@@ -115,6 +127,7 @@ def _app(routes: Sequence[Route]) -> Starlette:
         exception_handlers={
             404: say_paths,
             HTTPException: _refuse,
+            PermissionDenied: _deny,
             DeciderError: _fail,
             ClientDisconnect: _give_up,
             Exception: _fail_unexpectedly,
@@ -145,10 +158,15 @@ async def _limit_loop(_: Starlette) -> AsyncIterator[None]:
     yield
 
 
+_complaints = SayOnce()
+
+
 def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Without a descriptor for one more connection the loop tries again after a second: one line, no traceback."""
+    """Without a descriptor for one more connection the loop tries again each second: a line a minute, no traceback."""
     if isinstance(error := context.get("exception"), OSError):
-        logger.error("HTTP: %s: %s", context["message"], error)
+        text = f"HTTP: {context['message']}: {error}"
+        if _complaints.is_due(text):
+            logger.error("%s", text)
     else:
         loop.default_exception_handler(context)
 
@@ -156,6 +174,10 @@ def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> No
 async def _refuse(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
+
+
+async def _deny(_: Request, error: Exception) -> Response:
+    return PlainTextResponse(f"{error}\n", 403)
 
 
 async def _fail(request: Request, error: Exception) -> Response:

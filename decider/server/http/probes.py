@@ -9,7 +9,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from decider.server.http.guard import rights_of
 from decider.server.http.turns import Turns
+from decider.server.roles import Role
 
 
 class Readiness(NamedTuple):
@@ -26,8 +28,11 @@ def probes(ready: Callable[[], Readiness]) -> list[Route]:
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def readyz(_: Request) -> Response:
+    async def readyz(request: Request) -> Response:
         is_ready, text = await turns.run(ready)
+        rights = rights_of(request)
+        if Role.READ not in rights.roles or rights.experiments is not None:  # the text names experiments
+            text = "ok" if is_ready else "not ready; why is said to who may read every experiment"
         return PlainTextResponse(f"{text}\n", 200 if is_ready else 503)
 
     return [Route("/healthz", healthz), Route("/readyz", readyz)]

@@ -1,0 +1,122 @@
+"""TLS: certificate, key and the authority of clients' certificates, for gRPC and HTTP, looked at again while serving.
+
+New connections get what the files say since the last look; open ones keep what they have. Files that do not fit each
+other are a problem that is told, and what was there before serves. Called by `access.py`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from decider.errors import DeciderError
+
+Content = tuple[bytes, ...]
+"""Key, certificates, authorities; the last one may be missing."""
+
+
+class BadCertificates(DeciderError):
+    """The files cannot be read, or do not fit each other."""
+
+    reason = "BAD_CERTIFICATES"
+
+
+class Certificates:
+    """Raises BadCertificates where there is nothing to begin with."""
+
+    def __init__(self, *, certificate: Path, key: Path, client_ca: Path | None) -> None:
+        self.client_ca = client_ca
+        self._certificate, self._key = certificate, key
+        self._content = self._seen = self._read()
+        self._context = self._load()
+        self._given: Content | None = None  # to gRPC
+        self.http = self._load()
+        self.http.sni_callback = self._take_newest
+
+    def _read(self) -> Content:
+        files = {"--tls-key": self._key, "--tls-cert": self._certificate}
+        if self.client_ca is not None:
+            files["--tls-client-ca"] = self.client_ca
+        contents = []
+        for option, path in files.items():
+            try:
+                contents.append(path.read_bytes())
+            except OSError as error:
+                raise BadCertificates(f"{option}: the file cannot be read: {error.strerror}") from error
+        return tuple(contents)
+
+    def _load(self) -> ssl.SSLContext:
+        """For HTTP. A client may show a certificate there and need not: probes have none."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self._certificate, self._key, password=_no_password)
+        except (OSError, ValueError) as error:
+            raise BadCertificates(
+                f"--tls-cert and --tls-key: no PEM files that fit each other: {_words(error)}"
+            ) from None
+        if self.client_ca is not None:
+            context.verify_mode = ssl.CERT_OPTIONAL
+            try:
+                context.load_verify_locations(self.client_ca)
+            except (OSError, ValueError) as error:
+                raise BadCertificates(f"--tls-client-ca: no PEM file of certificates: {_words(error)}") from None
+        return context
+
+    def _take_newest(self, connection: ssl.SSLObject, _name: str | None, _first: ssl.SSLContext) -> None:
+        """For each handshake over HTTP."""
+        connection.context = self._context
+
+    def look(self) -> bool:
+        """Whether the files are others than before; raises BadCertificates where they cannot serve."""
+        content, before = self._read(), self._seen
+        self._seen = content
+        if content == self._content or content != before:  # they may be half written: two looks must agree
+            return False
+        context = self._load()
+        if self._read() != content:
+            raise BadCertificates("--tls-cert and --tls-key: the files are being written")
+        self._context, self._content = context, content
+        return True
+
+    def grpc(self) -> grpc.ServerCredentials:
+        """For gRPC's port. With an authority of clients, each must show a certificate of it."""
+        first = self._configuration()
+        assert first is not None
+        return grpc.dynamic_ssl_server_credentials(
+            first, self._configuration, require_client_authentication=self.client_ca is not None
+        )
+
+    def _configuration(self) -> Any:
+        """For each handshake; None: as before."""
+        content = self._content
+        if content is self._given:
+            return None
+        self._given = content
+        key, chain, *authorities = content
+        return grpc.ssl_server_certificate_configuration([(key, chain)], authorities[0] if authorities else None)
+
+
+def certificate_name(found: Mapping[str, Any] | None) -> str | None:
+    """The name in a verified certificate: as gRPC's port takes it, too.
+
+    >>> certificate_name({"subject": ((("commonName", "shop"),),)}), certificate_name(None)
+    ('shop', None)
+    """
+    if not found:
+        return None
+    subject = [pair for parts in found.get("subject", ()) for pair in parts]
+    names = [value for key, value in subject if key == "commonName"]
+    others = [value for _, value in found.get("subjectAltName", ())]
+    return next((str(name) for name in [*names, *others] if name), None)
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password; write it without one")  # else OpenSSL asks on the terminal
+
+
+def _words(error: Exception) -> str:
+    return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)
