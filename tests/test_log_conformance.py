@@ -710,6 +710,19 @@ def test_a_closed_log_is_one_file(busy_file: Path) -> None:
         assert end_of(reader).position == 9
 
 
+def test_a_reader_that_stays_does_not_hold_up_closing(file: Path) -> None:
+    """A program that copies the log all the time reads in a transaction that never ends: each restart would wait."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as reader:
+        log = SqliteLog(file, patience=3600)
+        log.append([Tick()])
+        reader.execute("begin")
+        reader.execute("select * from head").fetchall()
+        (end,) = log.append([Tick()])
+        log.close()
+        with closing(SqliteReader(file)) as reopened:
+            assert end_of(reopened) == end
+
+
 def test_another_process_s_transaction_is_named(file: Path) -> None:
     """Somebody's open `begin immediate` must be told from a damaged file."""
     with closing(SqliteLog(file, patience=0.05)) as log, closing(sqlite3.connect(file, isolation_level=None)) as other:

@@ -19,6 +19,7 @@ from zipfile import ZipFile
 import pytest
 from packaging.requirements import Requirement
 
+from decider.server.ops_command import FILES
 from tests.test_architecture import ROOT
 
 CLIENT = "decider, decider.client, decider.errors, decider.types, decider.v1"
@@ -164,7 +165,7 @@ for one in pkgutil.walk_packages({command}.__path__, "{command}."):
 
 def test_the_wheel_has_what_the_checkout_has_but_for_the_studies(wheel: Path) -> None:
     """SQL, templates and type marks are read at run time; studies are measurements of this project."""
-    files = (file for room in ("decider", "simulator") for file in (ROOT / room).rglob("*.*") if file.is_file())
+    files = (file for room in ("decider", "simulator") for file in (ROOT / room).rglob("*") if file.is_file())
     shipped = {file.relative_to(ROOT).as_posix() for file in files if file.suffix not in (".md", ".pyc")}
     with ZipFile(wheel) as file:
         names = {name for name in file.namelist() if ".dist-info/" not in name}
@@ -172,12 +173,12 @@ def test_the_wheel_has_what_the_checkout_has_but_for_the_studies(wheel: Path) ->
     assert {Path(name).suffix for name in names} >= {".sql", ".j2", ".css", ".toml", ".typed", ".pyi", ".yml", ".json"}
 
 
-@pytest.mark.parametrize(("what", "name"), [("rules", "rules.yml"), ("dashboard", "dashboard.json")])
+@pytest.mark.parametrize(("what", "name"), FILES.items())
 def test_the_installed_command_prints_what_is_shipped(environments: Environments, what: str, name: str) -> None:
-    """Who runs Prometheus has the wheel, and no checkout."""
+    """Who runs Prometheus or systemd has the wheel, and no checkout."""
     done = run(environments["server"], START.format("decider"), "ops", what)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == (ROOT / "decider/metrics/ops" / name).read_text(encoding="utf-8")
+    assert done.stdout == (ROOT / "decider" / name).read_text(encoding="utf-8")
 
 
 def test_the_lower_bounds_are_what_the_generated_code_asks_for() -> None:

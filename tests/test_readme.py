@@ -49,7 +49,11 @@ RESULTS, DECISIONS = "simulator/studies/RESULTS.md", "decider/DECISIONS.md"
 TEXTS = {
     name: (ROOT / name).read_text(encoding="utf-8") for name in (FIRST_PAGE, SERVICE, SIMULATOR, RESULTS, DECISIONS)
 }
-"""Every text of the repository for its readers, but for the changelog."""
+"""Every text of the repository for its readers, but for the changelog and what LINKED has more."""
+
+DEPLOYING = "decider/deploy/README.md"
+LINKED = {**TEXTS, DEPLOYING: (ROOT / DEPLOYING).read_text(encoding="utf-8")}
+"""Texts whose links are followed. The last one's commands want root and systemd: see test_deploy_files.py."""
 
 PATIENCE = 60
 """Seconds that a call may take in an example: what is tested is not the speed of the machine."""
@@ -566,7 +570,7 @@ def test_the_first_page_stays_two_screens() -> None:
 
 def prose(name: str) -> str:
     """A text without its fenced blocks."""
-    return FENCED.sub("", TEXTS[name])
+    return FENCED.sub("", LINKED[name])
 
 
 def anchors(name: str) -> set[str]:
@@ -575,7 +579,7 @@ def anchors(name: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
-LINKS = [(name, link) for name in TEXTS for link in re.findall(r"\]\(([^)\s]+)\)", prose(name))]
+LINKS = [(name, link) for name in LINKED for link in re.findall(r"\]\(([^)\s]+)\)", prose(name))]
 
 
 @pytest.mark.parametrize(("name", "link"), LINKS, ids=lambda value: str(value))

@@ -1,4 +1,7 @@
-"""`decider ops`: print the alert rules and the dashboard that are shipped. Called by `server/command.py`."""
+"""`decider ops`: print what is shipped for whoever runs a server: alert rules, dashboard, units, image, manifests.
+
+Called by `server/command.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,33 @@ from importlib import resources
 
 import click
 
-FILES = {"rules": "rules.yml", "dashboard": "dashboard.json"}
-"""What can be printed, and its file in `decider/metrics/ops/`."""
+FILES = {
+    "rules": "metrics/ops/rules.yml",
+    "dashboard": "metrics/ops/dashboard.json",
+    "systemd": "deploy/decider.service",
+    "socket": "deploy/decider.socket",
+    "litestream": "deploy/decider-litestream.service",
+    "container": "deploy/Containerfile",
+    "kubernetes": "deploy/kubernetes.yaml",
+}
+"""What can be printed, and its file in `decider/`."""
 
 EXAMPLES = """
 \b
 Examples:
   decider ops rules > decider-rules.yml
   decider ops dashboard > decider-dashboard.json
+  decider ops systemd > /etc/systemd/system/decider.service
+  decider ops kubernetes > decider.yaml
 """
 
 
 @click.command(name="ops", epilog=EXAMPLES)
 @click.argument("what", type=click.Choice(list(FILES)))
 def ops_command(what: str) -> None:
-    """Print the recording and alert rules for Prometheus, or the dashboard for Grafana.
+    """Print a file for operators: rules or dashboard for Prometheus and Grafana, units for systemd, a container file,
+    manifests for Kubernetes.
 
-    How to load them, and what each alert means: "Alerts" in decider/README.md.
+    How to load rules and what each alert means: "Alerts" in decider/README.md. All others: decider/deploy/README.md.
     """
-    file = resources.files("decider.metrics") / "ops" / FILES[what]
-    click.echo(file.read_text(encoding="utf-8"), nl=False)
+    click.echo(resources.files("decider").joinpath(FILES[what]).read_text(encoding="utf-8"), nl=False)

@@ -103,6 +103,10 @@ MOST_DROPS = 20
 MOST_COUNTS = 5
 """Pieces of decisions that one look counts."""
 
+CLOSE_PATIENCE = 500
+"""Milliseconds that closing waits for readers: one that stays, as a program that copies the log all the time, would
+make every restart longer. What is not written back then stays in the write-ahead log, and is read from there."""
+
 MAX_REFUSED_NAMES = 50
 OTHER_NAME = "other"
 
@@ -706,6 +710,7 @@ class SqliteLog(SqliteReader):
         with self._group.lock, sqlite_errors(self.path), self._file.alone_or_waiting() as alone:
             written_back = False
             try:
+                self._writer.execute(f"pragma busy_timeout = {CLOSE_PATIENCE}")
                 (busy, _, _) = self._writer.execute("pragma wal_checkpoint(truncate)").fetchone()
                 written_back = not busy
             finally:
