@@ -311,5 +311,6 @@ MAY_BE_SILENT = (
     "decider_guardrail",  # nothing is declared
     *("decider_channel_rewards_missing_log_evalue", "decider_segment_rewards_missing_log_evalue"),  # nothing is wrong
     "decider_action_missing_log_evalue",
+    "decider_leave_outs_total",  # nothing is left out
 )
 """Metrics of expressions that this traffic gives no value."""

@@ -165,6 +165,7 @@ TESTED_BELOW = (
     ".venv/bin/simulator lift shop.db",
     ".venv/bin/decider serve --experiments",
     ".venv/bin/decider serve --db obd.db",
+    ".venv/bin/decider serve --page-writes",
     ".venv/bin/decider archive --db demo.db",
     ".venv/bin/decider relearn storefront --db demo.db",
     ".venv/bin/decider leave-out storefront --db demo.db",
@@ -196,6 +197,14 @@ TESTED_BELOW = (
 def test_every_command_has_a_test() -> None:
     """A command that nobody runs is soon wrong."""
     assert [command for command in COMMANDS if not command.startswith(TESTED_BELOW)] == []
+
+
+def test_the_command_for_changes_from_the_page_is_taken() -> None:
+    """What the page does then is in test_page_changes.py."""
+    _, name, *arguments = shlex.split(only(".venv/bin/decider serve --page-writes"))
+    command = decider_command.get_command(click.Context(decider_command), name)
+    assert command is not None
+    assert command.make_context(name, arguments).params["page_writes"] == ("http://127.0.0.1:9464",)
 
 
 def test_the_lift_of_a_log(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from decider.experiment.checks import LARGEST_REWARD
 from decider.experiment.definition import DEFAULT_ACTION_REASONS, Action, Experiment, Learning, RewardDefinition
 from decider.experiment.feature_schema import FeatureSchema, FeatureType
 from decider.experiment.rules import equality, is_never
-from decider.experiment.toml_text import nulls
 from decider.policy.algorithms import ALGORITHMS
 from decider.types import Time
 
@@ -31,21 +30,9 @@ def check_combinations(experiment: Experiment, before: Experiment | None) -> Non
         *_rule_violations(experiment),
         *_apprentice_violations(experiment),
         *_succession_violations(experiment, before),
-        *_null_violations(experiment, before),
     ]
     if violations:
         raise InvalidExperiment(violations)
-
-
-def _null_violations(experiment: Experiment, before: Experiment | None) -> Iterator[Violation]:
-    """An experiment can be written as a file, and a file has no null. Payloads that are there already may keep it."""
-    old = {action.id: action.payload for action in before.actions} if before else {}
-    for index, action in enumerate(experiment.actions):
-        if action.payload != old.get(action.id):
-            for path in nulls(action.payload):
-                yield Violation(
-                    f"actions[{index}].payload.{path}", "is null, which an experiment file cannot hold; leave it out"
-                )
 
 
 def _holdout_violations(experiment: Experiment) -> Iterator[Violation]:

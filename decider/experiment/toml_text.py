@@ -37,7 +37,14 @@ def toml_text(content: Mapping[str, Any]) -> str:
     <BLANKLINE>
     """
     for path in nulls(content):
-        raise InvalidExperiment([Violation(path, "is null, which a TOML file cannot hold; give it another value")])
+        raise InvalidExperiment(
+            [
+                Violation(
+                    path,
+                    "is null, which a TOML file cannot hold; `decider get --json` writes it",
+                )
+            ]
+        )
     return "\n".join(_file_lines(content)) + "\n"
 
 
