@@ -114,10 +114,13 @@ FAMILIES = {
 
 LABELS = {
     "action": 2_002,
+    "channel": 9,
     "done": 2,
     "experiment": 1_000,
     "feature": None,
+    "field": 2,
     "file": 3,
+    "files": 2,
     "group": 3,
     "grpc_code": 17,
     "grpc_method": 12,
@@ -132,6 +135,7 @@ LABELS = {
     "reason": 10,
     "rule": 5,
     "state": 3,
+    "value": 21,
     "version": None,
 }
 """Every label of ours, and how many values it has at most: for each experiment, where there is one. None: as many as a

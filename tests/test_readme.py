@@ -438,6 +438,7 @@ def test_every_learning_mode_answers_as_the_table_says(tmp_path: Path) -> None:
     for mode in ("online", "apprentice", "log-only", "frozen"):
         text = file.replace('learning = "apprentice"', f'learning = "{mode}"')
         (tmp_path / "homepage.toml").write_text(text, encoding="utf-8")
+        os.utime(tmp_path / "homepage.toml", (time.time() - 60,) * 2)  # one written just now may be half of it
         server = place.start(f".venv/bin/decider serve --experiments {tmp_path / 'homepage.toml'} --db shop.db")
         try:
             answers[mode] = json.loads(place.run(curl("homepage")))
@@ -539,6 +540,8 @@ def test_the_experiment_file_shown_is_valid(tmp_path: Path) -> None:
     file = tmp_path / "experiment.toml"
     ids = []
     for content in blocks("toml"):
+        if content.startswith("[[tokens]]"):
+            continue  # test_access.py reads such files
         file.write_text(content, encoding="utf-8")
         made = from_message(read_toml(file))
         check_combinations(made, None)

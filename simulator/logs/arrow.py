@@ -5,7 +5,6 @@ What cannot be read comes back as nan (or 0) beside a mask, so that the caller c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,10 +44,6 @@ def texts(column: Any) -> Any:
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_nested(column.type):  # Arrow has no text of it; a bad value is named by its text
-        return pa.array(
-            [None if one is None else json.dumps(one, default=str) for one in column.to_pylist()], pa.string()
-        )
     return column if pa.types.is_string(column.type) else column.cast(pa.string())
 
 
@@ -170,7 +165,7 @@ class TextCodes:
     def codes(self, column: Any) -> Codes:
         """Of an Arrow array. Raises BadLog where its values cannot be texts, or too many are different."""
         if not pa.types.is_dictionary(column.type):
-            column = self._texts(column).dictionary_encode()
+            column = self.texts_of(column).dictionary_encode()
         codes = _codes(column)
         values = column.dictionary.cast(pa.string())
         used = np.flatnonzero(np.bincount(codes + 1, minlength=len(values) + 1)[1:])
@@ -181,7 +176,8 @@ class TextCodes:
         found: Codes = index[codes]
         return found
 
-    def _texts(self, column: Any) -> Any:
+    def texts_of(self, column: Any) -> Any:
+        """An Arrow array as texts. Raises BadLog where its values cannot be any."""
         try:
             return texts(column)
         except pa.ArrowNotImplementedError as error:

@@ -39,7 +39,7 @@ class LeftOutBuilder:
         rows = np.flatnonzero(~block.good)
         if not len(rows):
             return
-        codes = self._actions.codes(arrow.texts(block.column(action)).take(pa.array(rows)))
+        codes = self._actions.codes(self._actions.texts_of(block.column(action)).take(pa.array(rows)))
         times = np.full(len(rows), -1) if time is None else np.where(time[rows] == 0, -1, time[rows])
         self._pieces.append((first + rows, codes, reward[rows], times))
 

@@ -211,7 +211,7 @@ class _Builder:
         block.refuse_missing(self._layout.action, BadRow("action", "has no action"))
         column = block.column(self._layout.action)
         if not block.good.all():  # an action that only a bad row names is none
-            column = pc.if_else(pa.array(block.good), arrow.texts(column), None)
+            column = pc.if_else(pa.array(block.good), self._actions.texts_of(column), None)
         return self._actions.codes(column)
 
     def _add_kinds(self, actions: Codes, kinds: Codes, good: Flags) -> None:
