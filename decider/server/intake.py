@@ -48,8 +48,8 @@ Run = Callable[[Call], object]
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """A method with one request and one reply. refused: is told why, of a call that
-    does not run. role: that a caller needs; None: anybody may call it."""
+    """A method with one request and one reply. refused: is told why, of a call that does not run. role: that a caller
+    needs; None: anybody may call it."""
 
     behaviour: Callable[..., Any]
     run: Run
@@ -114,17 +114,15 @@ class Intake(Executor):
     def submit(self, fn: Callable[..., object], /, *args: Any, **_: Any) -> Call:  # type: ignore[override]
         """Called by grpcio in its own thread, with the lock of the call's state held."""
         in_pool, event, state, method, wait, *serializers = args
-        caller, behaviour = _address(event.call), getattr(method, "behaviour", None)
-        if self._access is not None and method.role is not None:
-            # Here, before the request is received: a stranger's costs no thread and is never parsed.
-            try:
-                rights = _rights(self._access, event, method.role)
-            except DeciderError as error:
-                return _turn_away(method, event.call, state, error)
-            caller, behaviour = f"token:{rights.name}", partial(behaviour, rights=rights) if behaviour else None
+        try:  # before the request is received: a stranger's costs no thread and is never parsed
+            caller, rights = self._identify(event, method.role)
+        except DeciderError as error:
+            _turn_away(method, event.call, state, error)
+            return _NOTHING
         if isinstance(method, Streaming):
             self._open(method, event, state, caller)
             return _NOTHING
+        behaviour = method.behaviour if rights is None else partial(method.behaviour, rights=rights)
         request: list[bytes] = []
         arguments = (in_pool, event, state, behaviour, lambda: request[0] if request else wait(), *serializers)
         call = Call(fn, arguments)
@@ -141,12 +139,19 @@ class Intake(Executor):
         _receive(event.call, state, received)
         return call
 
+    def _identify(self, event: Any, role: Role | None) -> tuple[str, Rights | None]:
+        """Who calls, for the limits, and what they may do; None: everything. Raises Unauthenticated,
+        PermissionDenied."""
+        if self._access is None or role is None:
+            return _address(event.call), None
+        rights = _rights(self._access, event, role)
+        return f"token:{rights.name}", rights
+
     def _run(self, call: Call, method: Unary, event: Any, state: Any, caller: str) -> None:
         try:
             self._calls.enter(caller)
         except LimitReached as error:
-            _refuse(event.call, state, error)
-            method.refused(error)
+            _turn_away(method, event.call, state, error)
             call.skip()
         else:
             call.add_done_callback(lambda _: self._calls.leave(caller))
@@ -156,7 +161,7 @@ class Intake(Executor):
         try:
             self._streams.enter(caller)
         except LimitReached as error:
-            _refuse(event.call, state, error)
+            _turn_away(method, event.call, state, error)
         else:
             stream = Stream(event.call, state)
             stream.on_end(lambda: self._streams.leave(caller))
@@ -166,8 +171,7 @@ class Intake(Executor):
         """Its request may still come: then the call ends as one does whose caller has cancelled it."""
         oldest = self._arriving.pop(next(iter(self._arriving)))
         error = LimitReached("the request did not come, and many other calls wait for theirs")
-        _refuse(oldest.call, oldest.state, error)
-        oldest.method.refused(error)
+        _turn_away(oldest.method, oldest.call, oldest.state, error)
 
     def wait_until_idle(self, seconds: float) -> None:
         """Wait until every call has ended, at most so many seconds; for requests that are not there yet not as long."""
@@ -205,11 +209,11 @@ def _certificate(call: Any) -> str | None:
     return next((_common.decode(name) for name in names if name), None)
 
 
-def _turn_away(method: Unary | Streaming, call: Any, state: Any, error: DeciderError) -> Call:
-    _refuse(call, state, error)
+def _turn_away(method: Unary | Streaming, call: Any, state: Any, error: DeciderError) -> None:
+    status = rpc_status.to_status(to_status(error))
+    _end(call, state, status.code, status.details, status.trailing_metadata)
     if isinstance(method, Unary):
         method.refused(error)
-    return _NOTHING
 
 
 def _address(call: Any) -> str:
@@ -225,7 +229,7 @@ def _address(call: Any) -> str:
 
 
 def _receive(call: Any, state: Any, then: Callable[[bytes | None], object]) -> None:
-    """Ask for the next message; the caller holds the lock of the call's state, or nobody else uses the call."""
+    """Ask for the next message; None where no more come."""
     with state.condition:
         _start(
             call,
@@ -247,11 +251,6 @@ def _start(call: Any, state: Any, operations: Sequence[Any], token: str, done: C
 
     call.start_server_batch(operations, completed)
     state.due.add(token)
-
-
-def _refuse(call: Any, state: Any, error: DeciderError) -> None:
-    status = rpc_status.to_status(to_status(error))
-    _end(call, state, status.code, status.details, status.trailing_metadata)
 
 
 def _end(call: Any, state: Any, code: grpc.StatusCode, details: str, trailing: Any = None) -> None:

@@ -73,7 +73,7 @@ def to_status(error: Exception) -> status_pb2.Status:
     """A google.rpc.Status with ErrorInfo and, where fields are wrong, BadRequest. Unknown errors say nothing more."""
     if not isinstance(error, DeciderError):
         return status_pb2.Status(code=code_pb2.INTERNAL, message=str(unexpected(error)))
-    code = next((code for kind, code in _CODES if isinstance(error, kind)), code_pb2.INTERNAL)
+    code = _code_of(error)
     details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, InvalidArgument):
         details.append(_bad_request(error.violations))
@@ -82,7 +82,11 @@ def to_status(error: Exception) -> status_pb2.Status:
 
 def code_name(error: DeciderError) -> str:
     """The name of its status code."""
-    return str(_NAMES[to_status(error).code])
+    return str(_NAMES[_code_of(error)])
+
+
+def _code_of(error: DeciderError) -> int:
+    return next((code for kind, code in _CODES if isinstance(error, kind)), code_pb2.INTERNAL)
 
 
 def unexpected(error: Exception) -> DeciderError:
