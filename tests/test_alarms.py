@@ -53,8 +53,9 @@ from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.types import START, ActionId, Context, Decision, DecisionId, DecisionRequest, Position, Time
 from simulator.studies.alarm_logs import split_path
-from simulator.studies.alarms import ALARM, CASES, Case, judge, line, placed
+from simulator.studies.alarms import ALARM, CASES, MARKERS, Case, judge, line
 from simulator.studies.lift import Scene
+from simulator.studies.results import placed
 from simulator.verify import verify
 from tests.lift_logs import shop, write_visits
 from tests.long_logs import PastClock
@@ -522,9 +523,9 @@ def test_every_fault_of_the_study_is_judged(case: Case) -> None:
 def test_the_study_finds_its_place() -> None:
     """The table is written between its markers, and nowhere else."""
     page = "a\n<!-- alarms -->\nold\n<!-- /alarms -->\nb"
-    assert placed(page, "new\n") == "a\n<!-- alarms -->\nnew\n<!-- /alarms -->\nb"
+    assert placed(page, "new\n", MARKERS) == "a\n<!-- alarms -->\nnew\n<!-- /alarms -->\nb"
     with pytest.raises(ValueError, match="lacks"):
-        placed("a", "new")
+        placed("a", "new", MARKERS)
 
 
 # What is stored.

@@ -26,6 +26,7 @@ from decider.log.totals import ALL, BEFORE, POLICY, LabelTotals
 from decider.types import ExperimentId
 from simulator.studies.guard import (
     FAULTS,
+    MARKERS,
     SCENES,
     Fault,
     Scene,
@@ -33,9 +34,9 @@ from simulator.studies.guard import (
     false_holds,
     fault_line,
     found,
-    placed,
     report,
 )
+from simulator.studies.results import placed
 from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
 from tests.rpc_clients import GrpcClient, ServerProcess, experiment
@@ -454,9 +455,10 @@ def test_the_study_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "| 3 | 3 | 67 ± 27 % |" in report(store.known)
     store.fill("another", 3, lambda seed: [float(seed)], deadline=-math.inf)
     assert store.known["another"] == []
-    assert placed("a\n<!-- guard -->\nold\n<!-- /guard -->", "new\n") == "a\n<!-- guard -->\nnew\n<!-- /guard -->"
+    old = "a\n<!-- guard -->\nold\n<!-- /guard -->"
+    assert placed(old, "new\n", MARKERS) == "a\n<!-- guard -->\nnew\n<!-- /guard -->"
     with pytest.raises(ValueError, match="lacks"):
-        placed("a", "new")
+        placed("a", "new", MARKERS)
 
 
 # --- a real server

@@ -46,6 +46,7 @@ from simulator.report import lift as report
 from simulator.studies import guardrails as guardrail_study
 from simulator.studies import heavy as heavy_study
 from simulator.studies import lift as study
+from simulator.studies.results import placed
 from tests.browser import assert_readable, browser
 from tests.lift_logs import shop, visits_db, write_visits
 from tests.long_logs import PastClock
@@ -353,9 +354,7 @@ def test_guardrails_are_crossed_where_something_harms_alone() -> None:
     text = guardrail_study.report([*rows.items()])
     assert text.count("\n| ") == 3
     assert (
-        study.placed(f"{guardrail_study.MARKERS[0]}{guardrail_study.MARKERS[1]}", text, guardrail_study.MARKERS).count(
-            text
-        )
+        placed(f"{guardrail_study.MARKERS[0]}{guardrail_study.MARKERS[1]}", text, guardrail_study.MARKERS).count(text)
         == 1
     )
 

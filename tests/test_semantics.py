@@ -23,12 +23,13 @@ from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.run import evaluate
 from simulator.logs.decider_log import load
 from simulator.studies.prepared import SetClock
+from simulator.studies.results import placed
 from simulator.studies.semantics.__main__ import main
 from simulator.studies.semantics.judge import Judged, Learned, Sums, check, judge, play, run
 from simulator.studies.semantics.judge import Task as StudyTask
 from simulator.studies.semantics.scenes import BUDGET, CANDIDATES, SCENES, Scene, candidates
 from simulator.studies.semantics.shop import BEGIN, Shop
-from simulator.studies.semantics.table import MARKERS, placed
+from simulator.studies.semantics.table import MARKERS
 from tests.rpc_clients import rows
 
 LOGS, VISITS, SEED = 6, 240, 5
@@ -260,9 +261,9 @@ def test_the_command_prints_both_tables(tmp_path: Path) -> None:
     assert "verify, 2 of the logs: 180 of 180 decisions equal." in result.output
     refused = CliRunner().invoke(main, [*options, "--publish"])
     assert (refused.exit_code, "leave out --scenes" in refused.output) == (2, True)
-    assert placed(f"{MARKERS[0]}{MARKERS[1]}", "new\n") == f"{MARKERS[0]}new\n{MARKERS[1]}"
+    assert placed(f"{MARKERS[0]}{MARKERS[1]}", "new\n", MARKERS) == f"{MARKERS[0]}new\n{MARKERS[1]}"
     with pytest.raises(ValueError, match="lacks"):
-        placed("nothing", "new\n")
+        placed("nothing", "new\n", MARKERS)
 
 
 def test_sums_have_a_mean_and_its_error() -> None:

@@ -10,10 +10,8 @@ service (`decider/estimate/split.py`, `propensities.py`, `missing_actions.py`, `
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -34,8 +32,8 @@ from simulator.studies.alarm_logs import (
     split_path,
 )
 from simulator.studies.lift import Scene
+from simulator.studies.results import write_results
 
-PAGE = Path(__file__).parent / "RESULTS.md"
 MARKERS = ("<!-- alarms -->\n", "<!-- /alarms -->")
 
 ALARM = math.log(1_000)
@@ -133,14 +131,6 @@ def report(logs: int) -> str:
     return "\n".join([f"{logs} logs of each kind; times in decisions after the fault.\n", head, *rows, ""])
 
 
-def placed(page: str, text: str) -> str:
-    """The page with the text between its markers. Raises ValueError where it has none."""
-    begin, end = MARKERS
-    if begin not in page or end not in page:
-        raise ValueError(f"the page lacks {begin.strip()}")
-    return re.sub(f"(?<={re.escape(begin)}).*?(?={re.escape(end)})", lambda _: text, page, flags=re.DOTALL)
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--logs", type=click.IntRange(min=1), default=200, show_default=True, help="Of each kind.")
 @click.option("--publish", is_flag=True, help="Write the table into simulator/studies/RESULTS.md.")
@@ -149,7 +139,7 @@ def main(logs: int, publish: bool) -> None:
     text = report(logs)
     click.echo(text, nl=False)
     if publish:
-        PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
+        write_results(text, MARKERS)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -22,8 +21,8 @@ import numpy as np
 
 from decider.estimate.outage import OutageTest
 from decider.estimate.sample import Floats
+from simulator.studies.results import write_results
 
-PAGE = Path(__file__).parent / "RESULTS.md"
 MARKERS = ("<!-- guard -->\n", "<!-- /guard -->")
 
 DAYS = 182
@@ -233,14 +232,6 @@ def report(known: Mapping[str, Sequence[Sequence[float]]]) -> str:
     )
 
 
-def placed(page: str, text: str) -> str:
-    """The page with the text between its markers. Raises ValueError where it has none."""
-    begin, end = MARKERS
-    if begin not in page or end not in page:
-        raise ValueError(f"the page lacks {begin.strip()}")
-    return re.sub(f"(?<={re.escape(begin)}).*?(?={re.escape(end)})", lambda _: text, page, flags=re.DOTALL)
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--logs", type=click.IntRange(min=1), default=100, show_default=True, help="Of each kind.")
 @click.option("--seconds", type=float, default=math.inf, help="End after so long; the next run goes on.")
@@ -258,7 +249,7 @@ def main(logs: int, seconds: float, results: Path, publish: bool) -> None:
     text = report(store.known)
     click.echo(text, nl=False)
     if publish:
-        PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
+        write_results(text, MARKERS)
 
 
 if __name__ == "__main__":

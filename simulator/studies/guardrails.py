@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -31,11 +30,10 @@ from simulator.studies.lift import (
     Scene,
     cluster_paths,
     group_paths,
-    placed,
     simulate,
 )
+from simulator.studies.results import write_results
 
-PAGE = Path(__file__).parent / "RESULTS.md"
 MARKERS = ("<!-- guardrails -->\n", "<!-- /guardrails -->")
 
 TEN = 10
@@ -184,7 +182,7 @@ def main(logs: int, publish: bool) -> None:
     text = report(rows)
     click.echo(text, nl=False)
     if publish:
-        PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), text, MARKERS), encoding="utf-8")
+        write_results(text, MARKERS)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -22,9 +21,8 @@ from decider.estimate.lift import HOLDOUT, GroupSums, lift
 from decider.estimate.sample import Floats
 from decider.experiment.strata import BUCKETS
 from simulator.commands.options import counted
-from simulator.studies.lift import placed
+from simulator.studies.results import write_results
 
-PAGE = Path(__file__).parent / "RESULTS.md"
 MARKERS = ("<!-- heavy amounts -->\n", "<!-- /heavy amounts -->")
 
 LOOKS, FIRST = 30, 0.01
@@ -149,7 +147,7 @@ def main(logs: int, publish: bool) -> None:
     text = report(rows)
     click.echo(text, nl=False)
     if publish:
-        PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), text, MARKERS), encoding="utf-8")
+        write_results(text, MARKERS)
 
 
 if __name__ == "__main__":

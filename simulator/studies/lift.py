@@ -11,10 +11,8 @@ import itertools
 import math
 import multiprocessing
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -35,8 +33,8 @@ from decider.estimate.lift import (
 from decider.estimate.sample import Floats, Longs
 from decider.experiment.strata import BUCKETS
 from simulator.commands.options import counted
+from simulator.studies.results import write_results
 
-PAGE = Path(__file__).parent / "RESULTS.md"
 MARKERS = ("<!-- lift -->\n", "<!-- /lift -->")
 
 DECISIONS, LONG, LOOKS, SEGMENTS, PAUSES, STRATA_LOOKS, CHUNK = 20_000, 200_000, 30, 12, 100, 200, 25
@@ -402,14 +400,6 @@ def run_all(tasks: Sequence[Task], *, workers: int) -> Found:
     return found
 
 
-def placed(page: str, text: str, markers: tuple[str, str] = MARKERS) -> str:
-    """The page with the text between its markers. Raises ValueError where it has none."""
-    begin, end = markers
-    if begin not in page or end not in page:
-        raise ValueError(f"the page lacks {begin.strip()}")
-    return re.sub(f"(?<={re.escape(begin)}).*?(?={re.escape(end)})", lambda _: text, page, flags=re.DOTALL)
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--logs", type=click.IntRange(min=1), default=1_000, show_default=True, help="Of each kind.")
 @click.option("--workers", type=click.IntRange(min=1), default=os.cpu_count, help="Processes.  [default: one per core]")
@@ -420,7 +410,7 @@ def main(logs: int, workers: int, publish: bool) -> None:
     text = report(run_all(tasks_for(logs), workers=workers), logs)
     click.echo(text, nl=False)
     if publish:
-        PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
+        write_results(text, MARKERS)
 
 
 if __name__ == "__main__":

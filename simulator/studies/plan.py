@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import click
 import numpy as np
@@ -18,9 +17,8 @@ from decider.estimate.sample import Floats
 from decider.experiment.strata import BUCKETS
 from simulator.commands.options import counted
 from simulator.lift.power import POWER, Design, Rewards, decisions_needed
-from simulator.studies.lift import placed
+from simulator.studies.results import write_results
 
-PAGE = Path(__file__).parent / "RESULTS.md"
 MARKERS = ("<!-- plan -->\n", "<!-- /plan -->")
 
 LOOKS = 0.01
@@ -146,7 +144,7 @@ def main(logs: int, publish: bool) -> None:
     text = report(found)
     click.echo(text, nl=False)
     if publish:
-        PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), text, MARKERS), encoding="utf-8")
+        write_results(text, MARKERS)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,21 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, TextIO
 
 import click
 from rich.console import Console
 
 from simulator.commands.options import counted
+from simulator.studies.results import write_results
 from simulator.studies.semantics.judge import Result, Task, add, run
 from simulator.studies.semantics.scenes import SCENES
-from simulator.studies.semantics.table import placed, summary
+from simulator.studies.semantics.table import MARKERS, summary
 from simulator.verify import Verification
 
 CHUNK = 10
 """Logs of a task; the first one of each is replayed, too."""
 
-PAGE = Path(__file__).parents[1] / "RESULTS.md"
 
 EXAMPLES = """\b
 Examples:
@@ -96,7 +95,7 @@ def main(
     if file is not None:
         json.dump([asdict(one) for one in found], file, indent=1)
     if publish:
-        PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
+        write_results(text, MARKERS)
 
 
 if __name__ == "__main__":

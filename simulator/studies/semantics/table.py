@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 from simulator.studies.semantics.judge import Judged, Learned, Result, Sums
@@ -80,15 +79,3 @@ def share(part: int, whole: int) -> str:
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [heads, ["---", *["--:"] * (len(heads) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def placed(page: str, text: str) -> str:
-    """The page with the text between its markers. Raises ValueError where it has none.
-
-    >>> placed(f"a {MARKERS[0]}old{MARKERS[1]} b", "new\\n").split()[-3:]
-    ['/semantics', '-->', 'b']
-    """
-    begin, end = MARKERS
-    if begin not in page or end not in page:
-        raise ValueError(f"the page lacks {begin.strip()}")
-    return re.sub(f"(?<={re.escape(begin)}).*?(?={re.escape(end)})", lambda _: text, page, flags=re.DOTALL)
