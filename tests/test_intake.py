@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -226,3 +228,32 @@ def test_one_caller_leaves_calls_to_the_others(tmp_path: Path) -> None:
         assert code_of(status) == "RESOURCE_EXHAUSTED"
         assert "of one caller it takes 2 calls at once" in status.message
         assert not any(call.done() for call in waiting)
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""What an HTTP/2 client sends first (RFC 9113, 3.4): with empty settings."""
+
+PING, GOAWAY = bytes([0, 0, 8, 6, 0, 0, 0, 0, 0]) + bytes(8), 7
+"""A frame, and the type of another."""
+
+
+def test_connections_that_ping_each_ten_seconds_are_kept(tmp_path: Path) -> None:
+    """Proxies ask so whether an idle connection lives; gRPC ends connections that do so more often than it is told."""
+    with serving(tmp_path) as client, socket.create_connection(("127.0.0.1", client.server.port)) as connection:
+        connection.sendall(PREFACE)
+        for _ in range(4):  # two pings that come too early are forgiven
+            connection.sendall(PING)
+            time.sleep(5.2)
+        connection.sendall(PING)
+        kinds = [frame[3] for frame in _frames(connection, pings=5)]
+        assert GOAWAY not in kinds
+
+
+def _frames(connection: socket.socket, *, pings: int) -> Iterator[bytes]:
+    """Until so many pings were answered, or the other side ends."""
+    reader = connection.makefile("rb")
+    while pings and (head := reader.read(9)):
+        reader.read(int.from_bytes(head[:3], "big"))
+        pings -= head[3] == PING[3]
+        yield head
+    assert not pings, "the connection has ended"

@@ -13,6 +13,7 @@ from typing import Any
 
 from decider.errors import LimitReached
 from decider.experiment.definition import Experiment, ExperimentVersion
+from decider.experiment.schema import to_message
 from decider.policy.memory import FIXED_BYTES
 from decider.serving.lineup import Lineup
 from decider.types import Features, Position
@@ -31,10 +32,20 @@ ACTION_BYTES = 600
 @dataclass(frozen=True, slots=True)
 class Limits:
     """experiments: most that have not ended. memory: bytes of the process, of which definitions and learners have a
-    share."""
+    share. definition: bytes of one as a message."""
 
     experiments: int = 1_000
     memory: int = MEMORY
+    definition: int = 3 * 2**20
+
+
+def largest_definition(reply: int) -> int:
+    """Bytes that one definition may have where replies have so many, so that every reply with it has room.
+
+    >>> largest_definition(4_000_000)
+    3000000
+    """
+    return reply * 3 // 4
 
 
 class LimitChecker:
@@ -51,6 +62,7 @@ class LimitChecker:
         before = known.newest if known and not known.newest.experiment.ended else None
         if not experiment.ended:
             self._check_number(experiment, before, len(others))
+            self._check_definition(experiment, before)
             self._check_definitions(experiment, before, others)
             self._check_learners(experiment, before, others)
 
@@ -60,6 +72,16 @@ class LimitChecker:
                 f"experiment {experiment.id!r} would be one too many: {others} have not ended, and this server takes "
                 f"{self._limits.experiments}; end some (state ENDED) or raise --max-experiments",
                 reason="TOO_MANY_EXPERIMENTS",
+            )
+
+    def _check_definition(self, experiment: Experiment, before: ExperimentVersion | None) -> None:
+        size = to_message(experiment).ByteSize()
+        if size > self._limits.definition and (before is None or size > to_message(before.experiment).ByteSize()):
+            raise LimitReached(
+                f"experiment {experiment.id!r} has {size} bytes as a message, and {self._limits.definition} are "
+                "possible, so that replies with it fit; shorten payloads (an address in place of what is there), or "
+                "raise --max-reply-bytes",
+                reason="DEFINITION_TOO_LARGE",
             )
 
     def _check_definitions(

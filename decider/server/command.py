@@ -121,6 +121,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--max-streams": {"type": click.IntRange(min=1)},
     "--max-caller-streams": {"type": click.IntRange(min=1)},
     "--max-request-bytes": {"type": click.IntRange(min=1024)},
+    "--max-reply-bytes": {"type": click.IntRange(min=65_536)},
     "--archive": {"type": click.Path(path_type=Path, file_okay=False)},
     "--archive-after": {"callback": check_age},
     "--grace": {"type": Finite(min=0)},

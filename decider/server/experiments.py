@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from decider.errors import InvalidArgument, Violation
 from decider.experiment.definition import ExperimentVersion
@@ -20,12 +20,16 @@ from decider.types import START, ExperimentId, Position
 from decider.v1 import experiment_pb2
 from decider.v1 import experiment_service_pb2 as pb
 
+PAGE_BYTES = 3 * 2**20
+"""Of definitions in one page: a client of gRPC takes 4 MiB."""
+
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
 
 
 class ExperimentService:
-    """Handlers of the RPCs of the same names. progress: of the models of versions that wait. rights: the caller's."""
+    """Handlers of the RPCs of the same names. progress: of the models of versions that wait. page_bytes: a page of a
+    list ends before it has more. rights: the caller's."""
 
     def __init__(
         self,
@@ -35,12 +39,14 @@ class ExperimentService:
         versions: Versions,
         *,
         progress: Callable[[], Sequence[Progress]],
+        page_bytes: int = PAGE_BYTES,
     ) -> None:
         self._log = log
         self._current = current
         self._follower = follower
         self._versions = versions
         self._progress = progress
+        self._page_bytes = page_bytes
 
     def ApplyExperiment(self, request: pb.ApplyExperimentRequest, rights: Rights = ALL) -> pb.ApplyExperimentResponse:
         """Create or change; a state left out keeps the running one, and a fallback to the baseline."""
@@ -118,10 +124,11 @@ class ExperimentService:
         ids = [serving.version.experiment.id for serving in everything]
         first = bisect.bisect_right(ids, request.page_token)
         page = everything[first : first + size]
-        more = first + size < len(everything)
+        origins = self._origins(*[serving.version for serving in page])
+        fitting = list(_fitting(map(self._serving, page, origins), self._page_bytes))
+        more = first + len(fitting) < len(everything)
         return pb.ListExperimentsResponse(
-            experiments=map(self._serving, page, self._origins(*[serving.version for serving in page])),
-            next_page_token=page[-1].version.experiment.id if more else "",
+            experiments=fitting, next_page_token=page[len(fitting) - 1].version.experiment.id if more else ""
         )
 
     def PauseExperiment(self, request: pb.PauseExperimentRequest, rights: Rights = ALL) -> pb.PauseExperimentResponse:
@@ -142,6 +149,16 @@ class ExperimentService:
         applied = self._versions.set_paused(id_, paused=paused, origin=_origin(request, rights))
         self._follower.follow()
         return self._newest(id_) if applied.waits else self._applied(applied)
+
+
+def _fitting(messages: Iterable[pb.VersionedExperiment], most: int) -> Iterator[pb.VersionedExperiment]:
+    """The first of them that have so many bytes together; one at least."""
+    size = 0
+    for place, message in enumerate(messages):
+        size += message.ByteSize()
+        if place and size > most:
+            return
+        yield message
 
 
 def _origin(

@@ -40,6 +40,9 @@ LONGEST_APPLY = 3.0
 LAST_BYTES = 0.2
 """Seconds for the last replies to leave."""
 
+PING_MS = 5_000
+"""Clients may ask so often whether a connection lives: proxies do so each 10 s, and gRPC's own bound is 5 minutes."""
+
 HANDSHAKE_MS = 10_000
 """How long a caller may take for TLS; gRPC's own bound is two minutes."""
 
@@ -80,6 +83,8 @@ class GrpcPort:
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
                 ("grpc.so_reuseport", 0),
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", PING_MS),
             ],
         )
         self._health = Health(NAMES)

@@ -25,7 +25,7 @@ from decider.learn.guard import Guard, describe
 from decider.learn.guardrails import Guardrails
 from decider.learn.leader import Leader, Pace, Progress
 from decider.learn.left_out import LeaveOuts, open_in_words
-from decider.learn.limits import Limits
+from decider.learn.limits import Limits, largest_definition
 from decider.learn.versions import Versions
 from decider.log.clock import LogClock
 from decider.log.disk import DiskWatch
@@ -252,7 +252,7 @@ class Server:
         self._follower = Follower(
             self.log, self.current, copies, memory=self._memory, tell=(lines.tell, self._leave_outs.tell)
         )
-        limits = Limits(settings.max_experiments, settings.memory)
+        limits = Limits(settings.max_experiments, settings.memory, largest_definition(settings.max_reply_bytes))
         self._versions = versions = Versions(self.log, limits, budget, archived=settings.archive is not None)
         self._files = ExperimentFiles(
             settings.experiments, versions, settle=SETTLE * self._files_interval, strict=settings.strict
@@ -272,8 +272,16 @@ class Server:
                 metrics=self._requests,
                 agreement=self._agreement,
                 clock=self._clock,
+                max_reply_bytes=settings.max_reply_bytes,
             ),
-            ExperimentService(self.log, self.current, self._follower, versions, progress=self._progress),
+            ExperimentService(
+                self.log,
+                self.current,
+                self._follower,
+                versions,
+                progress=self._progress,
+                page_bytes=largest_definition(settings.max_reply_bytes),
+            ),
             calls=self._calls,
             metrics=RpcMetrics(self._registry),
             access=self._access,

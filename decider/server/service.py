@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
+
+from google.protobuf.message import Message
 
 from decider.decide.agreement import Agreement, agreement_of
 from decider.decide.decide import Eligible, decide, default_action, eligible_actions
@@ -41,6 +43,7 @@ from decider.server.feedback import Feedback, attempt
 from decider.server.request_checks import RequestChecks
 from decider.server.roles import ALL, Rights
 from decider.server.rpc import check_caller, to_status
+from decider.server.settings import MAX_REPLY_BYTES
 from decider.serving.current import Current, Serving
 from decider.types import (
     NO_HISTORY,
@@ -87,6 +90,7 @@ PATIENT = Caller(math.inf, lambda: True)
 class DeciderService(Feedback):
     """Handlers of the RPCs of the same names. budget: see `decide`. metrics: of what requests have that their
     experiment does not know. agreement: of apprentices. clock: the log's.
+    max_reply_bytes: a larger reply is refused, and what it would tell is not decided.
 
     caller: what its call decided is in the log only where it still waits when the commit begins. Rewards and
     activations are true whoever waits. rights: the caller's; looked at before anything else of the request is.
@@ -103,8 +107,10 @@ class DeciderService(Feedback):
         metrics: RequestMetrics | None = None,
         agreement: AgreementMetrics | None = None,
         clock: Callable[[], Time] = now,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
         super().__init__(current, log, append=append, locate_all=locate_all)
+        self._max_reply_bytes = max_reply_bytes
         self._budget = budget
         self._clock = clock
         self._replies = convert.Replies()
@@ -116,21 +122,40 @@ class DeciderService(Feedback):
         """Choose, append, answer; a decision id that is in the log gets the stored decision."""
         if rights.experiments is not None:
             rights.check(request.experiment)
-        reply = pb.DecideResponse()
-        self._write(reply, self._decide(request, caller), request)
-        return reply
+        return self._decide(request, caller)
 
-    def _decide(self, request: pb.DecideRequest, caller: Caller) -> _Answer:
-        """The decision to answer with, which is in the log."""
+    def _decide(self, request: pb.DecideRequest, caller: Caller) -> pb.DecideResponse:
+        """The reply with a decision that is in the log."""
         for _ in range(MOST_TRIES):
             chosen = self._choose(request)
+            reply = self._decide_reply(chosen, request)
             if chosen.stored:
-                return chosen
+                return reply
+            self._check_size(reply, "actions", "shorten the payload of the action, or call without with_ranking")
             (mark,) = self._append([Awaited(chosen.unit or chosen.decision, caller)])
             confirmed = self._confirm(request, chosen, mark, caller)
+            if confirmed is chosen:
+                return reply
             if confirmed is not None:
-                return confirmed
+                return self._decide_reply(confirmed, request)
         raise _too_many_tries(request.unit_id)
+
+    def _check_size(self, reply: Message, field: str, way_out: str) -> None:
+        """Before the append: what its caller cannot receive is not decided. Raises InvalidArgument."""
+        size = reply.ByteSize()
+        if size > self._max_reply_bytes:
+            raise InvalidArgument(
+                [
+                    Violation(
+                        field, f"the reply would have {size} bytes, and {self._max_reply_bytes} are possible; {way_out}"
+                    )
+                ]
+            )
+
+    def _decide_reply(self, chosen: _Answer, request: pb.DecideRequest) -> pb.DecideResponse:
+        reply = pb.DecideResponse()
+        self._write(reply, chosen, request)
+        return reply
 
     def _write(
         self, reply: pb.DecideResponse, chosen: _Answer, request: pb.DecideRequest | pb.DecideSlateRequest
@@ -157,13 +182,18 @@ class DeciderService(Feedback):
             return self._choose(one)
 
         chosen = [attempt(choose, message) for message in request.requests]
+        response = pb.DecideBatchResponse()
+        for message, choice in zip(request.requests, chosen, strict=True):
+            self._add_result(response, message, choice)
+        self._check_size(response, "requests", "send fewer requests a call, or shorten the actions' payloads")
         new = [Awaited(c.unit or c.decision, caller) for c in chosen if isinstance(c, _Answer) and not c.stored]
         marks = self._append(new)
         if None in marks:
             check_caller(caller)
-        response, ahead = pb.DecideBatchResponse(), iter(marks)
-        for message, choice in zip(request.requests, chosen, strict=True):
-            self._add_result(response, message, choice, ahead, caller)
+        ahead = iter(marks)
+        for result, message, choice in zip(response.results, request.requests, chosen, strict=True):
+            if isinstance(choice, _Answer) and not choice.stored:
+                self._confirm_result(result, message, choice, next(ahead), caller)
         return response
 
     def DecideSlate(
@@ -173,25 +203,28 @@ class DeciderService(Feedback):
         rights.check(request.experiment)
         sane = request.slate_id and len(request.slots) <= convert.MAX_SLOTS  # else it is refused, and not looked for
         stored = self._find_slate(request) if sane else ()
-        slate_id, answers = (request.slate_id, stored) if stored else self._new_slate(request, caller)
+        return self._slate_reply(request, request.slate_id, stored) if stored else self._new_slate(request, caller)
+
+    def _slate_reply(
+        self, request: pb.DecideSlateRequest, slate_id: str, answers: Sequence[_Answer]
+    ) -> pb.DecideSlateResponse:
         response = pb.DecideSlateResponse(slate_id=slate_id)
         for answer in answers:
-            reply = response.decisions.add()
-            self._write(reply, answer, request)
+            self._write(response.decisions.add(), answer, request)
         return response
 
-    def _new_slate(self, request: pb.DecideSlateRequest, caller: Caller) -> tuple[str, Sequence[_Answer]]:
+    def _new_slate(self, request: pb.DecideSlateRequest, caller: Caller) -> pb.DecideSlateResponse:
         slate_id, slots = convert.slate_requests(request)
         for _ in range(MOST_TRIES):
-            answers = self._try_slate(request, slots, caller)
-            if answers:
-                return slate_id, answers
+            reply = self._try_slate(request, slate_id, slots, caller)
+            if reply is not None:
+                return reply
         raise _too_many_tries(request.unit_id)
 
     def _try_slate(
-        self, request: pb.DecideSlateRequest, slots: Sequence[DecisionRequest], caller: Caller
-    ) -> Sequence[_Answer]:
-        """The answers; none where what the unit has had was another at the commit."""
+        self, request: pb.DecideSlateRequest, slate_id: str, slots: Sequence[DecisionRequest], caller: Caller
+    ) -> pb.DecideSlateResponse | None:
+        """The reply; None where what the unit has had was another at the commit."""
         serving = self._serving(request.experiment)
         version, model, cache = serving
         if version.experiment.sticky:
@@ -208,16 +241,19 @@ class DeciderService(Feedback):
             for one in filled
         ]
         new = tuple([unit or one.decision for unit, one in zip(units, filled, strict=True)])
-        (mark,) = self._append([Awaited(NewSlate(new), caller)])
-        if mark is None:
-            return self._refused_slate(request, caller, retry=any(units))
         answers = [
             _Answer(one.decision, version, False, ignored, None, unit, self._compare(slot, one.decision, serving))
             for one, unit, slot, (_, ignored) in zip(filled, units, asked, fit, strict=True)
         ]
+        reply = self._slate_reply(request, slate_id, answers)
+        self._check_size(reply, "slots", "ask for fewer slots a call, or shorten the actions' payloads")
+        (mark,) = self._append([Awaited(NewSlate(new), caller)])
+        if mark is None:
+            stored = self._refused_slate(request, caller, retry=any(units))
+            return self._slate_reply(request, slate_id, stored) if stored else None
         for answer in answers:
             self._count(answer)
-        return answers
+        return reply
 
     def _fit_slots(
         self, version: ExperimentVersion, slots: Sequence[DecisionRequest]
@@ -282,16 +318,30 @@ class DeciderService(Feedback):
         response: pb.DecideBatchResponse,
         request: pb.DecideRequest,
         chosen: _Answer | DeciderError,
-        marks: Iterator[Mark | None],
-        caller: Caller,
     ) -> None:
         result = response.results.add()
         try:
             if isinstance(chosen, DeciderError):
                 raise chosen
-            if not chosen.stored:
-                chosen = self._confirm(request, chosen, next(marks), caller) or self._decide(request, caller)
             self._write(result.response, chosen, request)
+        except Exception as error:
+            result.error.CopyFrom(to_status(error))
+
+    def _confirm_result(
+        self,
+        result: pb.DecideResult,
+        request: pb.DecideRequest,
+        chosen: _Answer,
+        mark: Mark | None,
+        caller: Caller,
+    ) -> None:
+        """After the commit: another result, if the log has another decision."""
+        try:
+            confirmed = self._confirm(request, chosen, mark, caller)
+            if confirmed is chosen:
+                return
+            reply = self._decide_reply(confirmed, request) if confirmed is not None else self._decide(request, caller)
+            result.response.CopyFrom(reply)
         except Exception as error:
             result.error.CopyFrom(to_status(error))
 

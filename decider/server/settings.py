@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 
 MIB = 2**20
 
+MAX_REPLY_BYTES = 4 * MIB
+"""What a client of gRPC takes by default."""
+
 LAST_PORT = 65_535
 
 WEB_PORTS = {"http": 80, "https": 443}
@@ -79,6 +82,11 @@ class Settings:
         2000, "Health watches and reflection streams at once of one token, certificate or address."
     )
     max_request_bytes: int = _setting(4 * MIB, "Largest request; larger ones get RESOURCE_EXHAUSTED.")
+    max_reply_bytes: int = _setting(
+        MAX_REPLY_BYTES,
+        "Largest reply: clients of gRPC refuse more than 4 MiB by default. A call with a larger one is refused before "
+        "anything is logged; definitions have three quarters of it.",
+    )
     archive: Path | None = _setting(
         None,
         "Folder for old decisions: once a day they are moved there. What was moved before is looked for there, too.",
