@@ -47,7 +47,8 @@ def _unwritable(folder: Path) -> str:
     nearest = next(path for path in (folder, *folder.absolute().parents) if os.access(path, os.F_OK))
     if os.access(nearest, os.W_OK | os.X_OK):
         return ""
-    return f"archive: {nearest} cannot be written, so old decisions stay in the log; give this user the right to"
+    way_out = "give this user the right to (under systemd ReadWritePaths=, too)"
+    return f"archive: {nearest} cannot be written, so old decisions stay in the log; {way_out}"
 
 
 class DailyArchive:
