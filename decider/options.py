@@ -23,10 +23,19 @@ _CREDENTIALS = {
 }
 
 
+def variable_of(option: str) -> str:
+    """The environment's name of an option.
+
+    >>> variable_of("--tls-cert")
+    'DECIDER_TLS_CERT'
+    """
+    return f"DECIDER_{option.removeprefix('--').replace('-', '_').upper()}"
+
+
 def credential_options(command: Command) -> Command:
     """Adds what a call may need to be let in. Given there it is as in the environment, from which channels take it."""
     for name, text in reversed(_CREDENTIALS.items()):
-        variable = f"DECIDER_{name[2:].replace('-', '_').upper()}"
+        variable = variable_of(name)
         command = click.option(
             name, type=click.Path(), expose_value=False, metavar="FILE", callback=_to_environment(variable),
             help=f"{text}  [default: ${variable}]",

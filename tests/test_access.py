@@ -508,6 +508,10 @@ def test_commands_send_token_and_authority(place: Place, tmp_path: Path, monkeyp
     denied = CliRunner().invoke(main, ["pause", OWN, *target])
     assert denied.exit_code == 1
     assert "PERMISSION_DENIED" in denied.output
+    monkeypatch.setenv("DECIDER_TOKEN", "")
+    assert "--token-file names" in CliRunner().invoke(main, ["get", OWN, *target]).output
+    monkeypatch.setenv("DECIDER_CA", "")
+    assert "one that takes TLS only needs --ca" in CliRunner().invoke(main, ["get", OWN, *target]).output
 
 
 def test_the_token_command_prints_a_token_once_and_the_lines_for_the_file(place: Place) -> None:
@@ -521,6 +525,15 @@ def test_the_token_command_prints_a_token_once_and_the_lines_for_the_file(place:
     place.write(place._lines + made.stdout)
     until(lambda: not place.refuses(token[1]), what="the server takes it")
     assert "name: must be" in CliRunner().invoke(main, ["token", 'a"b', "--role", "read"]).stderr
+
+
+def test_the_token_command_keeps_a_token_that_somebody_uses(tmp_path: Path) -> None:
+    """Its only copy may be in that file."""
+    (tmp_path / "a.token").write_text("in use")
+    made = CliRunner().invoke(main, ["token", "a", "--role", "read", "--token-file", str(tmp_path / "a.token")])
+    assert (made.exit_code, made.stdout) == (1, "")
+    assert "is there already; another token may be in it" in made.stderr
+    assert (tmp_path / "a.token").read_text() == "in use"
 
 
 @pytest.mark.parametrize(

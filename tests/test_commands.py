@@ -333,8 +333,12 @@ def test_the_newest_decisions_are_made_again(learned: Path) -> None:
     assert (content["decisions"], content["equal"], content["skipped"]) == (30, 30, 0)
     assert (content["damage"], content["first_difference"]) == ([], None)
     assert content["bytes"]["database"] == learned.stat().st_size
-    assert run_json("check", "--db", learned, "--last", "10d", "--most", 50)["decisions"] == 50
-    assert run_json("check", "--db", learned, "--last", "10d")["equal"] == 1030
+    some = run_json("check", "--db", learned, "--last", "10d", "--most", 50)
+    assert (some["decisions"], some["cut"]) == (50, True)
+    every = run_json("check", "--db", learned, "--last", "10d")
+    assert (every["equal"], every["cut"]) == (1030, False)
+    text = run("check", "--db", learned, "--last", "10d", "--most", 50)
+    assert "50 of 50 decisions of the last 10 days equal (of each version the newest 50 at most" in text
     text = run("check", "--db", learned, "--last", "1h")
     assert text.startswith(f"whole up to position {content['position']}, ")
     assert "30 of 30 decisions of the last 1 h equal" in text or "30 of 30 decisions of the last 60 min equal" in text

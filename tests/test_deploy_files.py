@@ -25,6 +25,7 @@ from decider.experiment_files import read_toml
 from decider.server.command import main
 from decider.server.settings import Settings, split_address, table
 from simulator.commands.group import main as simulator
+from tests.certificates import authority, issue
 from tests.rpc_clients import ServerProcess, fetch, until
 from tests.test_architecture import ROOT
 from tests.test_http import PATHS
@@ -177,16 +178,20 @@ def test_the_container_serves_and_is_not_root() -> None:
     assert user == "10001:10001"
 
 
-def test_the_check_of_the_container_tells_a_server_from_none(tmp_path: Path) -> None:
-    """The line as it stands there, on a real server and then on none."""
+def test_the_check_of_the_container_tells_a_server_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line as it stands there, on a real server and then on none; with TLS, too."""
     (line,) = instructions("HEALTHCHECK")
     check = json.loads(line.partition("CMD ")[2])
     assert check[:2] == ["python", "-c"]
-    server = ServerProcess(tmp_path / "log.db")
-    code = check[2].replace(f"127.0.0.1:{split_address(DEFAULT.http)[1]}", server.http)
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert server.terminate() == 0
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 1
+    pair = issue(tmp_path, "server", authority(tmp_path, "ca"))
+    for files in ({}, {"DECIDER_TLS_CERT": str(pair.cert), "DECIDER_TLS_KEY": str(pair.key)}):
+        for name, value in files.items():
+            monkeypatch.setenv(name, value)
+        server = ServerProcess(tmp_path / "log.db")
+        code = check[2].replace(f"127.0.0.1:{split_address(DEFAULT.http)[1]}", server.http)
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+        assert server.terminate() == 0
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 1
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +253,7 @@ def test_the_pod_serves_with_settings_that_exist(manifests: list[dict[str, Any]]
     assert mounts[options["--experiments"]] in {volume["name"] for volume in pod["volumes"]}
     assert pod["terminationGracePeriodSeconds"] >= float(options["--grace"]) + 30
     assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["enableServiceLinks"] is False, "else the service `decider` sets variables among the settings"
     assert container["securityContext"]["readOnlyRootFilesystem"]
 
 
@@ -292,7 +298,7 @@ def test_a_changed_config_map_is_applied(tmp_path: Path) -> None:
 
 
 STEP = re.compile(
-    r"^ *(?:sudo -u decider )?(?:/opt/decider\S*/bin/)?(decider|simulator) ([a-z-]+) ?(.*)$", re.MULTILINE
+    r"^ *(?:runuser -u decider -- )?(?:/opt/decider\S*/bin/)?(decider|simulator) ([a-z-]+) ?(.*)$", re.MULTILINE
 )
 
 

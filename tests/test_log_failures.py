@@ -22,6 +22,7 @@ from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog
 from decider.v1 import decider_service_pb2 as pb
 from tests.rpc_clients import (
+    LEARN_INTERVAL,
     GrpcClient,
     InProcessClient,
     ServerProcess,
@@ -117,11 +118,16 @@ def test_full_log_refuses_rewards_and_batches_too(client: InProcessClient) -> No
     assert client.apply(experiment("new")).changed
 
 
-def test_server_is_ready_again_without_a_call(client: InProcessClient) -> None:
-    """Who is not ready gets no calls: if only a call can end the trouble, it never ends."""
+def test_server_is_ready_again_without_a_call(client: InProcessClient, caplog: pytest.LogCaptureFixture) -> None:
+    """Who is not ready gets no calls: if only a call can end the trouble, it never ends. Each round fails meanwhile;
+    whoever reads the output at night should find more in it than that."""
     with full(client):
         fill_up(client)
         assert client.fetch("/readyz")[0] == 503
+        until(lambda: "no space left" in caplog.text, what="a round has failed")
+        time.sleep(10 * LEARN_INTERVAL)
+        told = [record.getMessage() for record in caplog.records if record.name == "decider.server.serve"]
+        assert len(told) == len({*told}), "more than once within a minute"
     until(lambda: client.fetch("/readyz")[0] == 200, what="the server is ready again", patience=5)
 
 

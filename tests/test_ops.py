@@ -70,6 +70,9 @@ GAUGES = {
     f"decider_seal_lag_seconds{{{SERVER}}}": 0.5,
     f"decider_disk_free_bytes{{{SERVER}}}": 5e10,
     f"decider_clock_offset_seconds{{{SERVER}}}": 0.01,
+    f"decider_experiment_files_refused{{{SERVER}}}": 0.0,
+    f'decider_access_problem{{{SERVER}, files="tokens"}}': 0.0,
+    f'decider_access_problem{{{SERVER}, files="certificates"}}': 0.0,
     f"decider_archive_last_success_time_seconds{{{SERVER}}}": 1.0,  # promtool's time begins at 0
     f"decider_model_position{{{EXPERIMENT}}}": 900.0,
     f"decider_learning_held{{{EXPERIMENT}}}": 0.0,
@@ -134,6 +137,7 @@ FAULTS: dict[str, Mapping[str, float | None]] = {
     "DeciderSealLag": {"decider_seal_lag_seconds": 400.0},
     "DeciderDiskLow": {"decider_disk_free_bytes": 9e8},
     "DeciderClockOff": {"decider_clock_offset_seconds": -30.0},
+    "DeciderFilesRefused": {f'decider_access_problem{{{SERVER}, files="tokens"': 1.0},
     "DeciderArchiveFails": {"decider_archive_failures_total": 1, "decider_archive_last_success_time_seconds": 0.0},
     "DeciderRewardsMissing": {f'decider_rewards_missing_log_evalue{{{EXPERIMENT}, name="click", group="policy"': 7.0},
     "DeciderChannelRewardsMissing": {"decider_channel_rewards_missing_log_evalue": 7.0},
@@ -186,7 +190,7 @@ def test_the_configuration_shown_is_taken(tmp_path: Path) -> None:
 def test_every_alert_has_a_fault_that_brings_it() -> None:
     """A rule that no test has seen fire is a rule that may never fire."""
     assert FAULTS.keys() | LOOK_BACK == set(ALERTS)
-    assert len(ALERTS) == 27
+    assert len(ALERTS) == 28
 
 
 TEXTS = dict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import threading
@@ -19,6 +20,7 @@ from decider.server.serve import Server
 from decider.server.settings import Settings
 from decider.v1 import decider_service_pb2 as pb
 from tests.rpc_clients import (
+    ServerProcess,
     SubprocessClient,
     code_of,
     experiment,
@@ -201,9 +203,24 @@ def test_a_daily_run_that_fails_is_told_and_tried_again(
     runs = daily(client)
     wait_for_run(runs)
     assert runs.failures == 1
+    assert runs.problem.startswith("archive: the last run failed, and old decisions stay in the log: ")
     assert "tried again in 10 minutes" in caplog.text
     assert str(folder) in caplog.text
     assert rows(client.db, "select count(*) from decisions") == [(20,)]
+
+
+@pytest.mark.skipif(not os.access("/proc/sys", os.R_OK), reason="needs a folder that root may not write, either")
+def test_a_folder_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
+    """The first run is minutes away, and the unit of systemd makes everything read-only that is not named in it."""
+    unwritable = Path("/proc/sys/archive")  # for root, too
+    assert DailyArchive(Settings(archive=unwritable)).problem.startswith("archive: /proc/sys cannot be written")
+    server = ServerProcess(tmp_path / "log.db", "--archive", str(unwritable))
+    try:
+        status, text = fetch(f"http://{server.http}/readyz")
+        assert (status, "archive: /proc/sys cannot be written" in text) == (200, True)
+    finally:
+        server.terminate()
+    assert DailyArchive(Settings(archive=tmp_path / "a" / "b")).problem == ""
 
 
 def test_a_daily_run_of_another_log_of_that_name_is_not_taken_for_ones_own(

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from decider.text import duration
 from decider.types import Time, now
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class LogClock:
     >>> clock = LogClock(wall=lambda: wall[0], elapsed=lambda: passed[0])
     >>> wall[0] += DAY; passed[0] += 500_000  # half a second later the wall clock is a day ahead
     >>> clock(), clock.problem
-    (1000500000, 'the wall clock has jumped 86399.5 s ahead; ignored until that has lasted for 10 minutes')
+    (1000500000, 'the wall clock has jumped 24 h ahead; ignored until that has lasted for 10 minutes')
     """
 
     def __init__(self, *, wall: Callable[[], Time] = now, elapsed: Callable[[], int] = monotonic) -> None:
@@ -82,13 +83,13 @@ class LogClock:
         expected = self._base + passed - self._at
         step = wall - expected
         if step > TOLERANCE and not self._has_lasted(step, passed):
-            ahead = f"the wall clock has jumped {step / 1e6:.1f} s ahead"
+            ahead = f"the wall clock has jumped {duration(step / 1e6)} ahead"
             self._tell(f"{ahead}; ignored until that has lasted for 10 minutes")
             return Time(expected)
         if step <= TOLERANCE:
             self._ahead_since = None
         if step < -TOLERANCE:
-            self._tell(f"the wall clock is {-step / 1e6:.1f} s behind the log; log time goes on by elapsed time")
+            self._tell(f"the wall clock is {duration(-step / 1e6)} behind the log; log time goes on by elapsed time")
             return Time(expected)
         self._base, self._at, self._ahead_since = wall, passed, None
         self._tell(None)

@@ -30,12 +30,14 @@ from decider.types import START, Position, Time
 @dataclass(frozen=True, slots=True)
 class Recent:
     """decisions: that were made again; equal: of them. first: the difference with the lowest position. skipped: those
-    that cannot be made again, since another system drew them or their unit was forgotten."""
+    that cannot be made again, since another system drew them or their unit was forgotten. cut: whether some version may
+    have more decisions after that time than were asked for."""
 
     decisions: int
     equal: int
     skipped: int
     first: Mismatch | None
+    cut: bool = False
 
 
 def recompute_newest(
@@ -46,10 +48,13 @@ def recompute_newest(
     gaps, imported, builds, models = Gaps(log), sources(log), log.builds(), _Models(log)
     histories = UnitHistories(log)
     decisions = equal = skipped = 0
+    cut = False
     differences: list[Mismatch] = []
     for position in log.versions_with_decisions():
         version = find_version(log, position)
-        for logged in _newest(log, position, since=since, most=most):
+        newest = _newest(log, position, since=since, most=most)
+        cut |= len(newest) == most
+        for logged in newest:
             on_decision()
             if version is None or logged.build in imported or gaps.has(logged):
                 skipped += 1
@@ -59,7 +64,7 @@ def recompute_newest(
             decisions += 1
             equal += difference is None
             differences += [difference] if difference else []
-    return Recent(decisions, equal, skipped, min(differences, key=_position, default=None))
+    return Recent(decisions, equal, skipped, min(differences, key=_position, default=None), cut)
 
 
 _position = attrgetter("logged.position")

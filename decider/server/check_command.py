@@ -63,15 +63,16 @@ class Report:
 def check_command(db: Path, last: int, most: int, as_json: bool) -> None:
     """Check that a log is whole, and that its newest decisions can be made again; also while servers write it.
 
-    The log is compared with its own checksums, from the first entry to the last. The decisions of the last day are made
-    again with the code that serves, from the stored models; `simulator verify` makes all decisions and models again.
+    The log is compared with its own checksums, from the first entry to the last. The decisions of the last day, of each
+    version the newest 10,000 at most, are made again with the code that serves, from the stored models; `simulator
+    verify` makes all decisions and models again.
 
     Exits 0 where all is well, 1 where a decision comes out otherwise, 2 where the log is damaged or cannot be read.
 
     \b
     --json: log, position and time (of the last entry), damage (each with first, last, text), decisions (that were made
-    again), equal, skipped, first_difference (text, or null), bytes (database, wal, models), free (bytes on the disk, or
-    null), archive (folders), build (versions of what wrote last).
+    again), equal, skipped, cut (whether --most left some out), first_difference (text, or null), bytes (database, wal,
+    models), free (bytes on the disk, or null), archive (folders), build (versions of what wrote last).
     """
     try:
         with closing(open_reader(db)) as log:
@@ -82,7 +83,7 @@ def check_command(db: Path, last: int, most: int, as_json: bool) -> None:
     if as_json:
         echo_json({"log": str(db), **_content(report)})
     else:
-        for line in _lines(report, last):
+        for line in _lines(report, last, most):
             click.echo(line)
     sys.exit(report.exit_code)
 
@@ -116,6 +117,7 @@ def _content(report: Report) -> dict[str, Any]:
         "decisions": recent.decisions,
         "equal": recent.equal,
         "skipped": recent.skipped,
+        "cut": recent.cut,
         "first_difference": _difference(recent),
         "bytes": {"database": sizes.database, "wal": sizes.wal, "models": sizes.models},
         "free": sizes.free,
@@ -131,7 +133,7 @@ def _difference(recent: Recent) -> str | None:
     return f"position {logged.position}, decision {logged.decision.decision_id}: {recent.first.what}"
 
 
-def _lines(report: Report, last: int) -> Iterator[str]:
+def _lines(report: Report, last: int, most: int) -> Iterator[str]:
     recent, sizes = report.recent, report.sizes
     until = f", {time_text(report.end.time)}" if report.end.position else ""
     yield f"{'damaged' if report.damage else 'whole'} up to position {report.end.position}{until}"
@@ -140,7 +142,9 @@ def _lines(report: Report, last: int) -> Iterator[str]:
     if report.damage:
         yield "way out: keep this file, and restore a backup (decider restore); decisions were not made again"
     else:
-        yield f"{count(recent.equal)} of {count(recent.decisions)} decisions of the last {duration(last / 1e6)} equal"
+        cut = f" (of each version the newest {count(most)} at most; --most takes more)" if recent.cut else ""
+        made = f"{count(recent.equal)} of {count(recent.decisions)} decisions"
+        yield f"{made} of the last {duration(last / 1e6)} equal{cut}"
     if recent.skipped:
         yield f"{count(recent.skipped)} were imported, or their units were forgotten: they cannot be made again"
     if recent.first is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,7 +16,7 @@ import click
 
 from decider.errors import DeciderError
 from decider.log.clock import LogClock
-from decider.options import Finite, check_age
+from decider.options import Finite, check_age, variable_of
 from decider.server.http.listen import Listening, listen
 from decider.server.settings import Settings, join_address, site_of, split_address, table
 
@@ -29,6 +30,8 @@ Examples:
   decider serve --experiments experiments/ --listen 0.0.0.0:50051 --http 0.0.0.0:9464
 """
 
+
+logger = logging.getLogger(__name__)
 
 COMMANDS = {
     "apply": "experiment_commands",
@@ -132,9 +135,30 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     for name, default, text in reversed(table()):
         command = click.option(
             name, default=default, help=text, show_default=True, show_envvar=False,
-            envvar=f"DECIDER_{name[2:].replace('-', '_').upper()}", **_SPECIAL[name],
+            envvar=variable_of(name), **_SPECIAL[name],
         )(command)  # fmt: skip
     return command
+
+
+ALIKE = 0.75
+"""How much a variable has to be like a setting to be taken for a slip: of 1, as difflib counts. Others are not told,
+since Kubernetes sets names like DECIDER_PORT beside a service called `decider`."""
+
+
+def misspelt(variables: Iterable[str]) -> Iterator[str]:
+    """What to tell of variables that look like a setting of the server and are none: they count for nothing.
+
+    >>> list(misspelt(["DECIDER_MEMROY", "DECIDER_MEMORY", "DECIDER_SERVICE_PORT"]))
+    ['DECIDER_MEMROY is no setting, and counts for nothing; is DECIDER_MEMORY meant?']
+    """
+    settings = [variable_of(name) for name, _, _ in table()]
+    known = {name.removeprefix("DECIDER_"): name for name in settings}
+    for variable in sorted(variables):
+        name = variable.removeprefix("DECIDER_")
+        if name == variable or name in known:
+            continue
+        for alike in difflib.get_close_matches(name, known, n=1, cutoff=ALIKE):
+            yield f"{variable} is no setting, and counts for nothing; is {known[alike]} meant?"
 
 
 def _keep_to(core: int) -> None:
@@ -157,6 +181,8 @@ def serve(**options: Any) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     settings = Settings(**options)
+    for doubt in misspelt(os.environ):
+        logger.warning("%s", doubt)
     if settings.core is not None:
         _keep_to(settings.core)
     try:

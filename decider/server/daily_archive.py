@@ -42,8 +42,17 @@ def remember_success(folder: Path, db: Path) -> None:
         _success_file(folder, db).touch()
 
 
+def _unwritable(folder: Path) -> str:
+    """What to tell of a folder that this process may not write; one that is not there yet is made in its parent."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.access(path, os.F_OK))
+    if os.access(nearest, os.W_OK | os.X_OK):
+        return ""
+    way_out = "give this user the right to (under systemd ReadWritePaths=, too)"
+    return f"archive: {nearest} cannot be written, so old decisions stay in the log; {way_out}"
+
+
 class DailyArchive:
-    """See ArchiveRuns in `metrics/archive.py`."""
+    """See ArchiveRuns in `metrics/archive.py`. problem: what keeps decisions from being archived, or nothing."""
 
     def __init__(self, settings: Settings, *, start_after: float = RETRY_AFTER) -> None:
         self._folder = settings.archive
@@ -53,6 +62,7 @@ class DailyArchive:
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
         self.failures = 0
+        self.problem = "" if settings.archive is None else _unwritable(settings.archive)
 
     @property
     def last_success(self) -> float:
@@ -98,6 +108,7 @@ class DailyArchive:
     def _end(self, code: int) -> None:
         last = self._last_line()
         self._process = None
+        self.problem = f"archive: the last run failed, and old decisions stay in the log: {last}" if code else ""
         if code:
             self.failures += 1
             self._due = time.monotonic() + RETRY_AFTER

@@ -34,6 +34,15 @@ Command = TypeVar("Command", bound=Callable[..., None])
 TIMEOUT = 30.0
 """Seconds that a call may take; a definition may be megabytes long."""
 
+ADVICE = {
+    grpc.StatusCode.UNAVAILABLE: (
+        "; is a server there? --target names another address; one that takes TLS only needs --ca, "
+        "and with --tls-client-ca also --client-cert and --client-key"
+    ),
+    grpc.StatusCode.UNAUTHENTICATED: "; --token-file names the file of your token",
+}
+"""What to try, behind what a call was answered."""
+
 EXAMPLES = """
 \b
 Examples:
@@ -59,9 +68,7 @@ def _service(target: str) -> Iterator[Any]:
         with open_channel(target, credentials_of()) as channel:
             yield ExperimentServiceStub(channel)  # type: ignore[no-untyped-call]
     except grpc.RpcError as error:
-        advice = ""
-        if error.code() == grpc.StatusCode.UNAVAILABLE:
-            advice = "; is a server there? --target names another address"
+        advice = ADVICE.get(error.code(), "")
         raise click.ClickException(f"{target}: {error.code().name}: {error.details()}{advice}") from error
     except (DeciderError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error

@@ -1,4 +1,4 @@
-"""`decider ops`: print what is shipped for whoever runs a server: alert rules, dashboard, units, image, manifests.
+"""`decider ops`: print what is shipped for operators: texts, alert rules, dashboard, units, container file, manifests.
 
 Called by `server/command.py`.
 """
@@ -10,6 +10,8 @@ from importlib import resources
 import click
 
 FILES = {
+    "steps": "deploy/README.md",
+    "runbooks": "README.md",
     "rules": "metrics/ops/rules.yml",
     "dashboard": "metrics/ops/dashboard.json",
     "systemd": "deploy/decider.service",
@@ -23,6 +25,8 @@ FILES = {
 EXAMPLES = """
 \b
 Examples:
+  decider ops steps | less
+  decider ops runbooks | less +/DeciderNotReady
   decider ops rules > decider-rules.yml
   decider ops dashboard > decider-dashboard.json
   decider ops systemd > /etc/systemd/system/decider.service
@@ -36,6 +40,7 @@ def ops_command(what: str) -> None:
     """Print a file for operators: rules or dashboard for Prometheus and Grafana, units for systemd, a container file,
     manifests for Kubernetes.
 
-    How to load rules and what each alert means: "Alerts" in decider/README.md. All others: decider/deploy/README.md.
+    How to load rules and what each alert means: "Alerts" in decider/README.md, which `runbooks` prints. All others:
+    decider/deploy/README.md, which `steps` prints.
     """
     click.echo(resources.files("decider").joinpath(FILES[what]).read_text(encoding="utf-8"), nl=False)

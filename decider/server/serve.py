@@ -56,6 +56,7 @@ from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
 from decider.server.grpc_port import GrpcPort
 from decider.server.http.changes import Changes, changes
+from decider.server.http.connection import SayOnce
 from decider.server.http.decisions import decisions
 from decider.server.http.exposition import exposition
 from decider.server.http.guard import guarded
@@ -172,6 +173,7 @@ class Server:
         self._troubled_at = 0.0
         self._behind = ""
         self._given_back = 0
+        self._failures = SayOnce()
         self._missing: dict[Owner, str] = {}
         self._page: Page | None = None
         self._changes: Changes | None = None
@@ -435,6 +437,7 @@ class Server:
             *self._missing.values(),
             *self.log.warnings,
             *self._disk.warnings,
+            *filter(None, [self._archiver.problem]),
         ]
         return Readiness(True, "\n".join(["ok", *warnings, *learning]))
 
@@ -520,11 +523,12 @@ class Server:
             self._try_to(lambda: self.log.append([Tick()]))
 
     def _try_to(self, work: Callable[[], object]) -> object:
-        """A failure is logged; the next round tries again."""
+        """A failure is logged, the same one once a minute; the next round tries again."""
         try:
             return work()
         except DeciderError as error:
-            logger.error("%s", error)
+            if self._failures.is_due(str(error)):
+                logger.error("%s", error)
         except Exception:
             logger.exception("a round of the server's work failed; it tries again")
         return None

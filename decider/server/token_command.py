@@ -45,6 +45,9 @@ def token_command(
         token, lines = new_token(name, [Role(role) for role in dict.fromkeys(roles)], experiments, when)
         if token_file is not None:
             _write(token_file, token)
+    except FileExistsError as error:
+        way_out = "another token may be in it: name a new file, or delete this one"
+        raise click.ClickException(f"{token_file}: is there already; {way_out}") from error
     except (BadTokens, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(lines, nl=False)

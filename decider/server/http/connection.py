@@ -162,7 +162,7 @@ class SayOnce(logging.Filter):
         now = time.monotonic()
         if now - self._said.get(text, -SAY_AGAIN) < SAY_AGAIN:
             return False
-        self._said[text] = now
+        self._said = {said: at for said, at in self._said.items() if now - at < SAY_AGAIN} | {text: now}
         return True
 
 
