@@ -6,6 +6,7 @@ import asyncio
 import re
 import sqlite3
 import ssl
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -26,8 +27,8 @@ from decider.channel import Credentials, credentials_of, open_channel
 from decider.client import AsyncClient, Client
 from decider.server.access import Access, exposures
 from decider.server.command import main
-from decider.server.grpc_port import SERVICES
 from decider.server.http.guard import guarded
+from decider.server.listeners import SERVICES
 from decider.server.roles import METHODS, PATHS, Role
 from decider.server.settings import Settings
 from decider.server.tokens import BadTokens, new_token, parse_tokens
@@ -440,6 +441,54 @@ def test_a_token_ends_without_a_restart(place: Place) -> None:
     )
     assert short
     place.write(lines)
+
+
+def test_streams_and_calls_that_have_not_begun_end_with_their_token(tmp_path: Path) -> None:
+    """Who is out must not go on with what was opened before: neither ask on, nor send a request for which only the
+    headers have come. Health has no token, and its watches stay."""
+    tokens = tmp_path / "tokens.toml"
+    (stays, first), (goes, second) = (new_token(name, [*Role], [], None) for name in ("stays", "goes"))
+    ends, third = new_token("ends", [*Role], [], datetime.now(UTC) + timedelta(seconds=3))
+    tokens.write_text(first + second + third)
+    client = InProcessClient(tmp_path / "log.db", tokens=tokens)
+    come = threading.Event()
+
+    def questions() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        come.wait()
+
+    def late() -> Iterator[bytes]:
+        come.wait()
+        yield pb.RewardRequest(decision_id=decision).SerializeToString()
+
+    def opened(token: str) -> tuple[Any, Any]:
+        metadata = [("authorization", f"Bearer {token}")]
+        stub = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+        stream = stub.ServerReflectionInfo(questions(), metadata=metadata)
+        assert next(stream).list_services_response.service
+        reward = client.channel.stream_unary("/decider.v1.DeciderService/Reward").future(late(), metadata=metadata)
+        return stream, reward
+
+    try:
+        with open_channel(client.target, Credentials(token=stays)) as channel:
+            apply, decide = "ExperimentService/ApplyExperiment", "DeciderService/Decide"
+            unary(channel, apply)(REQUESTS[apply](OWN, ""), timeout=20)
+            decision = unary(channel, decide)(REQUESTS[decide](OWN, ""), timeout=20).decision_id
+        watch = health_pb2_grpc.HealthStub(client.channel).Watch(HEALTH)
+        assert next(watch).status
+        kept, gone, ended = (opened(token) for token in (stays, goes, ends))
+        until(lambda: len(client.server._grpc._intake._arriving) == 3, what="the headers have come")
+        tokens.write_text(first + third)
+        for (stream, reward), reason in ((gone, "UNKNOWN_TOKEN"), (ended, "TOKEN_EXPIRED")):
+            for status in (status_of(partial(next, stream)), status_of(partial(reward.result, 20))):
+                assert (code_of(status), reason_of(status)) == ("UNAUTHENTICATED", reason)
+        assert not any(call.done() for call in (*kept, watch))
+        come.set()
+        assert kept[1].result(20)
+        assert rows(client.db, "select count(*) from rewards") == [(1,)]
+    finally:
+        come.set()
+        client.close()
 
 
 def test_neither_tokens_nor_hashes_nor_the_file_are_in_the_output(place: Place) -> None:
