@@ -17,6 +17,7 @@ from decider.errors import DeciderError
 from decider.log.clock import LogClock
 from decider.options import Finite, check_age
 from decider.server.http.listen import Listening, listen
+from decider.server.limits import raise_descriptors
 from decider.server.listeners import LISTEN, OPERATE_LISTEN
 from decider.server.settings import Settings, site_of, split_address, table
 
@@ -123,6 +124,8 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--max-caller-rpcs": {"type": click.IntRange(min=1)},
     "--max-streams": {"type": click.IntRange(min=1)},
     "--max-caller-streams": {"type": click.IntRange(min=1)},
+    "--max-connections": {"type": click.IntRange(min=1)},
+    "--max-idle": {"type": Finite(min=1, max=86_400)},
     "--max-request-bytes": {"type": click.IntRange(min=1024)},
     "--archive": {"type": click.Path(path_type=Path, file_okay=False)},
     "--archive-after": {"callback": check_age},
@@ -161,6 +164,7 @@ def serve(**options: Any) -> None:
     settings = Settings(**options)
     if settings.core is not None:
         _keep_to(settings.core)
+    raise_descriptors()
     try:
         listening = listen(settings.http)
         server = _make_server(settings, listening)

@@ -81,6 +81,8 @@ class GrpcPort:
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
                 ("grpc.so_reuseport", 0),
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+                ("grpc.max_allowed_incoming_connections", listener.most_connections),
+                ("grpc.max_connection_idle_ms", round(1000 * settings.max_idle)),  # of one without calls and streams
             ],
         )
         self._health = Health(("", *listener.services))  # the empty name is the server's

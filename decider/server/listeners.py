@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from decider.server.limits import share_of_descriptors
 from decider.server.settings import Settings
 
 DECISIONS, EXPERIMENTS = SERVICES = ("decider.v1.DeciderService", "decider.v1.ExperimentService")
@@ -17,21 +18,28 @@ DECISIONS, EXPERIMENTS = SERVICES = ("decider.v1.DeciderService", "decider.v1.Ex
 LISTEN, OPERATE_LISTEN = "--listen", "--operate-listen"
 
 
+OPERATORS = 256
+"""Connections at once to the listener for operators."""
+
+
 class Listener(NamedTuple):
     """option: that names the address. services: that it answers. elsewhere: those that it does not, with the option of
-    the listener that does."""
+    the listener that does. most_connections: at once; one more is closed before it has said anything."""
 
     option: str
     address: str
     services: tuple[str, ...]
     elsewhere: Mapping[str, str]
+    most_connections: int
 
 
 def listeners(settings: Settings) -> Sequence[Listener]:
     """The one for decisions first."""
+    most = share_of_descriptors(2, most=settings.max_connections)
     if settings.operate_listen is None:
-        return [Listener(LISTEN, settings.listen, SERVICES, {})]
+        return [Listener(LISTEN, settings.listen, SERVICES, {}, most)]
+    few = share_of_descriptors(16, most=OPERATORS)
     return [
-        Listener(LISTEN, settings.listen, (DECISIONS,), {EXPERIMENTS: OPERATE_LISTEN}),
-        Listener(OPERATE_LISTEN, settings.operate_listen, (EXPERIMENTS,), {DECISIONS: LISTEN}),
+        Listener(LISTEN, settings.listen, (DECISIONS,), {EXPERIMENTS: OPERATE_LISTEN}, most),
+        Listener(OPERATE_LISTEN, settings.operate_listen, (EXPERIMENTS,), {DECISIONS: LISTEN}, few),
     ]

@@ -85,6 +85,11 @@ NO_EXPERIMENT = (
     "the server runs"
 )
 
+FEW_FILES = (
+    "gRPC takes {} connections at once, fewer than --max-connections: half of the files that the process may open "
+    "(ulimit -n, LimitNOFILE)"
+)
+
 FOLLOW_INTERVAL = 0.05
 """Seconds between two reads of new versions and models."""
 
@@ -278,6 +283,8 @@ class Server:
         }
         rpc_metrics = RpcMetrics(self._registry)
         for listener in listeners(settings):
+            if listener.option == LISTEN and listener.most_connections < settings.max_connections:
+                logger.warning("%s", FEW_FILES.format(listener.most_connections))
             port = GrpcPort(settings, listener, services, calls=self._calls, metrics=rpc_metrics, access=self._access)
             self._opened.callback(port.stop)
             self._ports[listener.option] = port

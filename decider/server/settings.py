@@ -81,6 +81,10 @@ class Settings:
     max_caller_streams: int = _setting(
         2000, "Health watches and reflection streams at once of one token, certificate or address."
     )
+    max_connections: int = _setting(
+        4000, "Connections at once to --listen, silent ones included; at most half of the files the process may open."
+    )
+    max_idle: float = _setting(900.0, "Seconds without a call after which a connection of gRPC is closed.")
     max_request_bytes: int = _setting(4 * MIB, "Largest request; larger ones get RESOURCE_EXHAUSTED.")
     archive: Path | None = _setting(
         None,
