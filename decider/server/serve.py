@@ -239,7 +239,7 @@ class Server:
         evicted = EvictedPolicies()
         self._opened.callback(evicted.close)
         self._memory = PolicyMemory(int(POLICIES_SHARE * settings.memory), evicted)
-        self.current, copies = Current(), Copies()
+        self.current, copies = Current(tells_names=not self._access.asks), Copies()
         self._guard = Guard(self.log)
         self._leader = Leader(
             self.log,
