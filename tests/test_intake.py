@@ -116,6 +116,8 @@ def test_bytes_that_are_no_request_are_the_callers_fault(tmp_path: Path) -> None
         assert counted in client.fetch("/metrics")[1]
         stub = client.channel.unary_unary("/grpc.health.v1.Health/Check")
         assert code_of(status_of(lambda: stub(b"\xff\xff", timeout=10))) == "INVALID_ARGUMENT"
+        ask = client.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+        assert code_of(status_of(lambda: next(ask(iter([b"\xff\xff"]), timeout=10)))) == "INVALID_ARGUMENT"
 
 
 def test_a_thousand_watches_use_up_no_calls_and_all_hear_of_the_end(tmp_path: Path) -> None:
