@@ -32,6 +32,8 @@ ON_THEIR_WAY = 40
 """Descriptors that a server has in the moment for other reasons."""
 
 MOST = 60
+"""Connections that the servers here take."""
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 """With which a connection of HTTP/2 begins, and its settings."""
 
@@ -135,6 +137,16 @@ def test_connections_over_http_that_are_in_use_are_no_handshakes(tls: ServerProc
             until(lambda: wrapped.recv(4_096).endswith(b"ok\n"), what="it is answered")
             with connections(tls.http, 2 * MOST_HANDSHAKES):
                 pass
+
+
+def test_a_stop_waits_for_no_handshake(tmp_path: Path, pair: tuple[Path, Pair]) -> None:
+    """Strangers must not hold up a deployment."""
+    made = ("--tls-cert", str(pair[1].cert), "--tls-key", str(pair[1].key))
+    server = ServerProcess(tmp_path / "log.db", *made, "--grace", "20")
+    with connections(server.http, 50) as crowd, connections(server.target, 50):
+        assert server.terminate() == 0
+        assert not any(map(is_open, crowd))
+    assert "still at work" not in server.output
 
 
 def test_handshakes_of_grpc_are_connections_that_count(tls: ServerProcess, pair: tuple[Path, Pair]) -> None:

@@ -41,11 +41,19 @@ class HandshakeSocket(socket.socket):
             self._make_room()
         return accepted, address
 
+    def drop_all(self) -> None:
+        """End every handshake: asyncio's server waits for them when it closes (from Python 3.12 on)."""
+        for one in self._unfinished():
+            _drop(one)
+
     def _make_room(self) -> None:
-        others = {-1, *self._connected()}  # -1: it is closed
-        self._accepted = deque([one for one in self._accepted if one.fileno() not in others])
+        self._accepted = self._unfinished()
         if len(self._accepted) > share_of_descriptors(16, most=MOST_HANDSHAKES):
             _drop(self._accepted.popleft())
+
+    def _unfinished(self) -> deque[socket.socket]:
+        others = {-1, *self._connected()}  # -1: it is closed
+        return deque([one for one in self._accepted if one.fileno() not in others])
 
 
 def _drop(accepted: socket.socket) -> None:

@@ -98,11 +98,14 @@ class HttpPort:
 
 
 class _Server(uvicorn.Server):
+    _handshakes: Sequence[HandshakeSocket] = ()
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self.config.is_ssl:  # asyncio's own bound is a minute, and uvicorn sets none
             loop = asyncio.get_running_loop()
             loop.create_server = partial(loop.create_server, ssl_handshake_timeout=PATIENCE)  # type: ignore[method-assign]
-            sockets = [HandshakeSocket(one, self._connected) for one in sockets or []]
+            self._handshakes = [HandshakeSocket(one, self._connected) for one in sockets or []]
+            sockets = [*self._handshakes]
         await super().startup(sockets)
         for one in sockets or []:
             one.listen(BACKLOG)  # for asyncio, `backlog` is also how many it accepts in one go
@@ -114,6 +117,8 @@ class _Server(uvicorn.Server):
         await super().main_loop()
         for server in self.servers:
             server.close()
+        for one in self._handshakes:
+            one.drop_all()
         await asyncio.sleep(0.01)  # what was accepted in this moment becomes a connection, which `shutdown` closes
 
 
