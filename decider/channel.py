@@ -100,6 +100,12 @@ def _tls(credentials: Credentials) -> grpc.ChannelCredentials:
     )
 
 
+def authorization_of(credentials: Credentials) -> str | None:
+    """The value of `authorization`, for HTTP. Raises OSError, ValueError where the token's file cannot be read."""
+    source = _token_source(credentials)
+    return source.header() if source else None
+
+
 class _TokenSource:
     """The token now; of a file, as it says since the last look. A file that cannot be read: as before."""
 

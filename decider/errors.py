@@ -10,6 +10,7 @@
     +-- AlreadyExists            DECISION_ID_REUSED
     +-- Unauthenticated          nobody knows who calls: NO_TOKEN, UNKNOWN_TOKEN, TOKEN_EXPIRED, NO_CERTIFICATE
     +-- PermissionDenied         the caller may not do this: ROLE_MISSING, OTHER_EXPERIMENT
+    +-- NotAnsweredHere          another listener of the server answers this: OTHER_LISTENER
     +-- GaveUp                   nobody waits for the answer any more
     |   +-- DeadlineExceeded     the caller's deadline passed
     |   +-- Cancelled            the caller took the call back, or its connection broke
@@ -111,6 +112,12 @@ class PermissionDenied(DeciderError):
     """The caller may not do this; nothing was decided, changed or read."""
 
     reason = "PERMISSION_DENIED"
+
+
+class NotAnsweredHere(DeciderError):
+    """Another listener of the server answers this service, whoever calls."""
+
+    reason = "OTHER_LISTENER"
 
 
 class GaveUp(DeciderError):

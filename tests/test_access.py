@@ -6,6 +6,7 @@ import asyncio
 import re
 import sqlite3
 import ssl
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -26,8 +27,8 @@ from decider.channel import Credentials, credentials_of, open_channel
 from decider.client import AsyncClient, Client
 from decider.server.access import Access, exposures
 from decider.server.command import main
-from decider.server.grpc_port import SERVICES
 from decider.server.http.guard import guarded
+from decider.server.listeners import SERVICES
 from decider.server.roles import METHODS, PATHS, Role
 from decider.server.settings import Settings
 from decider.server.tokens import BadTokens, new_token, parse_tokens
@@ -105,6 +106,11 @@ class Place:
         return code_of(self.status("DeciderService/Decide", REQUESTS["DeciderService/Decide"](OTHER, ""), token)) == (
             "UNAUTHENTICATED"
         )
+
+    def refuses_own(self, token: str) -> bool:
+        """The same of a token for some experiments."""
+        method = "ExperimentService/GetExperiment"
+        return code_of(self.status(method, REQUESTS[method](OWN, ""), token)) == "UNAUTHENTICATED"
 
     def decide(self, id_: str) -> str:
         """The id of a new decision."""
@@ -299,6 +305,96 @@ def test_an_error_does_not_tell_whether_another_experiment_has_a_decision(place:
     assert words(slate) == words("nowhere")
 
 
+def test_of_a_taken_id_nothing_is_told_but_that(place: Place) -> None:
+    """An id counts once in a log, so a second decision with it is refused; whose it is stays theirs."""
+    token, call = place.of_role[Role.DECIDE], partial(place.call, token=place.root)
+    for id_, unit in (("taken-own", "somebody"), ("taken-other", "secret")):
+        experiment_id = OWN if id_ == "taken-own" else OTHER
+        call("DeciderService/Decide", pb.DecideRequest(experiment=experiment_id, unit_id=unit, decision_id=id_))
+        for slots in (1, 3):
+            made = pb.DecideSlateRequest(experiment=experiment_id, unit_id=unit, slate_id=f"{id_}-{slots}")
+            made.slots.extend([pb.Slot()] * min(slots, 2))
+            call("DeciderService/DecideSlate", made)
+    before = written(place)
+
+    def told(method: str, request: Any, id_: str) -> str:
+        status = place.status(method, request, token)
+        assert (code_of(status), reason_of(status)) == ("ALREADY_EXISTS", "DECISION_ID_REUSED")
+        assert len(status.details) == 1
+        return str(status.message).replace(id_, "ID")
+
+    def decision(id_: str, unit: str) -> set[str]:
+        one = pb.DecideRequest(experiment=OWN, unit_id=unit, decision_id=id_)
+        batch = pb.DecideBatchRequest(requests=[one])
+        return {told("DeciderService/Decide", one, id_), told("DeciderService/DecideBatch", batch, id_)}
+
+    def slate(id_: str, unit: str, slots: int) -> str:
+        request = pb.DecideSlateRequest(experiment=OWN, unit_id=unit, slate_id=id_, slots=[pb.Slot()] * slots)
+        return told("DeciderService/DecideSlate", request, id_)
+
+    words = "belongs to another unit or experiment; take a new id"
+    assert decision("taken-own", "else") | decision("taken-other", "else") == {f"decision_id 'ID' {words}"}
+    assert decision("taken-other", "secret") == {f"decision_id 'ID' {words}"}
+    ids = ["taken-own-1", "taken-own-3", "taken-other", "taken-other-1", "taken-other-3"]
+    others = {slate(id_, "secret" if "other" in id_ else "else", slots) for id_ in ids for slots in (1, 2)}
+    assert others == {f"slate_id 'ID' {words}"}
+    assert written(place) == before
+
+
+def test_nobody_s_decision_gets_the_rewards_of_another_experiment_s_slate(place: Place) -> None:
+    """Rewards that name a slate go to its slots, and to whatever decision has its id or that of one more slot."""
+    slate = pb.DecideSlateRequest(experiment=OTHER, unit_id="u", slate_id="page", slots=[pb.Slot(), pb.Slot()])
+    place.call("DeciderService/DecideSlate", slate)
+    for id_ in ("page", "page/2", "page/0", "page/19"):
+        request = pb.DecideRequest(experiment=OWN, unit_id="u", decision_id=id_)
+        for method, sent in (
+            ("DeciderService/Decide", request),
+            ("DeciderService/DecideBatch", pb.DecideBatchRequest(requests=[request])),
+        ):
+            assert reason_of(place.status(method, sent, place.of_role[Role.DECIDE])) == "DECISION_ID_REUSED"
+    (before,) = rows(place.db, "select count(*) from rewards")
+    place.call("DeciderService/Reward", pb.RewardRequest(decision_id="page", reward_id="of-page"))
+    assert rows(place.db, "select count(*) from rewards") == [(before[0] + 2,)]
+    assert len(place.call("DeciderService/DecideSlate", slate).decisions) == 2
+
+
+def test_an_error_names_no_experiment_that_the_caller_may_not_read(place: Place) -> None:
+    """Where nobody is asked who calls, it helps with a misspelt name; here it would be a list."""
+    token = place.add("both", [*Role], [OWN, "missing"])
+    until(lambda: not place.refuses_own(token), what="the token is known")
+    for method in ("DeciderService/Decide", "ExperimentService/GetExperiment", "ExperimentService/PauseExperiment"):
+        status = place.status(method, REQUESTS[method]("missing", ""), token)
+        assert reason_of(status) == "EXPERIMENT_NOT_FOUND"
+        assert OTHER not in status.message
+    reward = pb.RewardRequest(unit_id="unit", experiment="missing")
+    assert OTHER not in place.status("DeciderService/Reward", reward, token).message
+
+
+def test_a_page_of_an_experiment_says_nothing_of_the_others(tmp_path: Path) -> None:
+    """What /readyz tells to those alone who may read everything stands on no other page either."""
+    folder, tokens = tmp_path / "experiments", tmp_path / "tokens.toml"
+    folder.mkdir()
+    (folder / "secret-plan.toml").write_text('id = "secret-plan"\n')
+    (folder / "own.toml").write_text(f'id = "{OWN}"\nactions = [{{ id = "a" }}, {{ id = "b" }}]\n')
+    (root, first), (token, second) = (
+        new_token(name, [*Role], experiments, None) for name, experiments in (("root", []), ("own", [OWN]))
+    )
+    tokens.write_text(first + second)
+    client = InProcessClient(tmp_path / "log.db", tokens=tokens, experiments=(folder,))
+
+    def page(token: str) -> str:
+        status, text = fetch(f"http://{client.http}/experiments/{OWN}", None, headers=bearer(token))
+        assert status == 200
+        return text
+
+    try:
+        assert "secret-plan" in page(root)
+        assert "secret-plan" not in page(token)
+        assert "The server takes calls." in page(token)
+    finally:
+        client.close()
+
+
 def test_a_restricted_token_s_early_activation_does_not_reach_a_later_decision_of_another(place: Place) -> None:
     """Who may not activate a decision may not do so beforehand either."""
     request = pb.ActivateRequest(decision_id="later", action="b")
@@ -385,9 +481,13 @@ def test_pages_of_another_experiment_are_not_told_from_none(place: Place) -> Non
     assert place.fetch(f"/experiments/{OTHER}", **token)[0] == 403
     assert place.fetch("/experiments/missing", **token)[0] == 403
     there, nowhere = place.decisions[OTHER], "nowhere"
-    found, missing = (place.fetch(f"/decisions/{id_}.json", **token) for id_ in (there, nowhere))
-    assert found[0] == missing[0] == 404
-    assert found[1].replace(there, "ID") == missing[1].replace(nowhere, "ID")
+    slate = place.call("DeciderService/DecideSlate", REQUESTS["DeciderService/DecideSlate"](OTHER, "")).slate_id
+    said = {
+        (status, text.replace(id_, "ID"))
+        for id_ in (there, slate, f"{slate}/0", nowhere)
+        for status, text in [place.fetch(f"/decisions/{id_}.json", **token)]
+    }
+    assert [status for status, _ in said] == [404]
 
 
 def test_a_change_from_the_page_is_for_operators_of_the_experiment(place: Place) -> None:
@@ -440,6 +540,54 @@ def test_a_token_ends_without_a_restart(place: Place) -> None:
     )
     assert short
     place.write(lines)
+
+
+def test_streams_and_calls_that_have_not_begun_end_with_their_token(tmp_path: Path) -> None:
+    """Who is out must not go on with what was opened before: neither ask on, nor send a request for which only the
+    headers have come. Health has no token, and its watches stay."""
+    tokens = tmp_path / "tokens.toml"
+    (stays, first), (goes, second) = (new_token(name, [*Role], [], None) for name in ("stays", "goes"))
+    ends, third = new_token("ends", [*Role], [], datetime.now(UTC) + timedelta(seconds=3))
+    tokens.write_text(first + second + third)
+    client = InProcessClient(tmp_path / "log.db", tokens=tokens)
+    come = threading.Event()
+
+    def questions() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        come.wait()
+
+    def late() -> Iterator[bytes]:
+        come.wait()
+        yield pb.RewardRequest(decision_id=decision).SerializeToString()
+
+    def opened(token: str) -> tuple[Any, Any]:
+        metadata = [("authorization", f"Bearer {token}")]
+        stub = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+        stream = stub.ServerReflectionInfo(questions(), metadata=metadata)
+        assert next(stream).list_services_response.service
+        reward = client.channel.stream_unary("/decider.v1.DeciderService/Reward").future(late(), metadata=metadata)
+        return stream, reward
+
+    try:
+        with open_channel(client.target, Credentials(token=stays)) as channel:
+            apply, decide = "ExperimentService/ApplyExperiment", "DeciderService/Decide"
+            unary(channel, apply)(REQUESTS[apply](OWN, ""), timeout=20)
+            decision = unary(channel, decide)(REQUESTS[decide](OWN, ""), timeout=20).decision_id
+        watch = health_pb2_grpc.HealthStub(client.channel).Watch(HEALTH)
+        assert next(watch).status
+        kept, gone, ended = (opened(token) for token in (stays, goes, ends))
+        until(lambda: len(client.server._grpc._intake._arriving) == 3, what="the headers have come")
+        tokens.write_text(first + third)
+        for (stream, reward), reason in ((gone, "UNKNOWN_TOKEN"), (ended, "TOKEN_EXPIRED")):
+            for status in (status_of(partial(next, stream)), status_of(partial(reward.result, 20))):
+                assert (code_of(status), reason_of(status)) == ("UNAUTHENTICATED", reason)
+        assert not any(call.done() for call in (*kept, watch))
+        come.set()
+        assert kept[1].result(20)
+        assert rows(client.db, "select count(*) from rewards") == [(1,)]
+    finally:
+        come.set()
+        client.close()
 
 
 def test_neither_tokens_nor_hashes_nor_the_file_are_in_the_output(place: Place) -> None:
@@ -512,6 +660,28 @@ def test_commands_send_token_and_authority(place: Place, tmp_path: Path, monkeyp
     assert "--token-file names" in CliRunner().invoke(main, ["get", OWN, *target]).output
     monkeypatch.setenv("DECIDER_CA", "")
     assert "one that takes TLS only needs --ca" in CliRunner().invoke(main, ["get", OWN, *target]).output
+
+
+def test_doctor_says_what_a_server_tells_to_its_token(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is hidden must not be taken for nothing."""
+    monkeypatch.setenv("DECIDER_CA", str(place.ca.cert))
+
+    def doctor(token: str) -> str:
+        monkeypatch.setenv("DECIDER_TOKEN", token)
+        return CliRunner().invoke(main, ["doctor", "--db", str(place.db), "--http", place.server.http]).output
+
+    place.write(place._lines + "broken")
+    try:
+        until(lambda: "no TOML" in doctor(place.root), what="who may read everything hears of the bad file")
+        for token in ("", "wrong", place.of_role[Role.READ], place.wide[Role.OPERATE]):
+            said = doctor(token)
+            assert "no TOML" not in said
+            assert "/readyz hides its text from this caller" in said
+    finally:
+        place.write(place._lines.removesuffix("broken"))
+    until(lambda: "/readyz" not in doctor(place.root), what="nothing is hidden, and nothing wrong")
+    monkeypatch.setenv("DECIDER_CA", "")
+    assert "does not answer" in doctor(place.root)  # it speaks TLS alone
 
 
 def test_the_token_command_prints_a_token_once_and_the_lines_for_the_file(place: Place) -> None:

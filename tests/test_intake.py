@@ -117,6 +117,8 @@ def test_bytes_that_are_no_request_are_the_callers_fault(tmp_path: Path) -> None
         assert counted in client.fetch("/metrics")[1]
         stub = client.channel.unary_unary("/grpc.health.v1.Health/Check")
         assert code_of(status_of(lambda: stub(b"\xff\xff", timeout=10))) == "INVALID_ARGUMENT"
+        ask = client.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+        assert code_of(status_of(lambda: next(ask(iter([b"\xff\xff"]), timeout=10)))) == "INVALID_ARGUMENT"
 
 
 def test_a_thousand_watches_use_up_no_calls_and_all_hear_of_the_end(tmp_path: Path) -> None:
@@ -195,6 +197,36 @@ def test_open_reflection_streams_keep_no_other_waiting(tmp_path: Path) -> None:
         finally:
             done.set()
         assert [list(stream) for stream in streams] == [[]] * 100  # the end of the questions ends the stream
+
+
+def test_streams_that_are_cancelled_at_any_moment_do_not_end_the_server(tmp_path: Path) -> None:
+    """An event of a stream that grpcio has forgotten would end its thread: nobody would be answered any more."""
+    question = reflection_pb2.ServerReflectionRequest(list_services="")
+
+    def open_and_cancel(seconds: float) -> None:
+        done = threading.Event()
+
+        def ask() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+            yield question
+            done.wait()
+
+        with own_channel(client) as other:
+            for number in range(400):
+                stream = reflection_pb2_grpc.ServerReflectionStub(other).ServerReflectionInfo(ask())
+                watch = health_pb2_grpc.HealthStub(other).Watch(ANYBODY)
+                time.sleep(seconds * (number % 40))
+                watch.cancel()
+                stream.cancel()
+            done.set()
+
+    with serving(tmp_path) as client:
+        threads = [threading.Thread(target=open_and_cancel, args=(1e-4,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert client.decide("e").action.id
+        until(lambda: not client.server._grpc._intake._streams.count, what="all have ended")
 
 
 @pytest.mark.parametrize(("most", "of_one"), [(4, 9), (9, 4)])

@@ -93,16 +93,16 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port, self.http = free_port(), free_port()
+        self.port, self.http, self.operate = free_port(), free_port(), free_port()
 
     def moved(self, text: str) -> str:
         """The same text with this place's ports, files and programs."""
         for name in FILES:
             text = re.sub(rf"(?<!\S){name}(?!\S)", str(self.folder / name), text)
         text = re.sub(r"(?<!\S)\.venv/bin/", f"{Path(sys.executable).parent}/", text)
-        return text.replace("127.0.0.1:50051", f"127.0.0.1:{self.port}").replace(
-            "127.0.0.1:9464", f"127.0.0.1:{self.http}"
-        )
+        for usual, port in ((50051, self.port), (50052, self.operate), (9464, self.http)):
+            text = text.replace(f"127.0.0.1:{usual}", f"127.0.0.1:{port}")
+        return text
 
     @property
     def environment(self) -> dict[str, str]:
@@ -191,6 +191,8 @@ TESTED_BELOW = (
     ".venv/bin/decider token",
     ".venv/bin/decider serve --tokens",
     ".venv/bin/decider get --token-file",
+    ".venv/bin/decider serve --operate-listen",
+    ".venv/bin/decider list --target",
 )
 
 
@@ -412,6 +414,14 @@ def test_who_may_do_what_is_asked_as_the_texts_say(tmp_path: Path) -> None:
         assert 'id = "storefront"' in place.run(get)
         with pytest.raises(AssertionError, match="PERMISSION_DENIED"):
             place.run(get.replace("ann.token", "shop.token"))
+    finally:
+        assert stop(server) == 0
+    server = place.start(only(".venv/bin/decider serve --operate-listen"))
+    try:
+        of_operators = only(".venv/bin/decider list --target")
+        assert "storefront" in place.run(of_operators)
+        with pytest.raises(AssertionError, match="UNIMPLEMENTED"):
+            place.run(of_operators.replace("50052", "50051"))
     finally:
         assert stop(server) == 0
 

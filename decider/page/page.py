@@ -130,7 +130,13 @@ class Page:
             asof = self._asof(counted)
         rows = [self._row(id_, briefs[id_], known[id_]) for id_ in shown]
         said = [f"experiment {id_}: {line}" for id_ in shown for line in known[id_].lines()]
-        values = {"rows": rows, "all": len(ids), "number": number, "pages": pages, "health": self._health(alarmed=said)}
+        values = {
+            "rows": rows,
+            "all": len(ids),
+            "number": number,
+            "pages": pages,
+            "health": self._health(self._readiness, alarmed=said),
+        }
         return Answer(200, render("list.html.j2", title="Does it pay?", subject="Experiments", asof=asof, **values))
 
     def _ids(self) -> Sequence[ExperimentId]:
@@ -171,8 +177,11 @@ class Page:
         held = self._held.get(id_)
         return [one for one in not_over(self._leave_outs.of(id_)) if one != held]
 
-    def experiment(self, id_: ExperimentId, made: Position = START) -> Answer:
-        """All about one. made: the change that somebody has just made here. Raises LogError."""
+    def experiment(
+        self, id_: ExperimentId, made: Position = START, *, readiness: Callable[[], str] | None = None
+    ) -> Answer:
+        """All about one. made: the change that somebody has just made here. readiness: of the server, as the reader may
+        know it; None: all of it. Raises LogError."""
         history = self._history.newest(id_)
         if not history:
             return self._missing(f"there is no experiment {id_!r}")
@@ -213,7 +222,7 @@ class Page:
                 daily=daily,
                 history=history,
                 latest=latest(self._log, id_, self._clock()),
-                health=self._health(*self._own_health(id_), alarmed=[*alarmed.lines()]),
+                health=self._health(readiness or self._readiness, *self._own_health(id_), alarmed=[*alarmed.lines()]),
             ),
         )
 
@@ -291,9 +300,9 @@ class Page:
         newest = in_force_at(entries, position)[-1]
         return f"{told} It is newer than that, but it {newest.entry} (position {newest.position})."
 
-    def _health(self, *own: str, alarmed: Sequence[str] = ()) -> Health:
+    def _health(self, readiness: Callable[[], str], *own: str, alarmed: Sequence[str] = ()) -> Health:
         """Of the server, in plain words; own: of one experiment; alarmed: of what is shown."""
-        first, *others = self._readiness().splitlines()
+        first, *others = readiness().splitlines()
         said = ["The server takes calls." if first == "ok" else f"The server does not take calls: {first}", *others]
         hidden = len(said) - HEALTH_LINES
         more = [f"{count(hidden)} more lines are on /readyz."] if hidden > 0 else []

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from decider.errors import DeciderError, Unauthenticated
 from decider.server.certificates import BadCertificates, Certificates
+from decider.server.listeners import DECISIONS, EXPERIMENTS, SERVICES, listeners
 from decider.server.roles import Rights
 from decider.server.settings import Settings, split_address
 from decider.server.tokens import parse_tokens, read_tokens
@@ -88,16 +89,30 @@ def _certificates(settings: Settings) -> Certificates | None:
     return None
 
 
+_DEEDS: Mapping[tuple[str, ...], str] = {
+    SERVICES: "decide, send rewards, read and change every experiment",
+    (DECISIONS,): "decide and send rewards",
+    (EXPERIMENTS,): "read and change every experiment",
+}
+"""What a listener of gRPC lets do, by its services."""
+
+
 def exposures(settings: Settings) -> Sequence[str]:
-    """Warnings about ports that others than this machine reach."""
-    open_ = [one for one in (settings.listen, settings.http) if not is_loopback(split_address(one)[0])]
-    if not open_:
-        return []
-    where, tls = " and ".join(open_), settings.tls_cert is not None
+    """Warnings about listeners that others than this machine reach, one of each."""
+    pages = "read every decision, and change experiments" if settings.page_writes else "read every decision"
+    grpc = [(one.option, one.address, _DEEDS[one.services]) for one in listeners(settings)]
+    open_ = [
+        (f"{address} ({option})", may)
+        for option, address, may in [*grpc, ("--http", settings.http, pages)]
+        if not is_loopback(split_address(address)[0])
+    ]
+    tls = settings.tls_cert is not None
     if settings.tokens is None and settings.tls_client_ca is None:
         how = "--tokens says who may do what" if tls else "--tls-cert, --tls-key and --tokens say who may do what"
-        return [f"anybody who reaches {where} may decide, read and change everything: {how}"]
-    return [] if tls else [f"tokens travel to {where} without encryption: give --tls-cert and --tls-key"]
+        return [f"anybody who reaches {where} may {may}: {how}" for where, may in open_]
+    if tls:
+        return []
+    return [f"tokens travel to {where} without encryption: give --tls-cert and --tls-key" for where, _ in open_]
 
 
 def is_loopback(host: str) -> bool:

@@ -33,7 +33,6 @@ class Certificates:
         self._certificate, self._key = certificate, key
         self._content = self._seen = self._read()
         self._context = self._load()
-        self._given: Content | None = None  # to gRPC
         self.http = self._load()
         self.http.sni_callback = self._take_newest
 
@@ -83,21 +82,25 @@ class Certificates:
         return True
 
     def grpc(self) -> grpc.ServerCredentials:
-        """For gRPC's port. With an authority of clients, each must show a certificate of it."""
-        first = self._configuration()
-        assert first is not None
+        """For one port of gRPC. With an authority of clients, each must show a certificate of it."""
+        given = self._content
+
+        def newest() -> Any:
+            """For each handshake at this port; None: as before."""
+            nonlocal given
+            if self._content is given:
+                return None
+            given = self._content
+            return _configuration(given)
+
         return grpc.dynamic_ssl_server_credentials(
-            first, self._configuration, require_client_authentication=self.client_ca is not None
+            _configuration(given), newest, require_client_authentication=self.client_ca is not None
         )
 
-    def _configuration(self) -> Any:
-        """For each handshake; None: as before."""
-        content = self._content
-        if content is self._given:
-            return None
-        self._given = content
-        key, chain, *authorities = content
-        return grpc.ssl_server_certificate_configuration([(key, chain)], authorities[0] if authorities else None)
+
+def _configuration(content: Content) -> Any:
+    key, chain, *authorities = content
+    return grpc.ssl_server_certificate_configuration([(key, chain)], authorities[0] if authorities else None)
 
 
 def certificate_name(found: Mapping[str, Any] | None) -> str | None:

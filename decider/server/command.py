@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,7 +18,9 @@ from decider.errors import DeciderError
 from decider.log.clock import LogClock
 from decider.options import Finite, check_age, variable_of
 from decider.server.http.listen import Listening, listen
-from decider.server.settings import Settings, join_address, site_of, split_address, table
+from decider.server.limits import raise_descriptors
+from decider.server.listeners import LISTEN, OPERATE_LISTEN
+from decider.server.settings import Settings, site_of, split_address, table
 
 if TYPE_CHECKING:
     from decider.server.serve import Server
@@ -78,9 +80,10 @@ def main() -> None:
     """A contextual bandit decision service."""
 
 
-def _address(_: click.Context, __: click.Parameter, value: str) -> str:
+def _address(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     try:
-        split_address(value)
+        if value is not None:
+            split_address(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
     return value
@@ -103,6 +106,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--synchronous": {"type": click.Choice(["NORMAL", "FULL"], case_sensitive=False)},
     "--guard": {"type": click.Choice(["on", "off"])},
     "--listen": {"callback": _address},
+    "--operate-listen": {"callback": _address},
     "--tls-cert": {"type": _FILE},
     "--tls-key": {"type": _FILE},
     "--tls-client-ca": {"type": _FILE},
@@ -123,6 +127,8 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--max-caller-rpcs": {"type": click.IntRange(min=1)},
     "--max-streams": {"type": click.IntRange(min=1)},
     "--max-caller-streams": {"type": click.IntRange(min=1)},
+    "--max-connections": {"type": click.IntRange(min=1)},
+    "--max-idle": {"type": Finite(min=1, max=86_400)},
     "--max-request-bytes": {"type": click.IntRange(min=1024)},
     "--max-reply-bytes": {"type": click.IntRange(min=65_536)},
     "--archive": {"type": click.Path(path_type=Path, file_okay=False)},
@@ -185,6 +191,7 @@ def serve(**options: Any) -> None:
         logger.warning("%s", doubt)
     if settings.core is not None:
         _keep_to(settings.core)
+    raise_descriptors()
     try:
         listening = listen(settings.http)
         server = _make_server(settings, listening)
@@ -196,7 +203,7 @@ def serve(**options: Any) -> None:
     except (DeciderError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if served:
-        _tell_addresses(settings, join_address(split_address(settings.listen)[0], server.port), listening.address)
+        _tell_addresses(settings, server.grpc_addresses, listening.address)
         while not server.wait(0.5):  # a signal that another thread receives does not wake an endless wait
             pass
     click.echo("draining")
@@ -226,7 +233,7 @@ UNTOLD = ("--tokens", "--tls-key")
 """Options whose values are not printed: outputs are read by more people than these files."""
 
 
-def _tell_addresses(settings: Settings, grpc: str, http: str) -> None:
+def _tell_addresses(settings: Settings, grpc: Mapping[str, str], http: str) -> None:
     for option, _, _ in table():
         value = getattr(settings, option[2:].replace("-", "_"))
         if option in UNTOLD and value is not None:
@@ -234,5 +241,7 @@ def _tell_addresses(settings: Settings, grpc: str, http: str) -> None:
         click.echo(f"  {option} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
     scheme = "http" if settings.tls_cert is None else "https"
     click.echo(f"page on {scheme}://{http}/")
-    click.echo(f"gRPC on {grpc}, metrics on {scheme}://{http}/metrics")
+    if OPERATE_LISTEN in grpc:
+        click.echo(f"ExperimentService on {grpc[OPERATE_LISTEN]}")
+    click.echo(f"gRPC on {grpc[LISTEN]}, metrics on {scheme}://{http}/metrics")
     sys.stdout.flush()

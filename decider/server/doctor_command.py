@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import click
 
+from decider.channel import Credentials, authorization_of, credentials_of
 from decider.errors import DeciderError
 from decider.learn.diagnosis import Finding, diagnose
 from decider.log.open import open_reader
+from decider.options import credential_options
 from decider.server.json_output import echo_json, json_option
 from decider.server.settings import split_address
 from decider.types import now
@@ -23,6 +26,7 @@ EXAMPLES = """
 Examples:
   decider doctor --db shop.db
   decider doctor --db shop.db --http 127.0.0.1:9464 --json
+  decider doctor --db shop.db --http 127.0.0.1:9464 --token-file ann.token --ca ca.pem
 """
 
 TIMEOUT = 10.0
@@ -46,6 +50,7 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> str | 
 @click.option(
     "--http", callback=_address, metavar="HOST:PORT", help="HTTP address of a running server: ask its /readyz, too."
 )
+@credential_options
 @json_option
 def doctor_command(db: Path, http: str | None, as_json: bool) -> None:
     """Say why experiments do not learn: what stands in the way, the evidence, and the way out.
@@ -82,23 +87,40 @@ def _server_says(http: str | None) -> Iterator[Finding]:
     if http is None:
         return
     try:
-        text = _readyz(http)
+        text, is_hidden = _readyz(http)
     except (OSError, ValueError) as error:
         yield Finding("", "server", f"{http} does not answer: {error}", "start the server, or name another --http")
         return
+    if is_hidden:
+        way_out = "--token-file with a token that has the role `read` for every experiment shows it"
+        yield Finding("", "server", "/readyz hides its text from this caller", way_out, is_note=True)
     for line in text.splitlines():
         if line != "ok":
             way_out = "the server's output says more; decider/README.md, Operating and Alerts"
             yield Finding("", "server", f"/readyz says: {line}", way_out, is_note=line.startswith("learning "))
 
 
-def _readyz(http: str) -> str:
+def _readyz(http: str) -> tuple[str, bool]:
+    """Its text, and whether the server keeps a part of it back."""
+    credentials = credentials_of()
+    request = urllib.request.Request(f"{'https' if credentials.encrypts else 'http'}://{http}/readyz")
+    if authorization := authorization_of(credentials):
+        request.add_header("Authorization", authorization)
     try:
-        with urllib.request.urlopen(f"http://{http}/readyz", timeout=TIMEOUT) as answer:
-            found: bytes = answer.read(MOST_BYTES)
+        with urllib.request.urlopen(request, timeout=TIMEOUT, context=_tls(credentials)) as answer:
+            found, headers = answer.read(MOST_BYTES), answer.headers
     except urllib.error.HTTPError as error:
-        found = error.read(MOST_BYTES)  # 503 says why, too
-    return found.decode(errors="replace")
+        found, headers = error.read(MOST_BYTES), error.headers  # 503 says why, too
+    return found.decode(errors="replace"), "WWW-Authenticate" in headers
+
+
+def _tls(credentials: Credentials) -> ssl.SSLContext | None:
+    if not credentials.encrypts:
+        return None
+    context = ssl.create_default_context(cafile=credentials.ca)
+    if credentials.cert is not None:
+        context.load_cert_chain(credentials.cert, credentials.key)
+    return context
 
 
 def _content(finding: Finding) -> dict[str, object]:

@@ -1,31 +1,32 @@
-"""The gRPC port: our services behind `rpc.py`, standard health and reflection. Called by `serve.py`."""
+"""A gRPC port: our services behind `rpc.py`, standard health and reflection. Called by `serve.py` for each of
+`listeners.py`.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import grpc
 
-from decider.errors import AddressInUse
+from decider.errors import AddressInUse, NotAnsweredHere
 from decider.log.group_commit import CommitExecutor
 from decider.metrics.rpc import RpcMetrics
 from decider.server.access import Access
 from decider.server.certificates import Certificates
-from decider.server.experiments import ExperimentService
 from decider.server.health import NOT_SERVING, SERVING, Health
 from decider.server.health import SERVICE as HEALTH
-from decider.server.intake import Intake, Run, Unary
+from decider.server.intake import Elsewhere, Intake, Run, Unary
 from decider.server.limits import Limit
+from decider.server.listeners import DECISIONS, EXPERIMENTS, Listener
 from decider.server.reflection import SERVICE as REFLECTION
 from decider.server.reflection import Reflection
 from decider.server.roles import METHODS
 from decider.server.rpc import behaviour_of, code_name
-from decider.server.service import DeciderService
-from decider.server.settings import Settings
+from decider.server.settings import Settings, join_address, split_address
 from decider.v1 import decider_service_pb2, experiment_service_pb2
 
 APPLIERS, READERS = 4, 2
@@ -46,24 +47,24 @@ PING_MS = 5_000
 HANDSHAKE_MS = 10_000
 """How long a caller may take for TLS; gRPC's own bound is two minutes."""
 
-SERVICES = ("decider.v1.DeciderService", "decider.v1.ExperimentService")
-
-NAMES = ("", *SERVICES)
-"""What health is known of; the empty name is the server's."""
+MODULES = {DECISIONS: decider_service_pb2, EXPERIMENTS: experiment_service_pb2}
+"""Of each service."""
 
 
 class GrpcPort:
     """Listens from `start` to `stop`; `port` is the real one. Raises AddressInUse.
 
-    calls: runs the handlers of DeciderService. access: says who calls. Applying a version reads much of the log, so
-    those handlers have threads of their own and decisions never wait behind them; nor do those that only read.
+    services: what answers each service that the listener has. calls: runs the handlers of DeciderService. access: says
+    who calls. Applying a version reads much of the log, so those handlers have threads of their own and decisions never
+    wait behind them; nor do those that only read. Calls and streams are counted by listener: a crowd at one of them
+    keeps nobody out of the other one.
     """
 
     def __init__(
         self,
         settings: Settings,
-        decisions: DeciderService,
-        experiments: ExperimentService,
+        listener: Listener,
+        services: Mapping[str, object],
         *,
         calls: CommitExecutor,
         metrics: RpcMetrics,
@@ -85,19 +86,23 @@ class GrpcPort:
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", PING_MS),
+                ("grpc.max_allowed_incoming_connections", listener.most_connections),
+                ("grpc.max_connection_idle_ms", round(1000 * settings.max_idle)),  # of one without calls and streams
             ],
         )
-        self._health = Health(NAMES)
-        self._reflection = Reflection((*SERVICES, HEALTH, REFLECTION))
+        self._health = Health(("", *listener.services))  # the empty name is the server's
+        self._reflection = Reflection((*listener.services, HEALTH, REFLECTION))
+        runs: Mapping[str, Callable[[str], Run]] = {DECISIONS: lambda _: calls.run, EXPERIMENTS: self._run_of}
         added = {
-            SERVICES[0]: _handlers(decider_service_pb2, decisions, metrics, lambda _: calls.run),
-            SERVICES[1]: _handlers(experiment_service_pb2, experiments, metrics, self._run_of),
+            **{name: _handlers(name, services[name], metrics, runs[name]) for name in listener.services},
+            **{name: _refusals(name, option, metrics) for name, option in listener.elsewhere.items()},
             HEALTH: self._health.handlers(),
             REFLECTION: self._reflection.handlers(),
         }
         for name, handlers in added.items():
             self._server.add_registered_method_handlers(name, handlers)
-        self.port = _bind(self._server, settings.listen, access.certificates)
+        self.port = _bind(self._server, listener, access.certificates)
+        self.address = join_address(split_address(listener.address)[0], self.port)
 
     def _run_of(self, method: str) -> Run:
         return self._reading.submit if method.startswith(READS) else self._applying.submit
@@ -115,6 +120,10 @@ class GrpcPort:
     def wait_until_idle(self, seconds: float) -> None:
         """Wait until no call is in flight, at most so many seconds."""
         self._intake.wait_until_idle(seconds)
+
+    def look(self) -> None:
+        """End streams, and calls that have not begun, whose callers may no longer call."""
+        self._intake.look()
 
     def stop(self) -> None:
         """End open streams (health watches, reflection). May be called again."""
@@ -137,14 +146,29 @@ class GrpcPort:
 
 
 def _handlers(
-    module: Any, servicer: object, metrics: RpcMetrics, run_of: Callable[[str], Run]
+    service: str, servicer: object, metrics: RpcMetrics, run_of: Callable[[str], Run]
 ) -> dict[str, grpc.RpcMethodHandler]:
-    """Every method of a module's service as a gRPC handler. run_of: gives a call of this method to its threads."""
-    (service,) = module.DESCRIPTOR.services_by_name.values()
+    """Every method of a service as a gRPC handler. run_of: gives a call of this method to its threads."""
     return {
-        method.name: _handler(service.full_name, method, servicer, metrics, run_of(method.name))
-        for method in service.methods
+        method.name: _handler(service, method, servicer, metrics, run_of(method.name)) for method in _methods(service)
     }
+
+
+def _methods(service: str) -> Iterable[Any]:
+    """Their descriptors."""
+    (found,) = MODULES[service].DESCRIPTOR.services_by_name.values()
+    return found.methods  # type: ignore[no-any-return]
+
+
+def _refusals(service: str, option: str, metrics: RpcMetrics) -> dict[str, grpc.RpcMethodHandler]:
+    """A refusal of each method, which names the option of the listener that answers; its address is for who may see
+    the server's settings."""
+    error = NotAnsweredHere(f"{service} is not answered at this address, but at that of {option}")
+    return {method.name: _refusal(metrics.method(service, method.name), error) for method in _methods(service)}
+
+
+def _refusal(observe: Callable[[str, float], object], error: NotAnsweredHere) -> grpc.RpcMethodHandler:
+    return grpc.unary_unary_rpc_method_handler(Elsewhere(error, lambda _: observe(code_name(error), 0.0)))
 
 
 def _handler(service: str, method: Any, servicer: object, metrics: RpcMetrics, run: Run) -> grpc.RpcMethodHandler:
@@ -162,10 +186,11 @@ def _handler(service: str, method: Any, servicer: object, metrics: RpcMetrics, r
     )
 
 
-def _bind(server: grpc.Server, address: str, certificates: Certificates | None) -> int:
+def _bind(server: grpc.Server, listener: Listener, certificates: Certificates | None) -> int:
+    option, address, *_ = listener
     try:
         if certificates is not None:
             return int(server.add_secure_port(address, certificates.grpc()))
         return int(server.add_insecure_port(address))
     except RuntimeError as error:
-        raise AddressInUse(f"cannot listen on {address} for gRPC: {error}") from error
+        raise AddressInUse(f"cannot listen on {address} for gRPC ({option}): {error}") from error

@@ -12,6 +12,7 @@ What is used of grpcio that it does not promise stands in this file alone: the a
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -31,6 +32,8 @@ from decider.server.access import Access
 from decider.server.limits import Limit
 from decider.server.roles import Rights, Role
 from decider.server.rpc import UNPARSABLE, to_status
+
+logger = logging.getLogger(__name__)
 
 MOST_ARRIVING = 1_000
 """Calls whose requests are not there yet; above, the oldest is refused. Requests of honest clients follow their headers
@@ -66,6 +69,15 @@ class Streaming:
     role: Role | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A method that another listener answers: whoever calls is told so, before anything is received. refused: as of
+    Unary."""
+
+    error: DeciderError
+    refused: Callable[[DeciderError], object]
+
+
 class Stream:
     """An open stream of a caller. Nobody waits for it: what comes is given to callbacks, in gRPC's own thread."""
 
@@ -74,18 +86,27 @@ class Stream:
 
     def receive(self, then: Callable[[bytes], object]) -> None:
         """The next request; where no more come, the stream ends."""
-        _receive(self._call, self._state, lambda message: self.end() if message is None else self._parse(message, then))
+        with self._state.condition:
+            if not self._is_over():  # else grpcio has forgotten it, and a late event of it ends grpcio's thread
+                _receive(self._call, self._state, partial(self._take, then))
 
-    def _parse(self, message: bytes, then: Callable[[bytes], object]) -> None:
-        try:
-            then(message)
-        except DecodeError:
-            self.end(grpc.StatusCode.INVALID_ARGUMENT, UNPARSABLE)
+    def _take(self, then: Callable[[bytes], object], message: bytes | None) -> None:
+        if message is None:
+            self.end()
+        elif not self._is_over():
+            try:
+                then(message)
+            except DecodeError:
+                self.end(grpc.StatusCode.INVALID_ARGUMENT, UNPARSABLE)
+
+    def _is_over(self) -> bool:
+        with self._state.condition:
+            return self._state.client is _server._CANCELLED or bool(self._state.statused)
 
     def send(self, message: bytes, then: Callable[[], object]) -> None:
         """Send a reply; one at a time. `then` is called once it has left, and never where the stream has ended."""
         with self._state.condition:
-            if self._state.client is _server._CANCELLED or self._state.statused:
+            if self._is_over():
                 return
             operations = [cygrpc.SendMessageOperation(message, 0)]
             if self._state.initial_metadata_allowed:
@@ -109,11 +130,15 @@ class Intake(Executor):
 
     def __init__(self, *, calls: Limit, streams: Limit, access: Access | None = None) -> None:
         self._calls, self._streams, self._access = calls, streams, access
-        self._arriving: dict[Call, _Arriving] = {}
+        self._arriving: dict[Call, _Held] = {}
+        self._open_streams: dict[Stream, _Held] = {}
 
     def submit(self, fn: Callable[..., object], /, *args: Any, **_: Any) -> Call:  # type: ignore[override]
         """Called by grpcio in its own thread, with the lock of the call's state held."""
         in_pool, event, state, method, wait, *serializers = args
+        if isinstance(method, Elsewhere):
+            _turn_away(method, event.call, state, method.error)
+            return _NOTHING
         try:  # before the request is received: a stranger's costs no thread and is never parsed
             caller, rights = self._identify(event, method.role)
         except DeciderError as error:
@@ -128,12 +153,13 @@ class Intake(Executor):
         call = Call(fn, arguments)
 
         def received(message: bytes | None) -> None:
-            self._arriving.pop(call, None)
+            if self._arriving.pop(call, None) is None:  # turned away meanwhile
+                return
             if message is not None:
                 request.append(message)
             self._run(call, method, event, state, caller)
 
-        self._arriving[call] = _Arriving(method, event.call, state)
+        self._arriving[call] = _Held(method, event, state)
         if len(self._arriving) > MOST_ARRIVING:
             self._refuse_oldest()
         _receive(event.call, state, received)
@@ -164,14 +190,43 @@ class Intake(Executor):
             _turn_away(method, event.call, state, error)
         else:
             stream = Stream(event.call, state)
-            stream.on_end(lambda: self._streams.leave(caller))
+            if self._access is not None and method.role is not None:
+                self._open_streams[stream] = _Held(method, event, state)
+            stream.on_end(lambda: self._forget(stream, caller))
             stream.receive(lambda request: method.answer(stream, request))
 
+    def _forget(self, stream: Stream, caller: str) -> None:
+        self._open_streams.pop(stream, None)
+        self._streams.leave(caller)
+
     def _refuse_oldest(self) -> None:
-        """Its request may still come: then the call ends as one does whose caller has cancelled it."""
-        oldest = self._arriving.pop(next(iter(self._arriving)))
-        error = LimitReached("the request did not come, and many other calls wait for theirs")
-        _turn_away(oldest.method, oldest.call, oldest.state, error)
+        oldest = next(iter(self._arriving))
+        self._turn_away_arriving(oldest, LimitReached("the request did not come, and many other calls wait for theirs"))
+
+    def _turn_away_arriving(self, call: Call, error: DeciderError) -> None:
+        """Whoever takes a call out of the dict decides what becomes of it: its request may come in this moment."""
+        held = self._arriving.pop(call, None)
+        if held is not None:
+            held.turn_away(error)
+            call.skip()
+
+    def look(self) -> None:
+        """End the streams, and the calls whose requests are not there yet, of those who may no longer call: their
+        tokens were looked at when their headers came. Called by another thread than gRPC's, now and then."""
+        for stream in self._open_streams.copy().values():
+            if error := self._refusal(stream):
+                stream.turn_away(error)
+        for call, held in self._arriving.copy().items():
+            if error := self._refusal(held):
+                self._turn_away_arriving(call, error)
+
+    def _refusal(self, held: _Held) -> DeciderError | None:
+        """Why its caller may not call, by what is known now."""
+        try:
+            self._identify(held.event, held.method.role)
+        except DeciderError as error:
+            return error
+        return None
 
     def wait_until_idle(self, seconds: float) -> None:
         """Wait until every call has ended, at most so many seconds; for requests that are not there yet not as long."""
@@ -182,10 +237,16 @@ class Intake(Executor):
 
 
 @dataclass(frozen=True, slots=True)
-class _Arriving:
-    method: Unary
-    call: Any
+class _Held:
+    """A call or a stream that is open for as long as its caller likes."""
+
+    method: Unary | Streaming
+    event: Any
     state: Any
+
+    def turn_away(self, error: DeciderError) -> None:
+        """End it with this error, where it has not ended yet."""
+        _turn_away(self.method, self.event.call, self.state, error)
 
 
 _NOTHING = Call(lambda: None, ())
@@ -209,10 +270,10 @@ def _certificate(call: Any) -> str | None:
     return next((_common.decode(name) for name in names if name), None)
 
 
-def _turn_away(method: Unary | Streaming, call: Any, state: Any, error: DeciderError) -> None:
+def _turn_away(method: Unary | Streaming | Elsewhere, call: Any, state: Any, error: DeciderError) -> None:
     status = rpc_status.to_status(to_status(error))
     _end(call, state, status.code, status.details, status.trailing_metadata)
-    if isinstance(method, Unary):
+    if not isinstance(method, Streaming):
         method.refused(error)
 
 
@@ -246,7 +307,10 @@ def _start(call: Any, state: Any, operations: Sequence[Any], token: str, done: C
     def completed(event: Any) -> Any:
         with state.condition:
             finished = _server._possibly_finish_call(state, token)
-        done(event)
+        try:
+            done(event)
+        except Exception:  # it would end gRPC's thread, and with it the server
+            logger.exception("a call failed before its handler")
         return finished
 
     call.start_server_batch(operations, completed)

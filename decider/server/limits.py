@@ -1,14 +1,40 @@
-"""How many calls and streams there may be at once, in all and of one caller. Called by `intake.py`."""
+"""How many calls and streams there may be at once, in all and of one caller; how many files for whom. Called by
+`intake.py`, and by the ports for their connections."""
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections import Counter
+from contextlib import suppress
 
 from decider.errors import LimitReached
 
 _EXCEEDED = "Concurrent RPC limit exceeded"
 """The words of grpcio's own limit."""
+
+
+WANTED_DESCRIPTORS = 16_384
+"""Files that the process may open, where the system lets it say so itself."""
+
+
+def raise_descriptors() -> None:
+    """Let the process open more files than the system gives at first: 1,024 is for programs that use select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(WANTED_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # macOS says that it has no bound, and has one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def share_of_descriptors(one_of: int, *, most: int) -> int:
+    """`most`, or one of so many of the files that the process may open, where that is less; at least 1.
+
+    Half of them are for gRPC, a quarter for HTTP, a sixteenth each for handshakes over HTTP and for operators. What is
+    left is the log's.
+    """
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most if descriptors == resource.RLIM_INFINITY else min(most, max(1, descriptors // one_of))
 
 
 class Limit:

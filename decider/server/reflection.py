@@ -37,9 +37,8 @@ class Reflection:
         self._answering.shutdown(wait=False, cancel_futures=True)
 
     def _take(self, stream: Stream, request: bytes) -> None:
-        self._answering.submit(self._answer, stream, request)
+        self._answering.submit(self._answer, stream, ServerReflectionRequest.FromString(request))
 
-    def _answer(self, stream: Stream, request: bytes) -> None:
-        question = ServerReflectionRequest.FromString(request)
+    def _answer(self, stream: Stream, question: ServerReflectionRequest) -> None:
         (reply,) = self._servicer.ServerReflectionInfo(iter([question]), None)
         stream.send(reply.SerializeToString(), lambda: stream.receive(lambda more: self._take(stream, more)))

@@ -63,6 +63,7 @@ from decider.server.http.guard import guarded
 from decider.server.http.pages import pages
 from decider.server.http.port import HttpPort
 from decider.server.http.probes import Readiness, probes
+from decider.server.listeners import DECISIONS, EXPERIMENTS, LISTEN, listeners
 from decider.server.roles import Rights
 from decider.server.service import DeciderService
 from decider.server.settings import Settings, split_address
@@ -83,6 +84,11 @@ a slow line is written in pieces."""
 NO_EXPERIMENT = (
     "there is no experiment, so no call can be decided: start with `--experiments FILE`, or `decider apply FILE` while "
     "the server runs"
+)
+
+FEW_FILES = (
+    "gRPC takes {} connections at once, fewer than --max-connections: half of the files that the process may open "
+    "(ulimit -n, LimitNOFILE)"
 )
 
 FOLLOW_INTERVAL = 0.05
@@ -167,6 +173,7 @@ class Server:
         self._look_asked = threading.Event()
         self._opened = ExitStack()
         self._phase = "opening the log"
+        self._ports: dict[str, GrpcPort] = {}
         self._leader: Leader | None = None
         self._http: HttpPort | None = None
         self._trouble: LogError | None = None
@@ -234,7 +241,7 @@ class Server:
         evicted = EvictedPolicies()
         self._opened.callback(evicted.close)
         self._memory = PolicyMemory(int(POLICIES_SHARE * settings.memory), evicted)
-        self.current, copies = Current(), Copies()
+        self.current, copies = Current(tells_names=not self._access.asks), Copies()
         self._guard = Guard(self.log)
         self._leader = Leader(
             self.log,
@@ -263,9 +270,8 @@ class Server:
         lines.look()  # the follower reads them only once all policies have learned
         self._calls = CommitExecutor(self.log.append, threads=settings.threads)
         self._opened.callback(self._calls.shutdown)
-        self._grpc = GrpcPort(
-            settings,
-            DeciderService(
+        services = {
+            DECISIONS: DeciderService(
                 self.current,
                 self.log,
                 append=self._calls.append,
@@ -276,7 +282,7 @@ class Server:
                 clock=self._clock,
                 max_reply_bytes=settings.max_reply_bytes,
             ),
-            ExperimentService(
+            EXPERIMENTS: ExperimentService(
                 self.log,
                 self.current,
                 self._follower,
@@ -284,12 +290,21 @@ class Server:
                 progress=self._progress,
                 page_bytes=largest_definition(settings.max_reply_bytes),
             ),
-            calls=self._calls,
-            metrics=RpcMetrics(self._registry),
-            access=self._access,
-        )
+        }
+        rpc_metrics = RpcMetrics(self._registry)
+        for listener in listeners(settings):
+            if listener.option == LISTEN and listener.most_connections < settings.max_connections:
+                logger.warning("%s", FEW_FILES.format(listener.most_connections))
+            port = GrpcPort(settings, listener, services, calls=self._calls, metrics=rpc_metrics, access=self._access)
+            self._opened.callback(port.stop)
+            self._ports[listener.option] = port
+        self._grpc = self._ports[LISTEN]
         self.port = self._grpc.port
-        self._opened.callback(self._grpc.stop)
+
+    @property
+    def grpc_addresses(self) -> Mapping[str, str]:
+        """Where gRPC listens, by option."""
+        return {option: port.address for option, port in self._ports.items()}
 
     def _forget(self, experiment: ExperimentId) -> None:
         for named in (self._process, self._agreement, self._requests):
@@ -348,7 +363,8 @@ class Server:
         ]
         for thread in self._threads:
             thread.start()
-        self._grpc.start()
+        for port in self._ports.values():
+            port.start()
         if not self.current.all():
             logger.warning("%s", NO_EXPERIMENT)
         self._phase = ""
@@ -446,6 +462,8 @@ class Server:
         has shut out."""
         while not self._stopping.wait(ACCESS_INTERVAL):
             self._try_to(self._access.look)
+            for port in self._ports.copy().values():
+                self._try_to(port.look)
 
     def _explain(self, decision_id: DecisionId, rights: Rights) -> Explanation | None:
         """The answer of /decisions/ID. To a caller for some experiments only, decisions of others do not exist."""
@@ -565,9 +583,12 @@ class Server:
 
     def _drain(self, deadline: float) -> bool:
         """Returns whether all threads have ended in time; one call of Vowpal Wabbit may take longer."""
-        self._grpc.refuse(deadline - time.monotonic())
-        self._grpc.wait_until_idle(deadline - time.monotonic())
-        self._grpc.stop()
+        for port in self._ports.values():
+            port.refuse(deadline - time.monotonic())
+        for port in self._ports.values():
+            port.wait_until_idle(deadline - time.monotonic())
+        for port in self._ports.values():
+            port.stop()
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in self._threads):

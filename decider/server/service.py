@@ -28,6 +28,7 @@ from decider.log.protocol import (
     Append,
     Awaited,
     Caller,
+    DecisionRef,
     LocateAll,
     LoggedDecision,
     LogReader,
@@ -121,8 +122,24 @@ class DeciderService(Feedback):
     def Decide(self, request: pb.DecideRequest, caller: Caller = PATIENT, rights: Rights = ALL) -> pb.DecideResponse:
         """Choose, append, answer; a decision id that is in the log gets the stored decision."""
         if rights.experiments is not None:
-            rights.check(request.experiment)
+            self._check_rights(request, rights)
         return self._decide(request, caller)
+
+    def _check_rights(self, request: pb.DecideRequest, rights: Rights) -> None:
+        """Whether nothing but an experiment of the caller's is touched: rewards for a slate go to whatever decision has
+        its id, or the id of a slot of it. Raises PermissionDenied, AlreadyExists."""
+        rights.check(request.experiment)
+        if rights.experiments is None or not request.decision_id:
+            return
+        slate, _, place = request.decision_id.rpartition("/")
+        slates = [request.decision_id, *([slate] if place.isdigit() else [])]
+        firsts = self._log.locate_all([slot_id(one, 0) for one in slates])
+        if self._owners(firsts) - {request.experiment}:
+            raise _taken("decision_id", request.decision_id)
+
+    def _owners(self, places: Sequence[DecisionRef | None]) -> set[ExperimentId]:
+        """The experiments of those that are there."""
+        return {self._log.version_at(place.version).experiment.id for place in places if place is not None}
 
     def _decide(self, request: pb.DecideRequest, caller: Caller) -> pb.DecideResponse:
         """The reply with a decision that is in the log."""
@@ -178,7 +195,7 @@ class DeciderService(Feedback):
         convert.check_batch(len(request.requests))
 
         def choose(one: pb.DecideRequest) -> _Answer:
-            rights.check(one.experiment)
+            self._check_rights(one, rights)
             return self._choose(one)
 
         chosen = [attempt(choose, message) for message in request.requests]
@@ -283,6 +300,9 @@ class DeciderService(Feedback):
         experiment, is a decision's, has another number of slots, or if a slot leaves out its action."""
         ids = [slot_id(request.slate_id, place) for place in range(convert.MAX_SLOTS)]
         decision, *there = self._log.locate_all([DecisionId(request.slate_id), *ids])
+        is_own = self._owners(there[:1]) == {request.experiment}
+        if not is_own and self._owners([decision, *there]) - {request.experiment}:
+            raise _taken("slate_id", request.slate_id)  # whatever it is there: that is nobody else's business
         if decision is not None and not any(there):
             raise AlreadyExists(
                 f"slate_id {request.slate_id!r} is the id of a decision, which would get the page's rewards; take a "
@@ -305,7 +325,8 @@ class DeciderService(Feedback):
             )
             for id_, slot in zip(ids, request.slots, strict=False)  # the others are none of this slate
         ]
-        found = [answer for answer in map(self._find_stored, wanted) if answer is not None]
+        stored = [self._find_stored(one, field="slate_id", id_=request.slate_id) for one in wanted]
+        found = [answer for answer in stored if answer is not None]
         if len(found) < len(wanted) or beyond:
             raise AlreadyExists(
                 f"slate_id {request.slate_id!r} belongs to a slate with another number of slots; take a new id",
@@ -455,18 +476,15 @@ class DeciderService(Feedback):
         if chosen.agreement is not None:
             self._agreement.observe(experiment, chosen.agreement)
 
-    def _find_stored(self, request: pb.DecideRequest) -> _Answer | None:
+    def _find_stored(self, request: pb.DecideRequest, *, field: str = "decision_id", id_: str = "") -> _Answer | None:
         """The decision with this id, if there is one. Raises AlreadyExists if it belongs to another unit or experiment,
-        or if the request excludes its action."""
+        or if the request excludes its action. field, id_: what the caller has sent, where that is a slate's."""
         logged = self._log.find(DecisionId(request.decision_id))
         if logged is None:
             return None
         version = self._log.version_at(logged.decision.version)
         if (version.experiment.id, logged.decision.unit_id) != (request.experiment, request.unit_id):
-            raise AlreadyExists(
-                f"decision_id {request.decision_id!r} belongs to another unit or experiment; take a new id",
-                reason="DECISION_ID_REUSED",
-            )
+            raise _taken(field, id_ or request.decision_id)
         action, eligible = logged.decision.action, request.eligible_actions
         if (eligible and action not in eligible) or action in request.excluded_actions:
             raise AlreadyExists(
@@ -475,6 +493,13 @@ class DeciderService(Feedback):
                 reason="DECISION_ID_REUSED",
             )
         return _Answer(logged.decision, version, stored=True, ignored=_ignored(request, logged.decision, version))
+
+
+def _taken(field: str, id_: str) -> AlreadyExists:
+    """All that a caller is told of what belongs to others."""
+    return AlreadyExists(
+        f"{field} {id_!r} belongs to another unit or experiment; take a new id", reason="DECISION_ID_REUSED"
+    )
 
 
 def _of_slot(place: int, wrong: Violation) -> Violation:

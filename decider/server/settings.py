@@ -35,8 +35,11 @@ class Settings:
     )
     db: Path = _setting(Path("decider.db"), "The log, one SQLite file; made if there is none.")
     listen: str = _setting("127.0.0.1:50051", "HOST:PORT for gRPC; port 0 takes a free one, [::1]:50051 is IPv6.")
+    operate_listen: str | None = _setting(
+        None, "HOST:PORT of a listener of its own for ExperimentService, which --listen then answers no longer."
+    )
     http: str = _setting("127.0.0.1:9464", "HOST:PORT for the page, /decisions/ID, /metrics, /healthz and /readyz.")
-    tls_cert: Path | None = _setting(None, "PEM file of certificates: both ports then take TLS only.")
+    tls_cert: Path | None = _setting(None, "PEM file of certificates: all ports then take TLS only.")
     tls_key: Path | None = _setting(None, "PEM file of the key of --tls-cert, without a password.")
     tls_client_ca: Path | None = _setting(
         None, "PEM file of authorities: callers over gRPC must show a certificate of one of them."
@@ -81,6 +84,10 @@ class Settings:
     max_caller_streams: int = _setting(
         2000, "Health watches and reflection streams at once of one token, certificate or address."
     )
+    max_connections: int = _setting(
+        4000, "Connections at once to --listen, silent ones included; at most half of the files the process may open."
+    )
+    max_idle: float = _setting(900.0, "Seconds without a call after which a connection of gRPC is closed.")
     max_request_bytes: int = _setting(4 * MIB, "Largest request; larger ones get RESOURCE_EXHAUSTED.")
     max_reply_bytes: int = _setting(
         MAX_REPLY_BYTES,

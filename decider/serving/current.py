@@ -25,10 +25,11 @@ class Serving(NamedTuple):
 
 class Current(dict[ExperimentId, Serving]):
     """The experiments that serve, by id. ended: those that did, with the end of their last window. held: those that
-    cannot serve yet, and why."""
+    cannot serve yet, and why. tells_names: an error may name the others; not where tokens say who may read which."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells_names: bool = True) -> None:
         super().__init__()
+        self._tells_names = tells_names
         self.ended: dict[ExperimentId, Time] = {}
         self.held: dict[ExperimentId, str] = {}
 
@@ -44,8 +45,9 @@ class Current(dict[ExperimentId, Serving]):
                 f"experiment {id_!r} has ended; apply it with the state ACTIVE to begin it again",
                 reason="EXPERIMENT_ENDED",
             )
-        known = ", ".join(sorted(self)[:10]) or "none yet"
-        raise NotFound(f"there is no experiment {id_!r}; there are: {known}", reason="EXPERIMENT_NOT_FOUND")
+        known = f"there are: {', '.join(sorted(self)[:10]) or 'none yet'}"
+        way_out = known if self._tells_names else "ListExperiments names those that the caller may read"
+        raise NotFound(f"there is no experiment {id_!r}; {way_out}", reason="EXPERIMENT_NOT_FOUND")
 
     def put(self, version: ExperimentVersion, model: Model) -> None:
         """Serve this version with this model from now on."""

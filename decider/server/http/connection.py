@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import socket
 import struct
 import time
@@ -17,6 +16,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from decider.server.certificates import certificate_name
+from decider.server.limits import share_of_descriptors
 
 PATIENCE = 10.0
 """Seconds that a caller may take to send a whole request, or to read a whole answer."""
@@ -34,16 +34,11 @@ more, asyncio would try again for each of them where no descriptor is free, each
 LARGEST_HEAD = 16_384
 """Bytes of a request's first line and headers."""
 
-_RESET = struct.pack("ii", 1, 0)
+RESET = struct.pack("ii", 1, 0)
+"""For SO_LINGER: what was not read is not kept for minutes, with nobody left to send it."""
 
 SAY_AGAIN = 60.0
 """Seconds until the same complaint about callers is logged again."""
-
-
-def most_connections() -> int:
-    """At most a quarter of the descriptors that this process may have: the log and gRPC need some, too."""
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(MOST_CONNECTIONS, max(1, descriptors // 4)) if descriptors > 0 else MOST_CONNECTIONS
 
 
 class Connection(H11Protocol):
@@ -61,8 +56,14 @@ class Connection(H11Protocol):
         name = certificate_name(transport.get_extra_info("peercert"))
         self.app_state = {**self.app_state, "certificate": name}  # uvicorn gives it to each request as `state`
         self._watch()
-        if len(self.connections) > most_connections():
+        if len(self.connections) > share_of_descriptors(4, most=MOST_CONNECTIONS):
             self._make_room()
+
+    @property
+    def descriptor(self) -> int:
+        """Of its socket; -1 once it is closed."""
+        sock = self.transport.get_extra_info("socket")
+        return -1 if sock is None else int(sock.fileno())
 
     def _make_room(self) -> None:
         owing = [other for other in self.connections if isinstance(other, Connection) and other._over is not None]
@@ -141,8 +142,8 @@ class Connection(H11Protocol):
     def _drop(self) -> None:
         self._stop_watching()
         self.connections.discard(self)
-        # A reset: otherwise the system keeps what was not read for minutes, with nobody left to send it.
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        if self.descriptor != -1:
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.transport.abort()
 
 

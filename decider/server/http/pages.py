@@ -11,8 +11,10 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from decider.page.page import Answer, Page, security_policy
-from decider.server.http.probes import Readiness
+from decider.server.http.guard import rights_of
+from decider.server.http.probes import Readiness, as_told
 from decider.server.http.turns import Turns
+from decider.server.roles import NOBODY
 from decider.types import ExperimentId, Position
 
 LARGEST_NUMBER = 1_000_000
@@ -35,17 +37,23 @@ class _Overview:
 
 @dataclass(frozen=True)
 class _Experiment:
+    """readiness: as of the page's `experiment`."""
+
     page: Page
     id: ExperimentId
     made: Position
+    readiness: Callable[[], str] | None
 
     def __call__(self) -> Answer:
-        return self.page.experiment(self.id, self.made)
+        return self.page.experiment(self.id, self.made, readiness=self.readiness)
 
 
 def pages(find: Callable[[], Page | None], ready: Callable[[], Readiness]) -> list[Route]:
     """The routes. find: None as long as the server does not serve; then the answer is what /readyz says."""
     turns = Turns()
+
+    def status() -> str:
+        return as_told(ready(), NOBODY)
 
     async def show(make: Callable[[Page], Callable[[], Answer]]) -> Response:
         page = find()
@@ -62,7 +70,8 @@ def pages(find: Callable[[], Page | None], ready: Callable[[], Readiness]) -> li
     async def experiment(request: Request) -> Response:
         id_ = ExperimentId(request.path_params["id"])
         made = Position(_number(request.query_params.get("made", "0"), most=LAST_POSITION))
-        return await show(lambda page: _Experiment(page, id_, made))
+        readiness = None if rights_of(request).experiments is None else status
+        return await show(lambda page: _Experiment(page, id_, made, readiness))
 
     return [Route("/", overview), Route("/experiments/{id:path}", experiment)]
 

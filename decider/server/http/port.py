@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from decider.errors import DeciderError, PermissionDenied
 from decider.server.certificates import Certificates
 from decider.server.http.connection import AT_ONCE, LARGEST_HEAD, PATIENCE, Connection, SayOnce
+from decider.server.http.handshakes import HandshakeSocket
 from decider.server.http.listen import BACKLOG, open_socket
 
 logger = logging.getLogger(__name__)
@@ -97,18 +98,27 @@ class HttpPort:
 
 
 class _Server(uvicorn.Server):
+    _handshakes: Sequence[HandshakeSocket] = ()
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self.config.is_ssl:  # asyncio's own bound is a minute, and uvicorn sets none
             loop = asyncio.get_running_loop()
             loop.create_server = partial(loop.create_server, ssl_handshake_timeout=PATIENCE)  # type: ignore[method-assign]
+            self._handshakes = [HandshakeSocket(one, self._connected) for one in sockets or []]
+            sockets = [*self._handshakes]
         await super().startup(sockets)
         for one in sockets or []:
             one.listen(BACKLOG)  # for asyncio, `backlog` is also how many it accepts in one go
+
+    def _connected(self) -> set[int]:
+        return {one.descriptor for one in self.server_state.connections if isinstance(one, Connection)}
 
     async def main_loop(self) -> None:
         await super().main_loop()
         for server in self.servers:
             server.close()
+        for one in self._handshakes:
+            one.drop_all()
         await asyncio.sleep(0.01)  # what was accepted in this moment becomes a connection, which `shutdown` closes
 
 

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from decider.server.http.guard import rights_of
 from decider.server.http.turns import Turns
-from decider.server.roles import Role
+from decider.server.roles import Rights, Role
 
 
 class Readiness(NamedTuple):
@@ -19,6 +19,22 @@ class Readiness(NamedTuple):
 
     ready: bool
     text: str
+
+
+HIDDEN = {"WWW-Authenticate": "Bearer"}
+"""Says that another token would change the answer (RFC 9110, 11.6.1)."""
+
+
+def tells_all(rights: Rights) -> bool:
+    """Whether a caller may know what concerns every experiment."""
+    return Role.READ in rights.roles and rights.experiments is None
+
+
+def as_told(readiness: Readiness, rights: Rights) -> str:
+    """The text, to who may read every experiment: it names them. The status alone to others."""
+    if tells_all(rights):
+        return readiness.text
+    return "ok" if readiness.ready else "not ready; why is said to who may read every experiment"
 
 
 def probes(ready: Callable[[], Readiness]) -> list[Route]:
@@ -29,10 +45,8 @@ def probes(ready: Callable[[], Readiness]) -> list[Route]:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        is_ready, text = await turns.run(ready)
-        rights = rights_of(request)
-        if Role.READ not in rights.roles or rights.experiments is not None:  # the text names experiments
-            text = "ok" if is_ready else "not ready; why is said to who may read every experiment"
-        return PlainTextResponse(f"{text}\n", 200 if is_ready else 503)
+        readiness, rights = await turns.run(ready), rights_of(request)
+        headers = None if tells_all(rights) else HIDDEN
+        return PlainTextResponse(f"{as_told(readiness, rights)}\n", 200 if readiness.ready else 503, headers)
 
     return [Route("/healthz", healthz), Route("/readyz", readyz)]
