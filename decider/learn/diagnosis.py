@@ -448,7 +448,7 @@ def _not_learned(patient: Patient) -> Iterator[Finding]:
         waiting = log.sealed_decisions(experiment.id, after=after, until=Time(log.head().time - LEARN_LAG))
         unlearned = sum(1 for _ in islice(_learnable(log, waiting), ENOUGH))
     except (ArchiveDamaged, ArchiveMissing) as error:
-        yield patient.says("archive", str(error), "put the part back, or name its folder with --archive")
+        yield patient.says("archive", str(error), _ARCHIVE_BACK)
         return
     if unlearned >= ENOUGH:
         since = f"the newest model has learned up to {time_text(after)}" if position else "no model was ever published"
@@ -457,6 +457,12 @@ def _not_learned(patient: Patient) -> Iterator[Finding]:
             f"{since}, and {count(unlearned)} or more decisions are over since then that are not learned",
             "look whether a server runs on this log (decider serve), and at its output: it says why a round fails",
         )
+
+
+_ARCHIVE_BACK = (
+    "put the part back, or name the folder where it is now: decider serve --archive DIR learns from there, and decider "
+    "doctor --archive DIR looks there, too"
+)
 
 
 def _learnable(log: LogReader, sealed: Iterator[SealedDecision]) -> Iterator[Position]:

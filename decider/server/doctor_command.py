@@ -13,7 +13,7 @@ import click
 
 from decider.errors import DeciderError
 from decider.learn.diagnosis import Finding, diagnose
-from decider.log.open import open_reader
+from decider.log.open import open_beside
 from decider.server.json_output import echo_json, json_option
 from decider.server.settings import split_address
 from decider.types import now
@@ -46,8 +46,12 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> str | 
 @click.option(
     "--http", callback=_address, metavar="HOST:PORT", help="HTTP address of a running server: ask its /readyz, too."
 )
+@click.option(
+    "--archive", "archives", multiple=True, type=click.Path(path_type=Path, file_okay=False),
+    help="Folder with parts of this log's archive that were moved; may be repeated.",
+)  # fmt: skip
 @json_option
-def doctor_command(db: Path, http: str | None, as_json: bool) -> None:
+def doctor_command(db: Path, http: str | None, archives: tuple[Path, ...], as_json: bool) -> None:
     """Say why experiments do not learn: what stands in the way, the evidence, and the way out.
 
     It reads the log, also while servers write it, and changes nothing. Where there are too few decisions to tell (200
@@ -60,7 +64,7 @@ def doctor_command(db: Path, http: str | None, as_json: bool) -> None:
     and note (true: it may be meant)).
     """
     try:
-        with closing(open_reader(db)) as log:
+        with closing(open_beside(db, archives)) as log:
             found = diagnose(log, now=now())
     except DeciderError as error:
         click.echo(f"Error: {error}", err=True)
