@@ -16,7 +16,8 @@ from decider.experiment.definition import Action, Experiment, Learning, RewardDe
 from decider.experiment.guardrails import Guardrail
 from decider.experiment.origin import Origin
 from decider.learn.bad_data import leave_out
-from decider.learn.diagnosis import ENOUGH, Finding, diagnose
+from decider.learn.diagnosis import ENOUGH, diagnose
+from decider.learn.finding import Finding
 from decider.learn.guardrails import Guardrails
 from decider.learn.versions import Versions
 from decider.log.memory import MemoryLog
@@ -26,7 +27,7 @@ from decider.metrics.shared_totals import SharedTotals
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.server.command import main
-from decider.types import ActionId, Context, DecisionId, DecisionRequest, ExperimentId, Time, now
+from decider.types import ActionId, Context, DecisionId, DecisionRequest, ExperimentId, RewardOutcome, Time, now
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.verify import verify
@@ -169,10 +170,28 @@ def test_ids_that_match_nothing() -> None:
 def test_refused_and_clipped_values() -> None:
     """A price in cents where the range is 0 to 1: every purchase is worth the same, or nothing."""
     world = World(made()).act()
-    world.log.append([RefusedReward("price")] * 60)
+    world.log.append([RefusedReward("price", RewardOutcome.OUT_OF_RANGE)] * 60)
     assert world.checks() == ["out_of_range"]
     world = World(made()).act(900, reward=lambda n: ("price", 5.0 + n) if n % 3 == 0 else None)
     assert world.checks() == ["clipped"]
+
+
+def test_names_that_nobody_declares() -> None:
+    """A purchase that is misspelled is refused, and lost; there are few beside the visits. Once it is sent right, the
+    old number is no longer told."""
+    world = World(made(reward=RewardDefinition(window=10 * SECOND, weights=NAMED)))
+    world.act(900, reward=lambda n: ("visit", 1.0) if n % 2 else None)
+    refused = RefusedReward("purchse", RewardOutcome.UNDECLARED)
+    world.log.append([refused] * 20)
+    assert world.checks() == []
+    world.log.append([refused, RefusedReward("page_view", RewardOutcome.UNDECLARED)])
+    (only,) = world.found()
+    assert (only.check, only.experiment, only.is_note) == ("undeclared", "", False)
+    assert only.text.endswith("does not declare their names: purchse (21; did you mean purchase?)")
+    assert "22 rewards were refused" in only.text
+    assert "declares (purchase, visit), or declare the one that is sent" in only.way_out
+    world.act(600, reward=lambda n: ("purchase", 1.0) if n % 3 == 0 else None)
+    assert world.checks() == []
 
 
 def test_a_reward_that_says_nothing() -> None:
@@ -289,12 +308,11 @@ def test_a_policy_that_is_never_asked(tmp_path: Path) -> None:
         for message in (dear, capped, experiment("well")):
             served.apply(message)
         for request in (
-            {"experiment": "dear", "context": many},
-            {"experiment": "capped", "unit_id": "visitor", "eligible_actions": ["sale"]},
-            {"experiment": "well"},
+            pb.DecideRequest(experiment="dear", unit_id="u", context=many),
+            pb.DecideRequest(experiment="capped", unit_id="visitor", eligible_actions=["sale"]),
+            pb.DecideRequest(experiment="well", unit_id="u"),
         ):
-            asked = [pb.DecideRequest(**{"unit_id": f"u{n}", **request}) for n in range(ENOUGH + 10)]
-            assert not any(one.HasField("error") for one in served.decide_batch(asked))
+            assert not any(one.HasField("error") for one in served.decide_batch([request] * (ENOUGH + 10)))
         with closing(open_reader(served.db)) as log:
             found = {one.experiment: one for one in diagnose(log, now=now())}
     assert {id_: one.check for id_, one in found.items()} == {"dear": "fallback", "capped": "withheld"}

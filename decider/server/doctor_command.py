@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 
 from decider.errors import DeciderError
-from decider.learn.diagnosis import Finding, diagnose
+from decider.learn.diagnosis import diagnose
+from decider.learn.finding import Finding
 from decider.log.open import open_beside
 from decider.server.json_output import echo_json, json_option
 from decider.server.settings import split_address
