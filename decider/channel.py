@@ -100,6 +100,12 @@ def _tls(credentials: Credentials) -> grpc.ChannelCredentials:
     )
 
 
+def authorization(credentials: Credentials) -> str:
+    """What a call over HTTP sends as `Authorization`; empty without a token. Raises OSError, ValueError."""
+    source = _token_source(credentials)
+    return source.header() if source else ""
+
+
 class _TokenSource:
     """The token now; of a file, as it says since the last look. A file that cannot be read: as before."""
 

@@ -171,6 +171,36 @@ def test_an_error_with_json_leaves_standard_output_empty(tmp_path: Path) -> None
         assert done.stderr.startswith("Error: ")
 
 
+def test_what_reads_files_says_so_to_who_names_a_server(tmp_path: Path) -> None:
+    """`list` and `get` have `--target`, so somebody types it here, too: "no such option" would be no way out."""
+    for args, words in (
+        (("doctor",), ("--db LOG", "--http HOST:PORT asks a server's /readyz")),
+        (("check",), ("--db LOG", "also while a server writes it")),
+        (("backup", tmp_path / "copy.db"), ("--db LOG", "also while a server writes it")),
+        (("restore", tmp_path / "copy.db"), ("--db LOG", "while no server runs on it")),
+        (("validate", tmp_path), ("decider apply FILE --dry-run --target HOST:PORT",)),
+    ):
+        done = invoke(*args, "--target", "127.0.0.1:50051")
+        assert (done.exit_code, done.stdout) == (2, ""), args
+        assert all(word in done.stderr for word in ("takes no gRPC address", *words)), done.stderr
+    assert "name the log with --db, a running server with --http" in invoke("doctor").stderr
+
+
+def test_a_log_is_read_while_a_server_writes_it(served: SubprocessClient, tmp_path: Path) -> None:
+    """What the README says of each command: these need no server, and no pause of one."""
+    ids = [served.decide("shop", f"u{n}").decision_id for n in range(50)]
+    assert run("get", "shop", "--db", served.db) == run("get", "shop", "--target", served.target)
+    assert "there is no experiment 'none'; there is home, shop" in invoke("get", "none", "--db", served.db).stderr
+    checked = run_json("check", "--db", served.db)
+    assert (checked["damage"], checked["decisions"]) == ([], checked["equal"])
+    assert checked["decisions"] >= len(ids)
+    found = run_json("doctor", "--db", served.db, "--http", served.http)
+    assert (found["healthy"], {one["experiment"] for one in found["findings"]} <= {"home"}) == (True, True)
+    copied = run_json("backup", tmp_path / "copy.db", "--db", served.db)
+    assert run_json("list", "--db", tmp_path / "copy.db") == run_json("list", "--target", served.target)
+    assert copied["position"] >= checked["position"]
+
+
 # --- backup and restore
 
 

@@ -15,6 +15,7 @@ from decider.log.open import Copied, archive_folders, back_up_log, open_reader, 
 from decider.log.protocol import Mark
 from decider.server.archive_command import every_few_seconds
 from decider.server.json_output import echo_json, iso, json_option
+from decider.server.no_target import READS_LOG, no_target
 from decider.text import time_text
 from decider.types import Position
 
@@ -38,6 +39,7 @@ _FILE = click.Path(path_type=Path)
 @click.argument("dest", type=_FILE)
 @click.option("--db", required=True, type=_FILE, help="The log; servers may write it meanwhile.")
 @click.option("--force", is_flag=True, help="Replace DEST if it is there.")
+@no_target(READS_LOG)
 @json_option
 def backup_command(dest: Path, db: Path, force: bool, as_json: bool) -> None:
     """Copy the log to the file DEST while servers write it, and check the copy.
@@ -66,6 +68,7 @@ def backup_command(dest: Path, db: Path, force: bool, as_json: bool) -> None:
 @click.command("restore", epilog=RESTORE_EXAMPLES)
 @click.argument("src", type=_FILE)
 @click.option("--db", required=True, type=_FILE, help="The log that SRC takes the place of; no server may run on it.")
+@no_target("replaces the log's file: run it where the file is, with --db LOG, while no server runs on it")
 @json_option
 def restore_command(src: Path, db: Path, as_json: bool) -> None:
     """Put a copy of the backup SRC in the place of the log, and keep the old log beside it.

@@ -20,6 +20,7 @@ from decider.log.protocol import EventLog, NewVersion
 from decider.options import Finite
 from decider.policy.work import Budget
 from decider.server.json_output import echo_json, json_option
+from decider.server.no_target import no_target
 from decider.server.settings import Settings
 from decider.text import count
 from decider.types import ExperimentId, now
@@ -58,6 +59,7 @@ class Checked:
     "--memory", type=click.IntRange(min=300_000_000), default=_DEFAULTS.memory, show_default=True,
     help="Bytes of memory that the server may take.",
 )  # fmt: skip
+@no_target("checks files by themselves; `decider apply FILE --dry-run --target HOST:PORT` compares with what runs")
 @json_option
 def validate_command(
     files: tuple[Path, ...], decide_budget: float, max_experiments: int, memory: int, as_json: bool
