@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -84,6 +85,18 @@ def test_files_are_checked_as_a_server_checks_them(tmp_path: Path) -> None:
     assert fields["rule"] == ["actions"]
     assert fields["work"] in (["policy.interactions"], ["actions"])
     assert "did you mean holdout?" in invoke("validate", tmp_path / "name.toml").output
+
+
+def test_what_a_server_leaves_alone_in_a_folder_is_not_checked(tmp_path: Path) -> None:
+    """Editors and copies under way leave files beside: a check before a merge must not fail for what is never read."""
+    (tmp_path / "shop.toml").write_text(f'id = "shop"\n{TWO_ACTIONS}')
+    for leftover in (".shop.toml", ".#shop.toml", ".shop.toml.swp", "shop.toml~", "#shop.toml#", ".a.toml"):
+        (tmp_path / leftover).write_text("half a fi")
+    (only,) = run_json("validate", tmp_path)["files"]
+    assert only["file"] == str(tmp_path / "shop.toml")
+    assert invoke("validate", tmp_path / ".shop.toml").exit_code == 1, "named by itself it is checked"
+    os.mkfifo(tmp_path / "pipe.toml")
+    assert "is no regular file" in invoke("validate", tmp_path).stdout, "to read it would take for ever"
 
 
 def test_an_id_that_two_files_define_is_wrong(tmp_path: Path) -> None:
