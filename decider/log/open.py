@@ -68,7 +68,7 @@ def archive_folders(path: Path) -> Sequence[Path]:
 
 def back_up_log(path: Path, dest: Path, *, replace: bool, on_copied: OnCopied, on_checked: OnProgress) -> Copied:
     """A checked copy of a log that others may write meanwhile. Raises LogError; then there is none."""
-    return back_up(path, dest, replace=replace, check=partial(_check_copy, on_checked), on_copied=on_copied)
+    return back_up(path, dest, force=replace, check=partial(_check_copy, on_checked), on_copied=on_copied)
 
 
 def restore_log(source: Path, path: Path, *, aside: Path, on_copied: OnCopied, on_checked: OnProgress) -> Copied:
