@@ -4,6 +4,7 @@
     +-- InvalidArgument          the caller's input; names the fields
     |   +-- InvalidExperiment    an experiment that cannot be applied
     |   +-- RewardOutOfRange     a reward that its experiment refuses
+    |   +-- UndeclaredReward     a reward with a name that its experiment does not have
     +-- NotFound                 EXPERIMENT_NOT_FOUND, DECISION_NOT_FOUND, ACTION_NOT_FOUND
     +-- FailedPrecondition       valid input in a state that forbids it: EXPERIMENT_PAUSED, _ENDED, NO_ELIGIBLE_ACTION
     +-- LimitReached             more than a setting of the server allows: TOO_MANY_EXPERIMENTS
@@ -76,6 +77,10 @@ class InvalidExperiment(InvalidArgument):
 
 class RewardOutOfRange(InvalidArgument):
     """A reward outside of the range of an experiment that refuses such ones."""
+
+
+class UndeclaredReward(InvalidArgument):
+    """A reward with a name that its experiment does not declare."""
 
 
 class NotFound(DeciderError):

@@ -76,6 +76,7 @@ class RewardOutcome(enum.StrEnum):
     CORRECTED = "corrected"
     RETRACTED = "retracted"
     OUT_OF_RANGE = "out_of_range"
+    UNDECLARED = "undeclared"
     NO_DECISION = "no_decision"
 
 

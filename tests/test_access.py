@@ -684,6 +684,36 @@ def test_doctor_says_what_a_server_tells_to_its_token(place: Place, monkeypatch:
     assert "does not answer" in doctor(place.root)  # it speaks TLS alone
 
 
+def test_the_doctor_asks_a_server_with_tokens_and_tls(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them it said that the server does not answer; without a token a server says "ok" to everybody."""
+    for name in ("DECIDER_TOKEN", "DECIDER_TOKEN_FILE", "DECIDER_CA"):
+        monkeypatch.setenv(name, "")
+    (tmp_path / "token").write_text(place.root)
+
+    def doctor(*more: str) -> tuple[int, str]:
+        done = CliRunner().invoke(main, ["doctor", "--http", place.server.http, *more])
+        return done.exit_code, done.stdout
+
+    code, said = doctor()
+    assert (code, "does not answer" in said, "--ca FILE" in said) == (1, True, True)
+    ca, token = ("--ca", str(place.ca.cert)), ("--token-file", str(tmp_path / "token"))
+    assert doctor(*ca) == doctor(*ca, *token) == (0, ALL_WELL)
+    place.write(place._lines + "broken")
+    try:
+        until(lambda: "no TOML" in doctor(*ca, *token)[1], what="the bad file is told")
+    finally:
+        place.write(place._lines.removesuffix("broken"))
+    until(lambda: doctor(*ca, *token)[0] == 0, what="the good file is read")
+
+
+ALL_WELL = (
+    "nothing stands in the way of learning, as far as the server says; the log, which shows more, was not read "
+    "(--db LOG)\n"
+)
+
+
 def test_the_token_command_prints_a_token_once_and_the_lines_for_the_file(place: Place) -> None:
     """The file is of hashes: whoever reads it cannot call."""
     made = CliRunner().invoke(main, ["token", "cli", "--role", "decide", "--experiment", OWN, "--until", "2099-01-01"])

@@ -118,6 +118,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.server.forget_command",
         "decider.server.json_output",
         "decider.server.leave_out_command",
+        "decider.server.no_target",
         "decider.server.ops_command",
         "decider.server.origin_options",
         "decider.server.relearn_command",

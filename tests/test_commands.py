@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -84,6 +85,18 @@ def test_files_are_checked_as_a_server_checks_them(tmp_path: Path) -> None:
     assert fields["rule"] == ["actions"]
     assert fields["work"] in (["policy.interactions"], ["actions"])
     assert "did you mean holdout?" in invoke("validate", tmp_path / "name.toml").output
+
+
+def test_what_a_server_leaves_alone_in_a_folder_is_not_checked(tmp_path: Path) -> None:
+    """Editors and copies under way leave files beside: a check before a merge must not fail for what is never read."""
+    (tmp_path / "shop.toml").write_text(f'id = "shop"\n{TWO_ACTIONS}')
+    for leftover in (".shop.toml", ".#shop.toml", ".shop.toml.swp", "shop.toml~", "#shop.toml#", ".a.toml"):
+        (tmp_path / leftover).write_text("half a fi")
+    (only,) = run_json("validate", tmp_path)["files"]
+    assert only["file"] == str(tmp_path / "shop.toml")
+    assert invoke("validate", tmp_path / ".shop.toml").exit_code == 1, "named by itself it is checked"
+    os.mkfifo(tmp_path / "pipe.toml")
+    assert "is no regular file" in invoke("validate", tmp_path).stdout, "to read it would take for ever"
 
 
 def test_an_id_that_two_files_define_is_wrong(tmp_path: Path) -> None:
@@ -169,6 +182,36 @@ def test_an_error_with_json_leaves_standard_output_empty(tmp_path: Path) -> None
         done = invoke(*args, "--json")
         assert (done.exit_code, done.stdout) == (1, ""), args
         assert done.stderr.startswith("Error: ")
+
+
+def test_what_reads_files_says_so_to_who_names_a_server(tmp_path: Path) -> None:
+    """`list` and `get` have `--target`, so somebody types it here, too: "no such option" would be no way out."""
+    for args, words in (
+        (("doctor",), ("--db LOG", "--http HOST:PORT asks a server's /readyz")),
+        (("check",), ("--db LOG", "also while a server writes it")),
+        (("backup", tmp_path / "copy.db"), ("--db LOG", "also while a server writes it")),
+        (("restore", tmp_path / "copy.db"), ("--db LOG", "while no server runs on it")),
+        (("validate", tmp_path), ("decider apply FILE --dry-run --target HOST:PORT",)),
+    ):
+        done = invoke(*args, "--target", "127.0.0.1:50051")
+        assert (done.exit_code, done.stdout) == (2, ""), args
+        assert all(word in done.stderr for word in ("takes no gRPC address", *words)), done.stderr
+    assert "name the log with --db, a running server with --http" in invoke("doctor").stderr
+
+
+def test_a_log_is_read_while_a_server_writes_it(served: SubprocessClient, tmp_path: Path) -> None:
+    """What the README says of each command: these need no server, and no pause of one."""
+    ids = [served.decide("shop", f"u{n}").decision_id for n in range(50)]
+    assert run("get", "shop", "--db", served.db) == run("get", "shop", "--target", served.target)
+    assert "there is no experiment 'none'; there is home, shop" in invoke("get", "none", "--db", served.db).stderr
+    checked = run_json("check", "--db", served.db)
+    assert (checked["damage"], checked["decisions"]) == ([], checked["equal"])
+    assert checked["decisions"] >= len(ids)
+    found = run_json("doctor", "--db", served.db, "--http", served.http)
+    assert (found["healthy"], {one["experiment"] for one in found["findings"]} <= {"home"}) == (True, True)
+    copied = run_json("backup", tmp_path / "copy.db", "--db", served.db)
+    assert run_json("list", "--db", tmp_path / "copy.db") == run_json("list", "--target", served.target)
+    assert copied["position"] >= checked["position"]
 
 
 # --- backup and restore

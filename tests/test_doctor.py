@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
 
-from decider.decide.decide import decide
+from decider.decide.decide import decide, in_holdout
 from decider.experiment.definition import Action, Experiment, Learning, RewardDefinition
+from decider.experiment.guardrails import Guardrail
 from decider.experiment.origin import Origin
 from decider.learn.bad_data import leave_out
-from decider.learn.diagnosis import ENOUGH, Finding, diagnose
+from decider.learn.diagnosis import ENOUGH, diagnose
+from decider.learn.finding import Finding
+from decider.learn.guardrails import Guardrails
+from decider.learn.versions import Versions
 from decider.log.memory import MemoryLog
+from decider.log.open import open_reader
 from decider.log.protocol import EventLog, NewActivation, NewReward, Orphan, RefusedReward, Tick, UnitDecision
+from decider.metrics.shared_totals import SharedTotals
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.server.command import main
-from decider.types import ActionId, Context, DecisionId, DecisionRequest, ExperimentId, Time
+from decider.types import ActionId, Context, DecisionId, DecisionRequest, ExperimentId, RewardOutcome, Time, now
+from decider.v1 import decider_service_pb2 as pb
+from decider.v1 import experiment_pb2
 from simulator.verify import verify
-from tests.conftest import SECOND, Clock
+from tests.conftest import SECOND, Clock, spec
 from tests.long_logs import shop, write_past
 from tests.processes import Process
-from tests.rpc_clients import SubprocessClient
+from tests.rpc_clients import InProcessClient, SubprocessClient, experiment
+from tests.test_trim_server import learn_again
 
 A, B = Action(ActionId("a")), Action(ActionId("b"))
 DAY = 86_400 * SECOND
@@ -160,10 +170,28 @@ def test_ids_that_match_nothing() -> None:
 def test_refused_and_clipped_values() -> None:
     """A price in cents where the range is 0 to 1: every purchase is worth the same, or nothing."""
     world = World(made()).act()
-    world.log.append([RefusedReward("price")] * 60)
+    world.log.append([RefusedReward("price", RewardOutcome.OUT_OF_RANGE)] * 60)
     assert world.checks() == ["out_of_range"]
     world = World(made()).act(900, reward=lambda n: ("price", 5.0 + n) if n % 3 == 0 else None)
     assert world.checks() == ["clipped"]
+
+
+def test_names_that_nobody_declares() -> None:
+    """A purchase that is misspelled is refused, and lost; there are few beside the visits. Once it is sent right, the
+    old number is no longer told."""
+    world = World(made(reward=RewardDefinition(window=10 * SECOND, weights=NAMED)))
+    world.act(900, reward=lambda n: ("visit", 1.0) if n % 2 else None)
+    refused = RefusedReward("purchse", RewardOutcome.UNDECLARED)
+    world.log.append([refused] * 20)
+    assert world.checks() == []
+    world.log.append([refused, RefusedReward("page_view", RewardOutcome.UNDECLARED)])
+    (only,) = world.found()
+    assert (only.check, only.experiment, only.is_note) == ("undeclared", "", False)
+    assert only.text.endswith("does not declare their names: purchse (21; did you mean purchase?)")
+    assert "22 rewards were refused" in only.text
+    assert "declares (purchase, visit), or declare the one that is sent" in only.way_out
+    world.act(600, reward=lambda n: ("purchase", 1.0) if n % 3 == 0 else None)
+    assert world.checks() == []
 
 
 def test_a_reward_that_says_nothing() -> None:
@@ -228,6 +256,102 @@ def test_what_is_meant_is_a_note() -> None:
     world = World(made())
     world.process.apply(made(ended=True))
     assert world.found() == []
+
+
+def test_a_version_that_waits() -> None:
+    """The new policy does not decide yet, which looks as if the change had no effect; once it has learned, it does."""
+    world = World(made()).act(600)
+    world.process.apply(made(policy=spec("squarecb")))
+    (only,) = world.found()
+    assert (only.check, only.is_note) == ("waits", True)
+    assert "version 2 waits until its policy has learned the log" in only.text
+    assert "/readyz says how far it is" in only.way_out
+    world.process.step()
+    assert world.checks() == []
+
+
+def test_a_guardrail_that_was_crossed() -> None:
+    """Everybody gets the baseline, so there is nothing to learn; before, and with little harm, nothing is said."""
+    guarded = made(
+        actions=(A, B, Action(ActionId("c"))), holdout=0.2,
+        guardrails=(Guardrail("unsubscribe", 0.01, falls_back=True),),
+        reward=RewardDefinition(window=10 * SECOND, weights={"click": 1.0, "unsubscribe": 0.0}),
+    )  # fmt: skip
+    world = World(guarded)
+
+    def harm(n: int) -> tuple[str, float] | None:
+        """To everybody but the holdout; a click now and then."""
+        held_out = in_holdout(world.process.current[ExperimentId("shop")].version, f"u{n}")
+        return ("click", 1.0) if n % 5 == 0 else ("unsubscribe", 1.0) if n % 2 and not held_out else None
+
+    assert world.act(900, reward=harm).checks() == []
+    totals = SharedTotals(world.log)
+    Guardrails(world.log, world.process.versions, totals.read, clock=world.clock).look()
+    (only,) = world.found()
+    assert (only.check, only.is_note) == ("guardrail", True)
+    assert "everybody gets the baseline, since the guardrail unsubscribe was crossed" in only.text
+    assert only.way_out.endswith("decider resume shop")
+    world.process.set_paused(ExperimentId("shop"), paused=False)
+    assert world.checks() == []
+
+
+def test_a_policy_that_is_never_asked(tmp_path: Path) -> None:
+    """A decision too dear for the budget, and a cap that one id for all has used up: with a server, which decides by
+    its own clock and budget. What goes well beside them is not named."""
+    dear = experiment("dear", "a", "b", baseline_action="b", policy=experiment_pb2.Policy(
+        squarecb=experiment_pb2.SquareCb(), interactions=["CCCC"]))  # fmt: skip
+    capped = experiment("capped", "none", "sale", baseline_action="none")
+    capped.caps.add(action="sale", most=1).per.FromSeconds(3600)
+    many = pb.Context()
+    many.features.update({f"f{number}": float(number) for number in range(100)})
+    with closing(InProcessClient(tmp_path / "shop.db")) as served:
+        for message in (dear, capped, experiment("well")):
+            served.apply(message)
+        for request in (
+            pb.DecideRequest(experiment="dear", unit_id="u", context=many),
+            pb.DecideRequest(experiment="capped", unit_id="visitor", eligible_actions=["sale"]),
+            pb.DecideRequest(experiment="well", unit_id="u"),
+        ):
+            assert not any(one.HasField("error") for one in served.decide_batch([request] * (ENOUGH + 10)))
+        with closing(open_reader(served.db)) as log:
+            found = {one.experiment: one for one in diagnose(log, now=now())}
+    assert {id_: one.check for id_, one in found.items()} == {"dear": "fallback", "capped": "withheld"}
+    assert "200 of the newest 200 decisions fell back to the baseline" in found["dear"].text
+    assert "send fewer features, or raise --decide-budget" in found["dear"].way_out
+    assert "caps and budgets left nothing" in found["capped"].text
+    assert "send the real unit_id" in found["capped"].way_out
+
+
+def test_a_log_without_any_experiment() -> None:
+    """Every call gets NOT_FOUND, and nobody has said why."""
+    log = MemoryLog(clock=Clock())
+    (only,) = diagnose(log, now=Clock()())
+    assert (only.experiment, only.check) == ("", "no_experiment")
+    assert "decider apply FILE" in only.way_out
+    Versions(log).apply(made())
+    assert [one.check for one in diagnose(log, now=Clock()())] == ["no_decisions"]
+
+
+def test_a_part_of_the_archive_that_is_away(tmp_path: Path) -> None:
+    """What has to be learned lies in it. Where the folder was only moved, naming it is the way out."""
+    db, folder = tmp_path / "shop.db", tmp_path / "archive"
+    write_past(db, 600, shop(), pause=30.0)
+    assert CliRunner().invoke(main, ["archive", "--db", str(db), "--before", "1s", str(folder)]).exit_code == 0
+    learn_again(db)
+
+    def only(*more: str) -> dict[str, str]:
+        """The one finding of the command."""
+        done = CliRunner().invoke(main, ["doctor", "--db", str(db), "--json", *more])
+        (found,) = json.loads(done.stdout)["findings"]
+        return dict(found)
+
+    assert only()["check"] == "not_learned", "nobody serves this log"
+    folder.rename(tmp_path / "moved")
+    missing = only()
+    assert missing["check"] == "archive"
+    assert str(folder) in missing["text"]
+    assert "decider serve --archive DIR" in missing["way_out"]
+    assert only("--archive", str(tmp_path / "moved"))["check"] == "not_learned"
 
 
 def test_nobody_learns() -> None:

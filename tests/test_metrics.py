@@ -129,7 +129,7 @@ LABELS = {
     "le": 13,
     "learning": 4,
     "name": 52,
-    "outcome": 9,
+    "outcome": 10,
     "policy": 11,
     "problem": 5,
     "reason": 10,
@@ -512,6 +512,23 @@ def test_names_of_rewards_and_orphans_do_not_grow_the_number_of_series(tmp_path:
         names = Scrape(opened).by("decider_rewards_total", "name")
         assert sum(names.values()) == 600
         assert len(names) <= 160
+    finally:
+        opened.close()
+
+
+def test_names_that_nobody_declares_are_counted_and_bounded(tmp_path: Path) -> None:
+    """Which name was refused is what a growth team asks; a caller that invents names must not fill Prometheus."""
+    opened = InProcessClient(tmp_path / "log.db")
+    try:
+        declared = experiment("e")
+        declared.reward.weights["purchase"] = 1.0
+        opened.apply(declared)
+        id_ = opened.decide("e").decision_id
+        opened.reward_batch([pb.RewardRequest(decision_id=id_, name="purchse") for _ in range(30)])
+        opened.reward_batch([pb.RewardRequest(decision_id=id_, name=f"invented-{i}") for i in range(300)])
+        names = Scrape(opened).by("decider_rewards_total", "name", outcome="undeclared")
+        assert (names["purchse"], sum(names.values()), len(names)) == (30, 330, 51)
+        assert names["other"] == 251
     finally:
         opened.close()
 

@@ -40,6 +40,7 @@ COUNTERS = {
     f"decider_reward_delay_seconds_count{{{EXPERIMENT}}}": 60,
     f'decider_rewards_total{{{EXPERIMENT}, name="click", outcome="joined"}}': 60,
     f'decider_rewards_total{{{SERVER}, experiment="", name="click", outcome="orphan"}}': 0.5,
+    f'decider_rewards_total{{{SERVER}, experiment="", name="purchse", outcome="undeclared"}}': 0.5,
     f'decider_sealed_total{{{EXPERIMENT}, group="policy"}}': 500,
     f'decider_sealed_total{{{EXPERIMENT}, group="holdout"}}': 100,
     f'decider_sealed_rewarded_total{{{EXPERIMENT}, name="click", group="policy"}}': 60,
@@ -152,6 +153,7 @@ FAULTS: dict[str, Mapping[str, float | None]] = {
     "DeciderLearningFails": {"decider_learn_failures_total": 20},
     "DeciderFeatureProblems": {"decider_feature_problems_total": 60},
     "DeciderRewardsOrphaned": {f'decider_rewards_total{{{SERVER}, experiment="", name="click", outcome="orphan"': 30},
+    "DeciderRewardsUndeclared": {f'decider_rewards_total{{{SERVER}, experiment="", name="purchse"': 30},
 }
 """What brings each alert; those that look back for longer have tests of their own."""
 
@@ -190,7 +192,7 @@ def test_the_configuration_shown_is_taken(tmp_path: Path) -> None:
 def test_every_alert_has_a_fault_that_brings_it() -> None:
     """A rule that no test has seen fire is a rule that may never fire."""
     assert FAULTS.keys() | LOOK_BACK == set(ALERTS)
-    assert len(ALERTS) == 28
+    assert len(ALERTS) == 29
 
 
 TEXTS = dict(
@@ -335,7 +337,8 @@ def test_a_few_calls_that_go_wrong_set_nothing_off(tmp_path: Path) -> None:
         find(f'grpc_server_handling_seconds_bucket{{{CALL}, le="+Inf"'): 3,
         find("decider_feature_problems_total"): 1,
         find('decider_sealed_total{job="decider", instance="shop:9464", experiment="home", group="policy"'): 2,
-        find(f'decider_rewards_total{{{SERVER}, experiment=""'): 0.5,
+        find(f'decider_rewards_total{{{SERVER}, experiment="", name="click"'): 0.5,
+        find(f'decider_rewards_total{{{SERVER}, experiment="", name="purchse"'): 0.5,
     }
     check_alerts(world(0, 60, fault=rare), dict.fromkeys(range(0, 60, 5), ()), tmp_path)
 

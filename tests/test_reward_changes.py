@@ -47,7 +47,7 @@ from decider.log.protocol import (
 )
 from decider.log.sqlite.writer import SqliteLog
 from decider.server.command import main
-from decider.types import START, Context, DecisionId, Position, Time
+from decider.types import START, Context, DecisionId, Position, RewardOutcome, Time
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.commands.group import main as simulator
@@ -216,7 +216,8 @@ def test_changes_are_counted_by_outcome_and_values_as_they_were_sent(log: EventL
     at = decide(log, version)
     log.append([buy(at, 300.0), buy(at, 7.0, "order-2"), change(at, None), change(at, 6.0, "order-2")])
     clock.advance(10)
-    log.append([buy(at, 1.0, "order-4"), change(at, None, "order-4"), RefusedReward("purchase")])
+    refused = RefusedReward("purchase", RewardOutcome.OUT_OF_RANGE)
+    log.append([buy(at, 1.0, "order-4"), change(at, None, "order-4"), refused])
     head = log.head()
     totals = log.totals(Mark(START, Time(0)), head.mark)
     counted = {outcome: (one.count, float(one.value)) for (_, _, outcome), one in totals.rewards.items()}

@@ -158,6 +158,27 @@ def test_an_experiment_may_refuse_amounts_out_of_the_range(client: RpcClient, mi
     assert counted == [("out_of_range", 1)]
 
 
+def test_a_name_that_is_not_declared_is_refused_and_counted(client: RpcClient, mine: str) -> None:
+    """Its caller gets an error, which nobody reads: whoever looks at the log must find out which name it was."""
+    message = experiment(mine)
+    message.reward.weights["purchase"] = 1.0
+    message.reward.attribution = experiment_pb2.ATTRIBUTION_LAST
+    client.apply(message)
+    id_, wrong = client.decide(mine, mine).decision_id, mine[:40]
+    for refused in (
+        lambda: client.reward(id_, name=wrong),
+        lambda: client.reward(unit_id=mine, decision_id="", experiment=mine, name=wrong),
+        lambda: client.reward(unit_id=mine, decision_id="", name=wrong),
+        lambda: client.reward(id_, name=wrong, reward_id="none", value=1.0, correct=True),
+    ):
+        status = status_of(refused)
+        assert (code_of(status), fields_of(status)) == ("INVALID_ARGUMENT", ["name"])
+    mixed = client.reward_batch([pb.RewardRequest(decision_id=id_, name=name) for name in (wrong, "purchase", wrong)])
+    assert [one.HasField("error") for one in mixed] == [True, False, True]
+    counted = client.rows("select outcome, count from refused_rewards where name = ?", wrong)
+    assert counted == [("undeclared", 6)]
+
+
 def test_a_returned_purchase_is_retracted_once(client: RpcClient, mine: str) -> None:
     """A frontend that sends the return twice must hear that nothing has changed."""
     client.apply(experiment(mine))

@@ -15,6 +15,8 @@ from itertools import islice
 from decider.errors import ArchiveDamaged, ArchiveMissing
 from decider.experiment.definition import Experiment, ExperimentVersion, Learning
 from decider.learn.bad_data import in_force
+from decider.learn.finding import Finding
+from decider.learn.lost_rewards import FEW_LOST, lost_rewards, undeclared_rewards
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import LoggedDecision, LogReader, SealedDecision
 from decider.log.totals import ALL, BEFORE, DELAY_BUCKETS, LabelTotals
@@ -27,12 +29,6 @@ ENOUGH = 200
 
 MOSTLY = 0.9
 """The share that is called nearly all."""
-
-MANY_LOST = 0.1
-"""The share of rewards that may be lost without a word."""
-
-FEW_LOST = 20
-"""Rewards that may be lost without a word."""
 
 EXPECTED = 7.0
 """So many rewards were to be expected where none came: that happens by chance once in a thousand times."""
@@ -51,18 +47,6 @@ CLOCK_AHEAD = MINUTE
 
 SOON = 20
 """So many times longer than nearly all rewards take, a window is long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """experiment: empty where it is about all of them. check: its name, for scripts. text: what is so, with the
-    evidence. way_out: what to do. is_note: it may be meant."""
-
-    experiment: str
-    check: str
-    text: str
-    way_out: str
-    is_note: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +100,9 @@ def diagnose(log: LogReader, *, now: Time) -> list[Finding]:
     lineup, counted = Lineup(log), LogTotals(log)
     lineup.follow(log.follow(START))
     counted.catch_up()
-    found = [*_clock(log, now), *_lost(counted)]
+    serving = [rollout.serving.experiment for rollout in lineup.values() if not rollout.serving.experiment.ended]
+    declared = {name for experiment in serving for name in experiment.reward.weights}
+    found = [*_clock(log, now), *lost_rewards(counted), *undeclared_rewards(counted, declared)]
     if not lineup:
         way_out = "make one: decider serve --experiments FILE, or decider apply FILE"
         found.append(Finding("", "no_experiment", "the log has no experiment", way_out))
@@ -163,27 +149,6 @@ def _clock(log: LogReader, now: Time) -> Iterator[Finding]:
             "caught up, log time goes on by elapsed time, and windows end by that",
             "set this machine's clock (NTP); /readyz and decider_clock_offset_seconds say how far it is off",
         )
-
-
-def _lost(counted: LogTotals) -> Iterator[Finding]:
-    """Rewards of which nothing is in the log but their number: nobody knows the experiment."""
-    came = sum(counted.totals.rewards.values())
-    for outcome, check, what, way_out in (
-        (
-            RewardOutcome.ORPHAN, "unknown_ids", "name a decision that the log does not have",
-            "send the decision_id that Decide has answered, whole, to the server that has decided: look where it is "
-            "cut off, changed in case, or made anew; `decider explain ID --db LOG` says whether an id is known",
-        ),
-        (
-            RewardOutcome.OUT_OF_RANGE, "out_of_range", "were refused, since value x weight is not in reward.range",
-            'send values in reward.range, declare a wider range, or take reward.out_of_range = "clip"',
-        ),
-    ):  # fmt: skip
-        lost = sum([number for (_, one), number in counted.refused.items() if one == outcome])
-        if lost > FEW_LOST and lost > MANY_LOST * (came + lost):
-            names = ", ".join(sorted({name or "(without a name)" for name, one in counted.refused if one == outcome}))
-            text = f"{count(lost)} of {count(came + lost)} rewards {what}; their names: {names}. They are lost"
-            yield Finding("", check, text, way_out)
 
 
 def _meant(patient: Patient) -> Iterator[Finding]:
@@ -448,7 +413,7 @@ def _not_learned(patient: Patient) -> Iterator[Finding]:
         waiting = log.sealed_decisions(experiment.id, after=after, until=Time(log.head().time - LEARN_LAG))
         unlearned = sum(1 for _ in islice(_learnable(log, waiting), ENOUGH))
     except (ArchiveDamaged, ArchiveMissing) as error:
-        yield patient.says("archive", str(error), "put the part back, or name its folder with --archive")
+        yield patient.says("archive", str(error), _ARCHIVE_BACK)
         return
     if unlearned >= ENOUGH:
         since = f"the newest model has learned up to {time_text(after)}" if position else "no model was ever published"
@@ -457,6 +422,12 @@ def _not_learned(patient: Patient) -> Iterator[Finding]:
             f"{since}, and {count(unlearned)} or more decisions are over since then that are not learned",
             "look whether a server runs on this log (decider serve), and at its output: it says why a round fails",
         )
+
+
+_ARCHIVE_BACK = (
+    "put the part back, or name the folder where it is now: decider serve --archive DIR learns from there, and decider "
+    "doctor --archive DIR looks there, too"
+)
 
 
 def _learnable(log: LogReader, sealed: Iterator[SealedDecision]) -> Iterator[Position]:

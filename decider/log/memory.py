@@ -468,7 +468,7 @@ class MemoryLog:
             case Orphan():
                 self._refused[entry.name, RewardOutcome.ORPHAN] += 1
             case RefusedReward():
-                self._refused[entry.name, RewardOutcome.OUT_OF_RANGE] += 1
+                self._refused[entry.name, entry.outcome] += 1
             case NewReward() | NewRewardChange():
                 self._refused[entry.name, RewardOutcome.DUPLICATE] += 1
 

@@ -45,6 +45,7 @@ __all__ = [
     "is_archive",
     "is_led",
     "is_part",
+    "open_beside",
     "open_in_memory",
     "open_log",
     "open_reader",
@@ -67,7 +68,7 @@ def archive_folders(path: Path) -> Sequence[Path]:
 
 def back_up_log(path: Path, dest: Path, *, replace: bool, on_copied: OnCopied, on_checked: OnProgress) -> Copied:
     """A checked copy of a log that others may write meanwhile. Raises LogError; then there is none."""
-    return back_up(path, dest, replace=replace, check=partial(_check_copy, on_checked), on_copied=on_copied)
+    return back_up(path, dest, force=replace, check=partial(_check_copy, on_checked), on_copied=on_copied)
 
 
 def restore_log(source: Path, path: Path, *, aside: Path, on_copied: OnCopied, on_checked: OnProgress) -> Copied:
@@ -152,6 +153,14 @@ def open_reader(path: Path, *, archive: Sequence[Path] = ()) -> LogReader:
     if is_old(path):
         return _Copy(path, partial(_upgrade, path))
     return _open_whole(path, archive) if archive else SqliteReader(path)
+
+
+def open_beside(path: Path, archives: Sequence[Path]) -> LogReader:
+    """A log to read as its servers do: of its archive only what is asked for, where it is asked for.
+
+    archives: folders with parts that do not lie any more where they were written. Raises LogError.
+    """
+    return open_reader(path) if path.is_dir() or is_old(path) else SqliteReader(path, archives=archives)
 
 
 def _open_whole(path: Path, folders: Sequence[Path]) -> LogReader:

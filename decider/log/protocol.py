@@ -464,9 +464,13 @@ class Orphan:
 
 @dataclass(frozen=True, slots=True)
 class RefusedReward:
-    """A reward that its experiment refuses: counted, but no entry (`append` returns None for it)."""
+    """A reward that its experiment refuses: counted, but no entry (`append` returns None for it).
+
+    outcome: OUT_OF_RANGE or UNDECLARED.
+    """
 
     name: str
+    outcome: RewardOutcome
 
 
 def units_of(slate: NewSlate) -> list[UnitDecision]:

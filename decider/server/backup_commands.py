@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from decider.errors import DeciderError
-from decider.log.open import Copied, archive_folders, back_up_log, open_reader, restore_log
+from decider.log.open import Copied, archive_folders, back_up_log, has_missing_parts, open_reader, restore_log
 from decider.log.protocol import Mark
 from decider.server.archive_command import every_few_seconds
 from decider.server.json_output import echo_json, iso, json_option
+from decider.server.no_target import READS_LOG, no_target
 from decider.text import time_text
 from decider.types import Position
 
@@ -38,13 +39,15 @@ _FILE = click.Path(path_type=Path)
 @click.argument("dest", type=_FILE)
 @click.option("--db", required=True, type=_FILE, help="The log; servers may write it meanwhile.")
 @click.option("--force", is_flag=True, help="Replace DEST if it is there.")
+@no_target(READS_LOG)
 @json_option
 def backup_command(dest: Path, db: Path, force: bool, as_json: bool) -> None:
     """Copy the log to the file DEST while servers write it, and check the copy.
 
     The copy is of one moment. It is compared with its own checksums, and gets the name DEST only when all is well: so
-    what is named DEST is a whole log. A backup that fails leaves DEST as it was. Parts of the archive are other files:
-    their folders are named, and have to be copied, too. The file LOG-last beside the log is not needed.
+    what is named DEST is a whole log. A backup that fails or is killed leaves DEST as it was. Parts of the archive are
+    other files: their folders are named, and have to be copied, too, after the backup: it may need a part that was not
+    there before. The file LOG-last beside the log is not needed.
 
     \b
     --json: log, backup, position and time (of the last entry), bytes, archive (folders that are not in it).
@@ -60,18 +63,21 @@ def backup_command(dest: Path, db: Path, force: bool, as_json: bool) -> None:
         return
     click.echo(f"{dest}: {_describe(copied)}; checked, nothing is damaged")
     for folder in folders:
-        click.echo(f"not in it: the archive in {folder}; copy this folder as well")
+        click.echo(f"not in it: the archive in {folder}; copy this folder as well, now that the backup is made")
 
 
 @click.command("restore", epilog=RESTORE_EXAMPLES)
 @click.argument("src", type=_FILE)
 @click.option("--db", required=True, type=_FILE, help="The log that SRC takes the place of; no server may run on it.")
+@no_target("replaces the log's file: run it where the file is, with --db LOG, while no server runs on it")
 @json_option
 def restore_command(src: Path, db: Path, as_json: bool) -> None:
     """Put a copy of the backup SRC in the place of the log, and keep the old log beside it.
 
     SRC is copied and checked before anything changes. Refused while a server runs on the log. The old log gets a name
-    of its own, which is printed: what was decided since the backup is there alone.
+    of its own, which is printed: what was decided since the backup is there alone. After a kill the log is the old one,
+    or the new one, or refused by servers with the way out; run the command again. Copies that killed runs have left are
+    removed by the next one.
 
     \b
     --json: backup, log, position and time (of the last entry), bytes, archive (folders with parts of its archive), kept
@@ -81,10 +87,10 @@ def restore_command(src: Path, db: Path, as_json: bool) -> None:
     aside = db.with_name(f"{db.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S}")
     try:
         copied = restore_log(src, db, aside=aside, on_copied=say.copied, on_checked=say.checked)
-        folders = archive_folders(db)
+        folders, missing = archive_folders(db), has_missing_parts(db)
     except (DeciderError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    kept = aside if aside.exists() else None
+    kept = copied.kept
     end = _end_of(kept)
     if as_json:
         told = {"kept": kept and str(kept), "kept_position": end and end.position}
@@ -96,6 +102,11 @@ def restore_command(src: Path, db: Path, as_json: bool) -> None:
         click.echo(f"the old log is kept as {kept}{until}")
     for folder in folders:
         click.echo(f"it needs the archive in {folder}")
+    if missing:
+        click.echo(
+            "not all of its parts are there: put the copy of that folder back, or say where it is: --archive DIR on "
+            "decider serve and simulator verify"
+        )
 
 
 class _Progress:

@@ -18,6 +18,7 @@ from decider.options import age_of
 from decider.replay.recent import Recent, recompute_newest
 from decider.server.archive_command import every_few_seconds
 from decider.server.json_output import echo_json, iso, json_option
+from decider.server.no_target import READS_LOG, no_target
 from decider.text import count, duration, time_text
 from decider.types import Position, Time
 
@@ -59,6 +60,7 @@ class Report:
     "--most", default=MOST, show_default=True, type=click.IntRange(min=0),
     help="At most so many of each version, the newest.",
 )  # fmt: skip
+@no_target(READS_LOG)
 @json_option
 def check_command(db: Path, last: int, most: int, as_json: bool) -> None:
     """Check that a log is whole, and that its newest decisions can be made again; also while servers write it.

@@ -14,10 +14,12 @@ import click
 
 from decider.channel import Credentials, authorization_of, credentials_of
 from decider.errors import DeciderError
-from decider.learn.diagnosis import Finding, diagnose
-from decider.log.open import open_reader
+from decider.learn.diagnosis import diagnose
+from decider.learn.finding import Finding
+from decider.log.open import open_beside
 from decider.options import credential_options
 from decider.server.json_output import echo_json, json_option
+from decider.server.no_target import READS_LOG, no_target
 from decider.server.settings import split_address
 from decider.types import now
 
@@ -46,17 +48,23 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> str | 
 
 
 @click.command("doctor", epilog=EXAMPLES)
-@click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The log.")
+@click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="The log.")
 @click.option(
     "--http", callback=_address, metavar="HOST:PORT", help="HTTP address of a running server: ask its /readyz, too."
 )
 @credential_options
+@click.option(
+    "--archive", "archives", multiple=True, type=click.Path(path_type=Path, file_okay=False),
+    help="Folder with parts of this log's archive that were moved; may be repeated.",
+)  # fmt: skip
+@no_target(f"{READS_LOG}; --http HOST:PORT asks a server's /readyz, too")
 @json_option
-def doctor_command(db: Path, http: str | None, as_json: bool) -> None:
+def doctor_command(db: Path | None, http: str | None, archives: tuple[Path, ...], as_json: bool) -> None:
     """Say why experiments do not learn: what stands in the way, the evidence, and the way out.
 
     It reads the log, also while servers write it, and changes nothing. Where there are too few decisions to tell (200
-    for most checks), it says nothing. A note is about what may be meant, like a pause.
+    for most checks), it says nothing. A note is about what may be meant, like a pause. Without --db only the server is
+    asked. A server with --tokens tells its troubles to who may read all experiments: --token-file.
 
     Exits 0 where nothing was found (notes do not count), 1 where something was, 2 where the log cannot be read.
 
@@ -64,9 +72,10 @@ def doctor_command(db: Path, http: str | None, as_json: bool) -> None:
     --json: healthy (nothing but notes), findings (each with experiment (null: of all), check (its name), text, way_out
     and note (true: it may be meant)).
     """
+    if db is None and http is None:
+        raise click.UsageError("name the log with --db, a running server with --http, or both")
     try:
-        with closing(open_reader(db)) as log:
-            found = diagnose(log, now=now())
+        found = [] if db is None else _log_says(db, archives)
     except DeciderError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
@@ -78,8 +87,17 @@ def doctor_command(db: Path, http: str | None, as_json: bool) -> None:
         for line in _lines(found):
             click.echo(line)
         if healthy:
-            click.echo("nothing stands in the way of learning, as far as the log shows")
+            click.echo(f"nothing stands in the way of learning, as far as {_seen(db)}")
     sys.exit(0 if healthy else 1)
+
+
+def _log_says(db: Path, archives: Sequence[Path]) -> list[Finding]:
+    with closing(open_beside(db, archives)) as log:
+        return diagnose(log, now=now())
+
+
+def _seen(db: Path | None) -> str:
+    return "the log shows" if db is not None else "the server says; the log, which shows more, was not read (--db LOG)"
 
 
 def _server_says(http: str | None) -> Iterator[Finding]:
@@ -89,7 +107,8 @@ def _server_says(http: str | None) -> Iterator[Finding]:
     try:
         text, is_hidden = _readyz(http)
     except (OSError, ValueError) as error:
-        yield Finding("", "server", f"{http} does not answer: {error}", "start the server, or name another --http")
+        way_out = "start the server, or name another --http; one with --tls-cert is asked with --ca FILE"
+        yield Finding("", "server", f"{http} does not answer: {error}", way_out)
         return
     if is_hidden:
         way_out = "--token-file with a token that has the role `read` for every experiment shows it"
@@ -101,7 +120,7 @@ def _server_says(http: str | None) -> Iterator[Finding]:
 
 
 def _readyz(http: str) -> tuple[str, bool]:
-    """Its text, and whether the server keeps a part of it back."""
+    """Its text, and whether the server keeps a part of it back. Raises OSError, ValueError."""
     credentials = credentials_of()
     request = urllib.request.Request(f"{'https' if credentials.encrypts else 'http'}://{http}/readyz")
     if authorization := authorization_of(credentials):

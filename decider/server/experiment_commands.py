@@ -1,5 +1,5 @@
-"""`decider list`, `get`, `apply`, `pause` and `resume`: a running server's experiments, over gRPC; `list` also those of
-a log. Added to the command in `command.py`."""
+"""`decider list`, `get`, `apply`, `pause` and `resume`: a running server's experiments, over gRPC; `list` and `get`
+read them from a log, too. Added to the command in `command.py`."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ Examples:
   decider list
   decider list --db shop.db --json
   decider get storefront > storefront.toml
+  decider get storefront --db shop.db
   decider apply storefront.toml --note "a tenth of the visitors as a control group"
   decider pause storefront --note "the tracking pixel is broken"
 """
@@ -174,8 +175,9 @@ def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
 @click.command("get", epilog=EXAMPLES)
 @click.argument("experiment")
 @_target
+@click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="As this log has it, without a server.")
 @json_option
-def get_command(experiment: str, target: str, as_json: bool) -> None:
+def get_command(experiment: str, target: str, db: Path | None, as_json: bool) -> None:
     """Write EXPERIMENT as it serves, as an experiment file on standard output; `decider apply` takes it back.
 
     It is complete: defaults are written out, too. Above it stands, as comments, which version it is and who made it.
@@ -184,9 +186,8 @@ def get_command(experiment: str, target: str, as_json: bool) -> None:
     --json: experiment, version, state, policy, holdout, changed_at, author, source, note, waiting (the newer version
     that does not serve yet, or null) and definition (what the file would hold, with the file's names).
     """
-    with _service(target) as service:
-        found = service.GetExperiment(pb.GetExperimentRequest(id=experiment), timeout=TIMEOUT).experiment
-        content = file_content_of(found.experiment)
+    found = _one_on_server(target, experiment) if db is None else _one_in_log(db, experiment)
+    content = file_content_of(found.experiment)
     if as_json:
         echo_json({**_said_of(found), "waiting": found.waiting.version or None, "definition": content})
         return
@@ -194,6 +195,22 @@ def get_command(experiment: str, target: str, as_json: bool) -> None:
     click.echo(f"# version {found.version}, {found.applied_at.ToJsonString()}{_made(found)}\n{text}", nl=False)
     if found.HasField("waiting"):
         click.echo(f"version {found.waiting.version} waits until its policy has learned the log", err=True)
+
+
+def _one_on_server(target: str, id_: str) -> pb.VersionedExperiment:
+    with _service(target) as service:
+        found: pb.VersionedExperiment = service.GetExperiment(
+            pb.GetExperimentRequest(id=id_), timeout=TIMEOUT
+        ).experiment
+        return found
+
+
+def _one_in_log(db: Path, id_: str) -> pb.VersionedExperiment:
+    known = {one.experiment.id: one for one in _in_log(db)}
+    if id_ not in known:
+        names = ", ".join(known) or "none"
+        raise click.ClickException(f"{db}: there is no experiment {id_!r}; there is {shortened(names, 500)}")
+    return known[id_]
 
 
 def _made(version: pb.VersionedExperiment) -> str:

@@ -14,6 +14,7 @@ from decider.errors import (
     LogError,
     NotFound,
     RewardOutOfRange,
+    UndeclaredReward,
     Violation,
 )
 from decider.experiment import attribution
@@ -327,11 +328,17 @@ def _counted(prepared: Sequence[_Group], requests: Sequence[pb.RewardRequest]) -
     """What is only counted: rewards without a decision, and those that their experiment refuses."""
     refused = [(p, convert.reward_name(r)) for p, r in zip(prepared, requests, strict=True) if _is_counted(p)]
     orphans: list[Entry] = [Orphan(name) for error, name in refused if isinstance(error, NotFound)]
-    return orphans + [RefusedReward(name) for error, name in refused if isinstance(error, RewardOutOfRange)]
+    return orphans + [
+        RefusedReward(name, outcome) for error, name in refused for kind, outcome in _REFUSED if isinstance(error, kind)
+    ]
 
 
 def _is_counted(prepared: _Group) -> bool:
-    return isinstance(prepared, NotFound | RewardOutOfRange)
+    return isinstance(prepared, NotFound | RewardOutOfRange | UndeclaredReward)
+
+
+_REFUSED = ((RewardOutOfRange, RewardOutcome.OUT_OF_RANGE), (UndeclaredReward, RewardOutcome.UNDECLARED))
+"""What an experiment refuses, and as what it is counted: nothing else of it is kept."""
 
 
 def attempt(prepare: Callable[[Request], Result], request: Request) -> Result | DeciderError:

@@ -1,5 +1,5 @@
 """Where experiment files are, and what stands in them: read with care, since one file must not hold up the others.
-Called by `files.py`, once a second.
+Called by `files.py`, once a second, and by `decider validate`.
 """
 
 from __future__ import annotations

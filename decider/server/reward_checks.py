@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from decider.errors import InvalidArgument, RewardOutOfRange, Violation
+from decider.errors import InvalidArgument, RewardOutOfRange, UndeclaredReward, Violation
 from decider.experiment.checks import LARGEST_REWARD
 from decider.experiment.definition import ExperimentVersion, OutOfRange
 from decider.log.protocol import END, DecisionRef, LogReader, Mark
@@ -13,13 +13,13 @@ from decider.types import ANY_NAME, START
 
 
 def weight_of(version: ExperimentVersion, name: str) -> float:
-    """The weight of a reward's name. Raises InvalidArgument for an unknown name, or none where it is needed."""
+    """The weight of a reward's name. Raises UndeclaredReward; InvalidArgument for none where it is needed."""
     reward = version.experiment.reward
     if reward.weights and name not in reward.weights:
         known = ", ".join(reward.weights)
         if name == ANY_NAME:
             raise InvalidArgument([Violation("name", name_needed(version.experiment.id, known))])
-        raise InvalidArgument(
+        raise UndeclaredReward(
             [Violation("name", f"experiment {version.experiment.id!r} has no reward {name!r}; it has {known}")]
         )
     return reward.weights.get(name, 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from decider.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Violation
+from decider.errors import FailedPrecondition, InvalidArgument, PermissionDenied, UndeclaredReward, Violation
 from decider.experiment.attribution import MOST_CREDITED, knows, takes
 from decider.experiment.definition import Attribution, ExperimentVersion
 from decider.log.protocol import DirectReward, LogReader, Mark, NewUnitReward, NewUnitRewardChange, UnitRewardRef
@@ -212,7 +212,8 @@ def _refuse(
             f"no experiment has reward.attribution, so rewards by unit_id are not taken; {_WAY_OUT}",
             reason="NO_ATTRIBUTION",
         )
-    raise InvalidArgument(
+    known = any(knows(version.experiment.reward, name) for version in serving)
+    raise (InvalidArgument if known else UndeclaredReward)(
         [
             Violation(
                 "name",

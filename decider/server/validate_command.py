@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
-from decider.errors import DeciderError, InvalidArgument, Violation
+from decider.errors import DeciderError, InvalidArgument, InvalidExperiment, Violation
 from decider.experiment.combinations import combination_warnings
-from decider.experiment.schema import from_message
-from decider.experiment_files import read_toml
+from decider.experiment.schema import from_message, parse_toml
 from decider.learn.limits import Limits
 from decider.learn.versions import Versions
 from decider.log.open import open_in_memory
 from decider.log.protocol import EventLog, NewVersion
 from decider.options import Finite
 from decider.policy.work import Budget
+from decider.server.file_looks import find_files, look_at
 from decider.server.json_output import echo_json, json_option
+from decider.server.no_target import no_target
 from decider.server.settings import Settings
 from decider.text import count
 from decider.types import ExperimentId, now
+from decider.v1 import experiment_pb2 as pb
 
 EXAMPLES = """
 \b
@@ -58,11 +60,13 @@ class Checked:
     "--memory", type=click.IntRange(min=300_000_000), default=_DEFAULTS.memory, show_default=True,
     help="Bytes of memory that the server may take.",
 )  # fmt: skip
+@no_target("checks files by themselves; `decider apply FILE --dry-run --target HOST:PORT` compares with what runs")
 @json_option
 def validate_command(
     files: tuple[Path, ...], decide_budget: float, max_experiments: int, memory: int, as_json: bool
 ) -> None:
-    """Check experiment files as a new server would, without one. FILE may be a folder of `*.toml` files.
+    """Check experiment files as a new server would, without one. FILE may be a folder of `*.toml` files, of which
+    hidden ones are left alone.
 
     All that `decider apply` refuses is named with its field, and so are ids that two files define. Warnings do no harm
     to the exit code. What depends on the version that runs already is checked by `decider apply --dry-run`.
@@ -82,26 +86,26 @@ def validate_command(
     sys.exit(0 if valid else 1)
 
 
-def check_files(paths: Iterable[Path], limits: Limits, budget: Budget) -> list[Checked]:
+def check_files(paths: Sequence[Path], limits: Limits, budget: Budget) -> list[Checked]:
     """Each file by itself and beside those before it."""
     log = open_in_memory()
     versions = Versions(log, limits, budget)
     defined: dict[ExperimentId, Path] = {}
-    return [_check(path, log, versions, defined) for path in dict.fromkeys(_files(paths))]
+    return [_check(path, log, versions, defined) for path in dict.fromkeys(find_files(paths))]
 
 
-def _files(paths: Iterable[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(path.glob("*.toml"))
-        else:
-            yield path
+def _read(path: Path) -> pb.Experiment:
+    """As a server's look does: a pipe or a huge file is a problem. Raises InvalidExperiment."""
+    look = look_at(path)
+    if look.problem:
+        raise InvalidExperiment([Violation(str(path), look.problem)])
+    return parse_toml(look.text, str(path))
 
 
 def _check(path: Path, log: EventLog, versions: Versions, defined: dict[ExperimentId, Path]) -> Checked:
     checked = Checked(path)
     try:
-        experiment = from_message(read_toml(path))
+        experiment = from_message(_read(path))
         checked.experiment = experiment.id
         if experiment.id in defined:
             problem = f"{experiment.id!r} is defined by {defined[experiment.id]} already; name one of them otherwise"

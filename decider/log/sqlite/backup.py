@@ -9,12 +9,14 @@ that of the snapshot, before it gets its name: so what has the name of a backup 
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,7 +24,7 @@ from decider.errors import LogCorrupt, LogError
 from decider.log.protocol import Head
 from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.errors import sqlite_errors
-from decider.log.sqlite.locks import check_unused, replacing
+from decider.log.sqlite.locks import check_unused, name_of_killed_restore, replacing
 from decider.log.sqlite.log_files import last_acknowledged, witness_path
 from decider.types import START, Position, Time
 
@@ -41,17 +43,19 @@ Check = Callable[[Path], None]
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """head: of the copy; position and time are 0 for a log from before the chain."""
+    """head: of the copy; position and time are 0 for a log from before the chain. kept: the old log, if it took the
+    place of one."""
 
     head: Head
     bytes: int
+    kept: Path | None = None
 
 
-def back_up(log: Path, dest: Path, *, replace: bool, check: Check, on_copied: OnCopied) -> Copied:
-    """A copy of a log as dest. replace: also where there is one. Raises LogError; then dest is as it was."""
-    _check_dest(log, dest, replace=replace)
+def back_up(log: Path, dest: Path, *, force: bool, check: Check, on_copied: OnCopied) -> Copied:
+    """A copy of a log as dest. force: also where there is one. Raises LogError; then dest is as it was."""
+    _check_dest(log, dest, force=force)
     with _copy_of(log, beside=dest, check=check, on_copied=on_copied) as (copy, copied):
-        _check_dest(log, dest, replace=replace)  # somebody else may have made it meanwhile
+        _check_dest(log, dest, force=force)  # somebody else may have made it meanwhile
         for ending in BESIDE:
             beside(dest, ending).unlink(missing_ok=True)
         copy.replace(dest)
@@ -59,7 +63,7 @@ def back_up(log: Path, dest: Path, *, replace: bool, check: Check, on_copied: On
     return copied
 
 
-def _check_dest(log: Path, dest: Path, *, replace: bool) -> None:
+def _check_dest(log: Path, dest: Path, *, force: bool) -> None:
     if dest.is_dir():
         raise LogError(f"{dest}: is a folder; name the file that the backup is to be, for example {dest / log.name}")
     if not dest.parent.is_dir():
@@ -69,7 +73,7 @@ def _check_dest(log: Path, dest: Path, *, replace: bool) -> None:
     there = (
         [dest] if dest.exists() else [one for one in (beside(dest, "-wal"), beside(dest, "-last")) if _has_content(one)]
     )
-    if there and not replace:
+    if there and not force:
         raise LogError(f"{there[0]}: is there already; name another file, or replace it with --force")
     check_unused(dest)
 
@@ -89,15 +93,20 @@ def put_in_place(source: Path, log: Path, *, aside: Path, check: Check, on_copie
     check_unused(log)  # before the work of a copy
     with _copy_of(source, beside=log, check=check, on_copied=on_copied) as (copy, copied), replacing(log):
         # A second name first: killed at any moment, the old log is still whole under one of its names, and a server
-        # refuses a file that has two.
-        for ending in ("", "-wal", "-last"):
+        # refuses a file that has two. The file itself is linked last, so that what has the new name is all there.
+        # Where a killed run has linked it already, that name has all of it, and this one may lack commits.
+        kept = name_of_killed_restore(log)
+        for ending in ("-last", "-wal", "") if kept is None else ():
             if beside(log, ending).exists():
                 _link(beside(log, ending), beside(aside, ending))
-        for ending in BESIDE:
+        # SQLite would read the old log's commits as the new one's. Without them the old file looks whole, and ends too
+        # early: LOG-last says so to whoever reads it after a kill, and goes when the new log is there.
+        for ending in ("-wal", "-shm"):
             beside(log, ending).unlink(missing_ok=True)
         copy.replace(log)
+        beside(log, "-last").unlink(missing_ok=True)
         _sync(log.parent)
-    return copied
+    return replace(copied, kept=kept or (aside if aside.exists() else None))
 
 
 def _link(old: Path, new: Path) -> None:
@@ -120,12 +129,8 @@ def _copy_of(log: Path, *, beside: Path, check: Check, on_copied: OnCopied) -> I
     """A checked copy in a folder of its own on the same disk, which is gone afterwards."""
     if not log.is_file():
         raise LogError(f"{log}: there is no such log")
-    try:
-        folder = TemporaryDirectory(prefix=f".{beside.name}-", dir=beside.parent)
-    except OSError as error:
-        raise LogError(f"{beside.parent}: cannot be written ({error}); name another place") from error
-    with folder as name:
-        copy = Path(name) / beside.name
+    with _folder_of_our_own(beside) as folder:
+        copy = folder / beside.name
         head = _copy(log, copy, on_copied)
         check(copy)
         with sqlite_errors(copy), closing(open_to_read(copy)) as connection:
@@ -135,6 +140,44 @@ def _copy_of(log: Path, *, beside: Path, check: Check, on_copied: OnCopied) -> I
             os.fsync(file.fileno())
         shutil.copymode(log, copy)
         yield copy, Copied(head, copy.stat().st_size)
+
+
+@contextmanager
+def _folder_of_our_own(beside: Path) -> Iterator[Path]:
+    """Hidden, and locked while it is in use, so that the next run knows what a killed one has left. Raises LogError."""
+    prefix = f".{beside.name}-"
+    for left in beside.parent.glob(f"{glob.escape(prefix)}????????"):
+        _discard(left, beside.name)
+    try:
+        folder = TemporaryDirectory(prefix=prefix, dir=beside.parent)
+    except OSError as error:
+        raise LogError(f"{beside.parent}: cannot be written ({error}); name another place") from error
+    with folder as name, _locked(Path(name)):
+        yield Path(name)
+
+
+def _discard(folder: Path, name: str) -> None:
+    """Remove a folder with the files of a killed run. An empty one takes no room, and may be about to be locked."""
+    files = [one.name for one in folder.iterdir()]
+    if files and all(one.startswith(name) for one in files):
+        with _locked(folder) as mine:
+            if mine:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Whether nobody else has locked it; the operating system ends a lock with its process."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = True
+    except OSError:  # or its file system has no locks
+        mine = False
+    try:
+        yield mine
+    finally:
+        os.close(descriptor)
 
 
 def _copy(log: Path, copy: Path, on_copied: OnCopied) -> Head:

@@ -9,6 +9,7 @@ writer of that file: they share a `DatabaseFile`.
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import struct
 import threading
@@ -167,15 +168,38 @@ def start_writing(file: DatabaseFile, path: Path) -> None:
     """Show other processes that this one has the log open for writing. Raises LogError, also for a file with a second
     name: SQLite's write-ahead log belongs to the name, so two names would be two logs in one file."""
     if path.stat().st_nlink > 1:
-        raise LogError(
-            f"{path}: the file has a second name (a hard link), under which others would write past this one; "
-            f"remove one of the names (`find -samefile {path}` lists them) or make a copy"
-        )
+        raise LogError(f"{path}: {_about_second_name(path)}")
     with _guard:
         file.open(path)
         if not file.writers and not file.try_to_lock(WRITER, fcntl.F_RDLCK):
             raise LogLocked(f"{path}: is about to be replaced by another process")
         file.writers += 1
+
+
+def name_of_killed_restore(path: Path) -> Path | None:
+    """Where a restore that was killed keeps the log, with its write-ahead log; None where there is no such file."""
+    names = path.parent.glob(f"{glob.escape(path.name)}.before-*") if path.exists() else ()
+    return next((one for one in names if one.samefile(path) and _has_wal_of(one, path)), None)
+
+
+def _has_wal_of(name: Path, path: Path) -> bool:
+    """Or that has no commits, as whoever only reads leaves it. Who links a log by hand may have left it out."""
+    ours, other = Path(f"{path}-wal"), Path(f"{name}-wal")
+    return not ours.exists() or not ours.stat().st_size or (other.exists() and other.samefile(ours))
+
+
+def _about_second_name(path: Path) -> str:
+    old = name_of_killed_restore(path)
+    if old is not None:
+        return (
+            f"the file has a second name, since a restore was killed: the old log is whole as {old}; make the restore "
+            f"again, or go back to the old log: remove {path}, {path}-wal and {path}-last, then move {old}, {old}-wal "
+            f"and {old}-last to their places, as far as they are there"
+        )
+    return (
+        "the file has a second name (a hard link), under which others would write past this one; remove one of the "
+        f"names (`find -samefile {path}` lists them) or make a copy"
+    )
 
 
 def stop_writing(file: DatabaseFile) -> None:

@@ -271,7 +271,7 @@ create table ticks (
 -- Rewards that were refused, counted; nothing else of them is kept.
 create table refused_rewards (
   name text not null,
-  outcome text not null,                -- duplicate, orphan, out_of_range, or late for an archived decision
+  outcome text not null,                -- duplicate, orphan, no_decision, out_of_range, undeclared; late: of an archived decision
   count integer not null,
   primary key (name, outcome)
 ) without rowid;

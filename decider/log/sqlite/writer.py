@@ -311,7 +311,9 @@ class SqliteLog(SqliteReader):
             case Orphan():
                 return self._only_count(entries, RewardOutcome.ORPHAN)
             case RefusedReward():
-                return self._only_count(entries, RewardOutcome.OUT_OF_RANGE)
+                for outcome in sorted({one.outcome for one in entries}):
+                    self._only_count([one for one in entries if one.outcome is outcome], outcome)
+                return [None] * len(entries)
             case NewSlate():
                 return [self._insert_slate(commit, one) for one in entries]
             case UnitDecision():
