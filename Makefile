@@ -72,6 +72,7 @@ dashboard: $(READY) ## rebuild the dashboard for Grafana from simulator/studies/
 bench: $(READY) $(RIVALS) ## speed, as ratios: serving against a bare echo server, evaluating against other libraries
 	@$(BIN)/python -m simulator.studies.bench $(ARGS)
 	@$(BIN)/python -m simulator.studies.bench_features
+	@$(BIN)/python -m simulator.studies.bench_access
 	@$(BIN)/python -m simulator.studies.bench_evaluate
 
 growth: $(READY) ## memory, files, start-up, step and scrape as logs and experiments grow (ARGS="--large")

@@ -148,7 +148,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 }
 """Each library with the only rooms (or modules) that import it; what else names it is explained on its line."""
 
-DRIVES_A_SERVER = ("simulator.studies.walk", "simulator.studies.semantics.shop")
+DRIVES_A_SERVER = ("simulator.studies.bench_access", "simulator.studies.walk", "simulator.studies.semantics.shop")
 """The modules of the simulator that may import `decider.server`: they measure it, or hold it against a known truth."""
 
 

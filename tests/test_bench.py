@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,10 +12,11 @@ import pytest
 
 from decider.log.open import open_reader
 from decider.types import ExperimentId, Time, now
-from simulator.studies import bench, bench_features, growth
+from simulator.studies import bench, bench_access, bench_features, growth
 from simulator.studies.growth_plot import drawing
 from simulator.studies.load import LARGEST_MESSAGE
 from simulator.studies.prepared import LESSONS, SECOND, TRICKLE, storefront_visitor, write_log
+from simulator.studies.served import cpu_seconds
 
 
 @pytest.mark.parametrize("row", bench.ROWS, ids=lambda row: row.name)
@@ -65,6 +68,31 @@ def test_a_feature_is_measured_beside_none(feature: bench_features.Feature, tmp_
     cost = bench_features.measure(few, tmp_path, seconds=0.2, rounds=1)
     assert min(cost.on, cost.off) > 0
     assert bench_features.line(few, cost).count("|") == bench_features.heading().splitlines()[0].count("|")
+
+
+def test_ways_to_call_are_measured_beside_the_plain_one(tmp_path: Path) -> None:
+    """Servers and echoes let the load in with token and certificate over TLS, or it raises."""
+    everything = bench_access.Way("everything", token=True, tls=True, certificate=True)
+    found = bench_access.measure([bench_access.PLAIN, everything], tmp_path, seconds=0.05, rounds=3)
+    assert all(min(one.ours, one.echo) > 0 for rounds in found.values() for one in rounds)
+    for way, rounds in found.items():
+        line = bench_access.line(way, bench_access.cost(rounds, found[bench_access.PLAIN]))
+        assert line.count("|") == bench_access.heading().splitlines()[0].count("|")
+    assert bench_access.limits(times=10) > 0
+
+
+def test_the_interval_of_a_median_leaves_out_rounds_at_both_ends() -> None:
+    """A few rounds beside somebody's tests must not carry it."""
+    found = bench_access.spread([*range(98), 10_000, 10_000])
+    assert (found.median, found.low, found.high) == (49.5, 39, 60)
+
+
+def test_processor_time_of_a_process_is_told_to_less_than_a_tick() -> None:
+    """Turns are as short as 50 ms; the ticks of /proc are 10."""
+    before, end = cpu_seconds(os.getpid()), time.process_time() + 0.003
+    while time.process_time() < end:
+        pass
+    assert 0.003 <= cpu_seconds(os.getpid()) - before < 1
 
 
 @pytest.mark.parametrize("cell", growth.QUICK[:1] + growth.QUICK[3:4], ids=lambda cell: cell.axis)

@@ -25,7 +25,7 @@ from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_service_pb2 as experiments_pb
 from decider.v1.decider_service_pb2_grpc import DeciderServiceStub
 from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
-from tests.certificates import Pair, authority, issue
+from simulator.studies.certificates import Pair, authority, issue
 from tests.rpc_clients import ServerProcess, code_of, experiment, rows, status_of, until
 
 ON_THEIR_WAY = 40

@@ -25,7 +25,7 @@ from decider.experiment_files import read_toml
 from decider.server.command import main
 from decider.server.settings import Settings, split_address, table
 from simulator.commands.group import main as simulator
-from tests.certificates import authority, issue
+from simulator.studies.certificates import authority, issue
 from tests.rpc_clients import ServerProcess, fetch, until
 from tests.test_architecture import ROOT
 from tests.test_http import PATHS

@@ -26,7 +26,7 @@ from decider.server.roles import METHODS, Role
 from decider.server.settings import Settings
 from decider.server.tokens import new_token
 from decider.v1 import decider_service_pb2 as pb
-from tests.certificates import Pair, authority, issue
+from simulator.studies.certificates import Pair, authority, issue
 from tests.rpc_clients import (
     ANY_PORT,
     InProcessClient,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import pytest
 
 from decider.v1 import decider_service_pb2 as pb
+from simulator.studies.certificates import authority, issue
 from simulator.studies.load import LARGEST_FRAME, LARGEST_MESSAGE, Frames, Load, NotAnswered, frames, play, quantile
 
 METHOD = "/decider.v1.DeciderService/Decide"
@@ -41,8 +45,25 @@ class Recorder:
         return self._reply
 
 
+@dataclass(frozen=True)
+class Tls:
+    """server: what its port needs. load: what a load of it needs."""
+
+    server: grpc.ServerCredentials
+    load: ssl.SSLContext
+
+
+def encrypted(folder: Path) -> Tls:
+    """With new certificates."""
+    ca = authority(folder, "authority")
+    own = issue(folder, "server", ca)
+    load = ssl.create_default_context(cafile=ca.cert)
+    load.set_alpn_protocols(["h2"])
+    return Tls(grpc.ssl_server_credentials([(own.key.read_bytes(), own.cert.read_bytes())]), load)
+
+
 @contextmanager
-def serving(recorder: Recorder) -> Iterator[int]:
+def serving(recorder: Recorder, tls: Tls | None = None) -> Iterator[int]:
     """Its port."""
     server = grpc.server(ThreadPoolExecutor(2))
     handler = grpc.unary_unary_rpc_method_handler(
@@ -51,7 +72,8 @@ def serving(recorder: Recorder) -> Iterator[int]:
         response_serializer=pb.DecideResponse.SerializeToString,
     )
     server.add_registered_method_handlers("decider.v1.DeciderService", {"Decide": handler})
-    port = server.add_insecure_port("127.0.0.1:0")
+    address = "127.0.0.1:0"
+    port = server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls.server)
     server.start()
     try:
         yield port
@@ -85,6 +107,22 @@ def test_every_call_arrives_once_and_is_answered_once(connections: int) -> None:
         assert load.in_flight == 0
     assert found == Counter({(number, 0): 1 for number in range(MANY)})
     assert recorder.units == Counter({f"unit-{number}": 1 for number in range(MANY)})
+
+
+def test_calls_over_tls_arrive_once_and_one_look_reads_all_answers(tmp_path: Path) -> None:
+    """TLS gives one record at a time: one new call for each would make servers with TLS look slower than they are."""
+    recorder, tls = Recorder(), encrypted(tmp_path)
+    with serving(recorder, tls) as port, Load(port, tls=tls.load) as load:
+        for number in range(20):
+            load.call(call(f"unit-{number}"), number)
+        found = load.answers(0)
+        end = time.monotonic() + 30
+        while recorder.units.total() < 20 and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.3)  # for the last replies to leave
+        found += load.answers(1)
+    assert Counter(found) == Counter({(number, 0): 1 for number in range(20)})
+    assert recorder.units == Counter({f"unit-{number}": 1 for number in range(20)})
 
 
 def test_different_calls_are_played_in_turn_until_the_time_is_over() -> None:

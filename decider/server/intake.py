@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -256,11 +256,23 @@ _NOTHING()
 
 def _rights(access: Access, event: Any, role: Role) -> Rights:
     """Of who calls. Raises Unauthenticated, PermissionDenied."""
-    sent = next((value for key, value in event.invocation_metadata if key == "authorization"), None)
+    sent = _sent(event.invocation_metadata)
     certificate = _certificate(event.call) if access.asks_certificates else None
     rights = access.identify(sent, certificate)
     rights.check_role(role)
     return rights
+
+
+def _sent(metadata: Iterable[tuple[str, str]]) -> str | None:
+    """The first `authorization`.
+
+    >>> _sent([("user-agent", "grpc"), ("authorization", "Bearer abc")])
+    'Bearer abc'
+    """
+    for key, value in metadata:
+        if key == "authorization":
+            return value
+    return None
 
 
 def _certificate(call: Any) -> str | None:

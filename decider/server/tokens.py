@@ -67,10 +67,11 @@ class Tokens:
 
     def of_header(self, authorization: str) -> Rights:
         """Of `Bearer TOKEN`. Raises Unauthenticated."""
-        scheme, _, token = authorization.strip().partition(" ")
-        if scheme.lower() != "bearer" or not 0 < len(token.strip()) <= LONGEST_TOKEN:
+        scheme, _, rest = authorization.strip().partition(" ")
+        token = rest.strip()
+        if scheme.lower() != "bearer" or not 0 < len(token) <= LONGEST_TOKEN:
             raise Unauthenticated("authorization: send 'Bearer TOKEN'", reason="UNKNOWN_TOKEN")
-        presented = _digest(token.strip())
+        presented = _digest(token)
         known, entry = self.by_digest.get(presented, (b"", None))
         if entry is None or not hmac.compare_digest(known, presented):
             raise Unauthenticated(
@@ -90,7 +91,7 @@ class Tokens:
 
 
 def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def read_tokens(path: Path) -> bytes:

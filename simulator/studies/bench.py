@@ -30,7 +30,7 @@ from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_service_pb2 as experiment_pb
 from decider.v1.decider_service_pb2_grpc import DeciderServiceStub
 from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
-from simulator.studies.load import Frames, frames, play
+from simulator.studies.load import Frames, Played, frames, play
 from simulator.studies.prepared import (
     ID,
     Ask,
@@ -57,6 +57,9 @@ FROZEN, LEARNING = 900.0, 0.2
 
 START_UP = 30.0
 """Seconds for starts and warm-ups, in which a new model is made, too."""
+
+NOTHING = Credentials()
+"""Calls are not encrypted, and say not who calls."""
 
 WARM = 0.5
 MICRO, MILLI = 1e6, 1e3
@@ -179,6 +182,12 @@ class CallFailed(Exception):
     """A call of a load was answered with an error: what was measured is not what should be."""
 
 
+def check_statuses(played: Played) -> None:
+    """Raises CallFailed."""
+    if set(played.statuses) != {0}:
+        raise CallFailed(f"statuses of the answers: {dict(played.statuses)}")
+
+
 @dataclass(frozen=True, slots=True)
 class Contestant:
     """A server under load. pid, port: of it. decisions: of a call."""
@@ -195,8 +204,7 @@ class Contestant:
         before = cpu_seconds(self.pid)
         played = play(self.port, self.calls, in_flight=self.in_flight, seconds=seconds, connections=self.connections)
         spent = cpu_seconds(self.pid) - before
-        if set(played.statuses) != {0}:
-            raise CallFailed(f"statuses of the answers: {dict(played.statuses)}")
+        check_statuses(played)
         return Figures(
             rate=self.decisions * played.rate,
             cpu=MICRO * spent / played.calls / self.decisions,
@@ -207,14 +215,17 @@ class Contestant:
 
 
 @contextmanager
-def _echo(cores: frozenset[int], folder: Path) -> Iterator[tuple[int, int]]:
-    """(process id, port), once it answers."""
+def serving_echo(
+    cores: frozenset[int], folder: Path, *files: Path, credentials: Credentials = NOTHING
+) -> Iterator[tuple[int, int]]:
+    """(process id, port), once it answers. files: as of `echo.py`. credentials: let a client in."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    process = start([sys.executable, "-m", "simulator.studies.echo", str(port)], cores, folder / "echo.output")
+    command = [sys.executable, "-m", "simulator.studies.echo", str(port), *map(str, files)]
+    process = start(command, cores, folder / f"echo-{port}.output")
     try:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with open_channel(f"127.0.0.1:{port}", credentials) as channel:
             grpc.channel_ready_future(channel).result(timeout=30)
         yield process.pid, port
     finally:
@@ -234,7 +245,7 @@ def contestants(row: Row, folder: Path, seconds: float) -> Iterator[tuple[Contes
     method = "Reward" if row.method.startswith("Reward") else "Decide"
     bare = [frames(METHOD + method, message.SerializeToString()) for message in echo_messages(row)]
     in_flight = row.in_flight if row.decisions == 1 else 32
-    with serving(db, cores=row.cores) as server, _echo(row.cores, folder) as (pid, port):
+    with serving(db, cores=row.cores) as server, serving_echo(row.cores, folder) as (pid, port):
         check_answers(server.port, row.method, first)
         yield (
             Contestant(server.pid, server.port, ours, row.decisions, row.in_flight, row.connections),
@@ -242,9 +253,9 @@ def contestants(row: Row, folder: Path, seconds: float) -> Iterator[tuple[Contes
         )
 
 
-def check_answers(port: int, method: str, message: object, *, token: str = "") -> None:
+def check_answers(port: int, method: str, message: object, credentials: Credentials = NOTHING) -> None:
     """That each part of a batch is answered without an error: the load looks at the status of the call alone."""
-    with open_channel(f"127.0.0.1:{port}", Credentials(token=token)) as channel:
+    with open_channel(f"127.0.0.1:{port}", credentials) as channel:
         stub = DeciderServiceStub(channel)  # type: ignore[no-untyped-call]
         reply = getattr(stub, method)(message, timeout=30)
     errors = [result.error.message for result in getattr(reply, "results", ()) if result.HasField("error")]

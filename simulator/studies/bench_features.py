@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,7 +23,7 @@ from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.studies.bench import FROZEN, METHOD, START_UP, WARM, Contestant, check_answers
 from simulator.studies.load import frames
-from simulator.studies.prepared import ID, Declare, nothing, requests, storefront_visitor, write_log
+from simulator.studies.prepared import Declare, nothing, requests, storefront_visitor, write_log
 from simulator.studies.served import LOAD_CORE, SERVER_CORE, serving
 
 ACTIONS = 10
@@ -45,7 +43,7 @@ def _same(request: pb.DecideRequest) -> pb.DecideRequest:
 @dataclass(frozen=True, slots=True)
 class Feature:
     """declare: turns it on. beside: what another experiment of the server has. ask: the calls of the server that has
-    it. units: different ones; fewer come back sooner. with_token: the server asks who calls."""
+    it. units: different ones; fewer come back sooner."""
 
     name: str
     declare: Declare = nothing
@@ -53,7 +51,6 @@ class Feature:
     ask: Callable[[pb.DecideRequest], Request] = _same
     units: int = UNITS
     decisions: int = 1
-    with_token: bool = False
 
 
 def sticky(seconds: int) -> Declare:
@@ -155,7 +152,6 @@ FEATURES: Sequence[Feature] = (
     Feature("`attribution`", attribution),
     Feature('`learning = "apprentice"`', apprentice),
     Feature("`schema` of five fields, each value unknown", schema),
-    Feature("`--tokens`, for one experiment", with_token=True),
     Feature(f"`DecideSlate` of {SLOTS}, each slot", ask=slate, decisions=SLOTS),
 )
 
@@ -191,20 +187,10 @@ def _server(feature: Feature, asked: Sequence[pb.DecideRequest], db: Path, secon
     )  # fmt: skip
     sent = [feature.ask(request) for request in asked]
     method = "DecideSlate" if feature.ask is slate else "Decide"
-    token, options = _token(db) if feature.with_token else ("", ())
-    calls = [frames(METHOD + method, message.SerializeToString(), token=token) for message in sent]
-    with serving(db, *options, cores=SERVER_CORE) as server:
-        check_answers(server.port, method, sent[0], token=token)
+    calls = [frames(METHOD + method, message.SerializeToString()) for message in sent]
+    with serving(db, cores=SERVER_CORE) as server:
+        check_answers(server.port, method, sent[0])
         yield Contestant(server.pid, server.port, calls, feature.decisions, IN_FLIGHT, 1)
-
-
-def _token(db: Path) -> tuple[str, Sequence[str]]:
-    """A token for the experiment, and the server's options that let it in."""
-    tokens, own = db.with_name(f"{db.name}.tokens"), db.with_name(f"{db.name}.token")
-    command = [sys.executable, "-m", "decider.cli", "token", "bench", "--role", "decide", "--experiment", ID]
-    made = subprocess.run([*command, "--token-file", str(own)], check=True, capture_output=True, timeout=60)
-    tokens.write_bytes(made.stdout)
-    return own.read_text().strip(), ("--tokens", str(tokens))
 
 
 def measure(feature: Feature, folder: Path, *, seconds: float, rounds: int) -> Cost:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import struct
 import time
 from array import array
@@ -36,6 +37,8 @@ AT_ONCE = 2**20
 
 RESET = -1
 """The status of a call that the server reset."""
+
+WOULD_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 _HEAD = struct.Struct(">HBBBI")
 _OK = b"\x0bgrpc-status\x010"
@@ -107,11 +110,13 @@ class Answer(NamedTuple):
 
 
 class _Connection:
-    """A connection; nothing in it waits."""
+    """A connection; nothing in it waits, once it is open."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self.socket.setblocking(False)
         self.tags: dict[int, Any] = {}
         self._stream = 1
@@ -137,19 +142,26 @@ class _Connection:
         data = b"".join(taken)
         try:
             self._unsent = data[self.socket.send(data) :] if data else b""
-        except BlockingIOError:
+        except WOULD_WAIT:
             self._unsent = data
         return not self._unsent and not self._calls
 
     def receive(self) -> list[Answer]:
         """The calls that have ended. Raises ConnectionError where the server ends the connection."""
+        data = self._read()
+        return self._parse(self._unread + data) if data else []
+
+    def _read(self) -> bytes:
+        """All that is there: TLS gives one record at a time, and one answer for each wake-up would be another load."""
+        parts: list[bytes] = []
         try:
-            data = self.socket.recv(AT_ONCE)
-        except BlockingIOError:
-            return []
-        if not data:
+            while part := self.socket.recv(AT_ONCE):
+                parts.append(part)
+        except WOULD_WAIT:
+            return b"".join(parts)
+        if not parts:
             raise ConnectionError("the server closed the connection")
-        return self._parse(self._unread + data)
+        return b"".join(parts)
 
     def _parse(self, data: bytes) -> list[Answer]:
         answers: list[Answer] = []
@@ -200,10 +212,10 @@ def _status(block: bytes) -> int:
 
 
 class Load:
-    """Connections to a server on this machine; calls go to them in turns. Also a context manager."""
+    """Connections to a server on this machine; calls go to them in turns. tls: encrypts. Also a context manager."""
 
-    def __init__(self, port: int, *, connections: int = 1) -> None:
-        self._all = [_Connection(port) for _ in range(connections)]
+    def __init__(self, port: int, *, connections: int = 1, tls: ssl.SSLContext | None = None) -> None:
+        self._all = [_Connection(port, tls) for _ in range(connections)]
         self._by_number = {connection.socket.fileno(): connection for connection in self._all}
         self._poll = select.epoll()
         for number in self._by_number:
@@ -290,27 +302,32 @@ class NotAnswered(Exception):
 
 
 def play(port: int, calls: Sequence[Frames], *, in_flight: int, seconds: float, connections: int = 1) -> Played:
+    """`play_on` connections of its own."""
+    with Load(port, connections=connections) as load:
+        return play_on(load, calls, in_flight=in_flight, seconds=seconds)
+
+
+def play_on(load: Load, calls: Sequence[Frames], *, in_flight: int, seconds: float) -> Played:
     """Keep that many calls in flight for so long, then wait for the last answers. `calls` are repeated in their order.
 
     Raises NotAnswered if an answer never comes, and ConnectionError.
     """
     latencies, statuses, sent = array("d"), Counter[int](), 0
     clock = time.perf_counter
-    with Load(port, connections=connections) as load:
-        cpu, started = time.process_time(), clock()
-        for _ in range(in_flight):
-            load.call(calls[sent % len(calls)], clock())
+    cpu, started = time.process_time(), clock()
+    for _ in range(in_flight):
+        load.call(calls[sent % len(calls)], clock())
+        sent += 1
+    while clock() - started < seconds:
+        answers = load.answers(0.1)
+        now = clock()
+        for tag, status in answers:
+            latencies.append(now - tag)
+            statuses[status] += 1
+            load.call(calls[sent % len(calls)], now)
             sent += 1
-        while clock() - started < seconds:
-            answers = load.answers(0.1)
-            now = clock()
-            for tag, status in answers:
-                latencies.append(now - tag)
-                statuses[status] += 1
-                load.call(calls[sent % len(calls)], now)
-                sent += 1
-        _wait_for_all(load, latencies, statuses)
-        taken, cpu = clock() - started, time.process_time() - cpu
+    _wait_for_all(load, latencies, statuses)
+    taken, cpu = clock() - started, time.process_time() - cpu
     if len(latencies) != sent:
         raise NotAnswered(f"{sent - len(latencies)} of {sent} calls got no answer within {PATIENCE:g} s")
     return Played(taken, sorted(latencies), statuses, cpu)

@@ -1,4 +1,4 @@
-"""Certificates of the tests' own, made by the `openssl` command. Used by `test_access.py`."""
+"""Certificates to try with, made by the `openssl` command. Used by `bench_access.py` and by tests."""
 
 from __future__ import annotations
 
