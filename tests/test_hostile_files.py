@@ -74,7 +74,7 @@ def test_what_unpacks_to_far_too_much_is_told(tmp_path: Path, name: str, monkeyp
 
 def test_a_parquet_file_of_rows_without_content_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """40 million equal rows take 4.5 MB on disk, and half a minute and the memory to read."""
-    monkeypatch.setattr("simulator.logs.parquet_bounds.FREE_ROWS_EXPANSION", 2**20)
+    monkeypatch.setattr("simulator.logs.table_bounds.FREE_ROWS_EXPANSION", 2**20)
     same = pa.table({"action": pa.array(["a"] * 10**6).dictionary_encode(), "reward": [1.0] * 10**6})
     pq.write_table(same, tmp_path / "log.parquet")
     with pytest.raises(BadLog, match=r"has 1000000 rows in \d+ bytes"):
@@ -87,9 +87,9 @@ LONG = 2**20
 READ_ALL = """
 import resource, sys
 from pathlib import Path
-from simulator.logs import parquet_bounds
+from simulator.logs import table_bounds
 from simulator.logs.open import ReadOptions, open_log
-parquet_bounds.FREE_ROWS_EXPANSION = 2**28  # an eighth, so that the bombs are made in a moment
+table_bounds.FREE_ROWS_EXPANSION = 2**28  # an eighth, so that the bombs are made in a moment
 resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
@@ -183,7 +183,7 @@ def test_many_columns_or_row_groups_are_told(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "log.csv").write_text(f"action,reward,{names}\n")
     with pytest.raises(BadLog, match="has 20002 columns, and at most 20000 are read"):
         read(tmp_path / "log.csv")
-    monkeypatch.setattr("simulator.logs.parquet_bounds.MAX_FOOTER", 100)
+    monkeypatch.setattr("simulator.logs.table_bounds.MAX_FOOTER", 100)
     pq.write_table(pa.table({"action": ["a"], "reward": [1.0]}), tmp_path / "log.parquet")
     with pytest.raises(BadLog, match=r"its metadata have \d+ bytes, and at most 100 are read"):
         read(tmp_path / "log.parquet")
@@ -194,6 +194,17 @@ def test_a_parquet_file_that_was_packed_once_more_is_told(tmp_path: Path) -> Non
     (tmp_path / "log.parquet.gz").write_bytes(gzip.compress(b"PAR1"))
     with pytest.raises(BadLog, match="unpack it: gunzip"):
         read(tmp_path / "log.parquet.gz")
+
+
+def test_short_rows_that_pack_to_nothing_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four bytes take 140 in memory: 3 MB of a packed CSV became 34 GB. As it lies there unpacked it is read."""
+    monkeypatch.setattr("simulator.logs.table_bounds.FREE_ROWS_EXPANSION", 2**20)
+    rows = b"action,reward\n" + b"a,1\n" * 2**18
+    (tmp_path / "log.csv.gz").write_bytes(gzip.compress(rows))
+    (tmp_path / "log.csv").write_bytes(rows)
+    with pytest.raises(BadLog, match=r"log\.csv\.gz: has \d+ rows in \d+ bytes, which take"):
+        read(tmp_path / "log.csv.gz")
+    read(tmp_path / "log.csv")
 
 
 # --- files that were changed somewhere

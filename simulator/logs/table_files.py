@@ -25,7 +25,7 @@ from simulator.logs import arrow
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.files import Files, lines_of, suffix, unpack
 from simulator.logs.names import cleaned, repeated_names
-from simulator.logs.parquet_bounds import check_expansion, check_footer, check_texts, long_texts
+from simulator.logs.table_bounds import check_expansion, check_footer, check_rows, check_texts, long_texts
 
 BLOCK_ROWS = 1 << 17
 
@@ -93,7 +93,10 @@ class CsvTable:
         }
         with self._files.open(self._path) as file:
             try:
+                count = 0
                 for rows in self._read(file, [written[name] for name in columns], kinds, bad):
+                    count += len(rows)
+                    check_rows(self._path, count, len(columns), self._files)
                     yield rows.rename_columns(list(columns))
             except (pa.ArrowException, UnicodeDecodeError) as error:
                 raise self._with_line(error) from error

@@ -1,4 +1,5 @@
-"""How much memory a Parquet file would take, as its metadata say, before it is read. Called by `table_files.py`.
+"""How much memory a table would take: a Parquet file as its metadata say, a CSV file as far as it is read. Called by
+`table_files.py`.
 
 Equal values pack to next to nothing: 30 million rows of two columns take 265 KB on disk and some GB in memory; a text
 of 1 MB that stands in each of 100,000 rows is there once, in a dictionary. What is declared is counted before anything
@@ -21,7 +22,7 @@ ROW_BYTES, CELL_BYTES = 128, 8
 """That a row takes in memory, whatever its columns are (measured: 133), and a value, at least."""
 
 MAX_ROWS_EXPANSION, FREE_ROWS_EXPANSION = 100, 2**31
-"""The values of a log's Parquet files may take so many times their size in memory, and so many bytes in any case."""
+"""The values of a log's files may take so many times their size in memory, and so many bytes in any case."""
 
 MAX_FOOTER = 64 * 2**20
 """Bytes of the metadata at a file's end. They take nine times as much in memory, whatever is read."""
@@ -49,12 +50,16 @@ def check_footer(path: Path, size: int, file: Any) -> None:
 
 def check_expansion(path: Path, metadata: Any, columns: Sequence[str], files: Files) -> None:
     """What the columns of all files up to this one take. Raises BadLog where that is far too much for their size."""
-    rows, size = metadata.num_rows, path.stat().st_size
-    expanded = rows * (ROW_BYTES + CELL_BYTES * len(columns)) + sum(_beyond_rows(metadata, columns))
+    check_rows(path, metadata.num_rows, len(columns), files, more=sum(_beyond_rows(metadata, columns)))
+
+
+def check_rows(path: Path, rows: int, columns: int, files: Files, *, more: int = 0) -> None:
+    """The same for so many rows. more: bytes beside them. Raises BadLog."""
+    expanded = rows * (ROW_BYTES + CELL_BYTES * columns) + more
     if files.expect(path, expanded) > FREE_ROWS_EXPANSION + MAX_ROWS_EXPANSION * files.size_so_far(path):
         raise BadLog(
-            f"{path}: has {rows} rows in {size} bytes, which take {expanded} bytes and more in memory: that is no log; "
-            "write it without compression and dictionaries where it is one"
+            f"{path}: has {rows} rows in {path.stat().st_size} bytes, which take {expanded} bytes and more in memory: "
+            "that is no log; write it without compression and dictionaries where it is one"
         )
 
 
