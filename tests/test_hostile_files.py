@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -72,11 +74,137 @@ def test_what_unpacks_to_far_too_much_is_told(tmp_path: Path, name: str, monkeyp
 
 def test_a_parquet_file_of_rows_without_content_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """40 million equal rows take 4.5 MB on disk, and half a minute and the memory to read."""
-    monkeypatch.setattr("simulator.logs.table_files.FREE_ROWS_EXPANSION", 2**20)
+    monkeypatch.setattr("simulator.logs.table_bounds.FREE_ROWS_EXPANSION", 2**20)
     same = pa.table({"action": pa.array(["a"] * 10**6).dictionary_encode(), "reward": [1.0] * 10**6})
     pq.write_table(same, tmp_path / "log.parquet")
     with pytest.raises(BadLog, match=r"has 1000000 rows in \d+ bytes"):
         read(tmp_path / "log.parquet")
+
+
+ROWS_OF_BOMB = 2**17
+LONG = 2**20
+
+READ_ALL = """
+import resource, sys
+from pathlib import Path
+from simulator.logs import table_bounds
+from simulator.logs.open import ReadOptions, open_log
+table_bounds.FREE_ROWS_EXPANSION = 2**28  # an eighth, so that the bombs are made in a moment
+resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        open_log(str(path), ReadOptions())
+        print(path.name, "was read")
+    except Exception as error:
+        print(path.name, type(error).__name__, str(error)[:400])
+print(*[line for line in open("/proc/self/status") if line.startswith("VmHWM")])
+"""
+
+
+def _by_code(text: str, rows: int) -> Any:
+    return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()).fill_null(0), pa.array([text]))
+
+
+def _bombs(folder: Path) -> None:
+    """As ordinary writers make them. typed: the file says that the column is a dictionary; else only its pages do."""
+    rows = ROWS_OF_BOMB
+    good = {
+        "action": _by_code("a", rows),
+        "reward": pa.array([1.0] * rows),
+        "propensity": pa.array([0.5] * rows),
+        "time": pa.array(range(1_700_000_000, 1_700_000_000 + rows)),
+        "unit_id": pa.array([f"u{number % 100}" for number in range(rows)]),
+        "eligible": _by_code("a|b", rows),
+    }
+    for name in ("reward", "propensity", "time", "unit_id"):
+        table = pa.table(good | {name: _by_code("x" * LONG, rows)})
+        pq.write_table(table, folder / f"dictionary-{name}.parquet", store_schema=False)
+    pq.write_table(pa.table(good | {"time": _by_code("x" * LONG, rows)}), folder / "typed-time.parquet")
+    pq.write_table(pa.table(good), folder / "good.parquet")
+    some = pa.table({"action": _by_code("a", 2**20), "reward": pa.nulls(2**20, pa.float64()).fill_null(1.0)})
+    with pq.ParquetWriter(folder / "rows.parquet", some.schema) as writer:
+        for _ in range(4):
+            writer.write_table(some)
+    # Each of these is fine by itself.
+    (folder / "many").mkdir()
+    for number in range(4):
+        with pq.ParquetWriter(folder / "many" / f"{number}.parquet", some.schema) as writer:
+            writer.write_table(some)
+    values = 2**25 + 2**22
+    listed = pa.ListArray.from_arrays(pa.array([0, values], pa.int32()), pa.nulls(values, pa.int8()).fill_null(1))
+    pq.write_table(pa.table({"action": ["a"], "reward": [1.0], "eligible": listed}), folder / "list.parquet")
+    texts = pa.table({"action": ["a"] * 32, "reward": [1.0] * 32, "unit_id": ["y" * 2**20] * 32})
+    with pq.ParquetWriter(folder / "texts.parquet", texts.schema, compression="zstd", use_dictionary=False) as writer:
+        for _ in range(12):
+            writer.write_table(texts)
+
+
+def test_what_a_parquet_file_declares_is_looked_at_before_it_is_read(tmp_path: Path) -> None:
+    """Some KB on disk, and GB in memory: many rows of two columns, texts in dictionaries, lists in one row, packed
+    texts, and many files that are small by themselves. Whatever the columns are, little memory is taken."""
+    _bombs(tmp_path)
+    sizes = {path.name: path.stat().st_size for path in tmp_path.glob("*.parquet") if path.name != "good.parquet"}
+    assert max(sizes.values()) < 2**20, sizes
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ALL, str(tmp_path)], capture_output=True, text=True, check=True, timeout=120
+    )  # fmt: skip
+    *lines, peak = done.stdout.strip().splitlines()
+    said = {line.split(" ", 1)[0]: line.split(" ", 1)[1] for line in lines}
+    assert said.pop("good.parquet") == "was read"
+    for name in ("reward", "propensity", "time", "unit_id"):
+        assert f"the texts of column {name!r} take 137438953472 bytes" in said.pop(f"dictionary-{name}.parquet")
+    assert "the texts of column 'time'" in said.pop("typed-time.parquet")
+    assert "has 4194304 rows in" in said.pop("rows.parquet")
+    assert "many/1.parquet: has 1048576 rows" in said["many"]
+    assert set(said) == {"many", "list.parquet", "texts.parquet"}
+    assert all(one.startswith("BadLog") and "and more in memory: that is no log" in one for one in said.values()), said
+    assert int(peak.split()[1]) < 500_000, "kB"
+
+
+def test_a_long_text_in_a_dictionary_is_no_bomb(tmp_path: Path) -> None:
+    """One caller sends a text of 64 KB once; the column is read, as before, whatever it is stored as."""
+    units = ["u" * 2**16, *[f"u{number}" for number in range(ROWS_OF_BOMB - 1)]]
+    table = pa.table({"action": ["a", "b"] * (ROWS_OF_BOMB // 2), "reward": [1.0] * ROWS_OF_BOMB, "unit_id": units})
+    pq.write_table(table, tmp_path / "log.parquet")
+    read(tmp_path / "log.parquet")
+
+
+def test_a_long_value_is_not_printed_whole(tmp_path: Path) -> None:
+    """A megabyte on a terminal says less than its beginning and its end."""
+    (tmp_path / "log.csv").write_text(f"action,reward,eligible\n{'a' * LONG},1,b|c\n")
+    with pytest.raises(BadLog, match=r"the drawn action 'aaa.*…a*' is not among the eligible ones") as told:
+        read(tmp_path / "log.csv")
+    assert len(str(told.value)) < 1_000
+
+
+def test_many_columns_or_row_groups_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million columns would take minutes and gigabytes; the metadata of a file nine times their size."""
+    names = ",".join(f"c{number}" for number in range(20_000))
+    (tmp_path / "log.csv").write_text(f"action,reward,{names}\n")
+    with pytest.raises(BadLog, match="has 20002 columns, and at most 20000 are read"):
+        read(tmp_path / "log.csv")
+    monkeypatch.setattr("simulator.logs.table_bounds.MAX_FOOTER", 100)
+    pq.write_table(pa.table({"action": ["a"], "reward": [1.0]}), tmp_path / "log.parquet")
+    with pytest.raises(BadLog, match=r"its metadata have \d+ bytes, and at most 100 are read"):
+        read(tmp_path / "log.parquet")
+
+
+def test_a_parquet_file_that_was_packed_once_more_is_told(tmp_path: Path) -> None:
+    """It was "cannot be read (seek)"."""
+    (tmp_path / "log.parquet.gz").write_bytes(gzip.compress(b"PAR1"))
+    with pytest.raises(BadLog, match="unpack it: gunzip"):
+        read(tmp_path / "log.parquet.gz")
+
+
+def test_short_rows_that_pack_to_nothing_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four bytes take 140 in memory: 3 MB of a packed CSV became 34 GB. As it lies there unpacked it is read."""
+    monkeypatch.setattr("simulator.logs.table_bounds.FREE_ROWS_EXPANSION", 2**20)
+    rows = b"action,reward\n" + b"a,1\n" * 2**18
+    (tmp_path / "log.csv.gz").write_bytes(gzip.compress(rows))
+    (tmp_path / "log.csv").write_bytes(rows)
+    with pytest.raises(BadLog, match=r"log\.csv\.gz: has \d+ rows in \d+ bytes, which take"):
+        read(tmp_path / "log.csv.gz")
+    read(tmp_path / "log.csv")
 
 
 # --- files that were changed somewhere

@@ -9,8 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from decider.errors import DeciderError
+from decider.text import shortened
 
 SKIP = "mend it, or leave such rows out and count them: --skip-bad"
+
+MOST_SAID = 500
+"""Characters of what is wrong with a row: a value may have a megabyte."""
 
 
 class BadLog(DeciderError):
@@ -23,9 +27,9 @@ class BadRow(Exception):
     """One row that cannot be used. kind: what is counted; what: what is wrong; remedy: what to do."""
 
     def __init__(self, kind: str, what: str, remedy: str = SKIP) -> None:
-        super().__init__(what)
+        self.what = what if len(what) <= MOST_SAID else shortened(what, MOST_SAID)
+        super().__init__(self.what)
         self.kind = kind
-        self.what = what
         self.remedy = remedy
 
 

@@ -108,6 +108,7 @@ class Files:
         self._before = dict(zip(paths, accumulate([0, *sizes]), strict=False))
         self._total = sum(sizes)
         self._on_progress = on_progress
+        self._expected: dict[Path, int] = {}
         self._raw: IO[bytes] | None = None
         self._path = Path()
 
@@ -122,6 +123,15 @@ class Files:
             raise BadLog(f"{path}: cannot be read ({error}); check that it is whole, or fetch it again") from error
         finally:
             self._raw = None
+
+    def expect(self, path: Path, bytes_: int) -> int:
+        """A file will take so much memory, or less where that was said before; returns what all take so far."""
+        self._expected[path] = max(bytes_, self._expected.get(path, 0))
+        return sum(self._expected.values())
+
+    def size_so_far(self, path: Path) -> int:
+        """Bytes on disk of the files up to this one."""
+        return self._before[path] + path.stat().st_size
 
     def report(self) -> None:
         """Report progress."""

@@ -25,17 +25,15 @@ from simulator.logs import arrow
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.files import Files, lines_of, suffix, unpack
 from simulator.logs.names import cleaned, repeated_names
+from simulator.logs.table_bounds import check_expansion, check_footer, check_rows, check_texts, long_texts
 
 BLOCK_ROWS = 1 << 17
 
 MAX_HEADER = 16 * 2**20
 """Characters of the line of column names."""
 
-CELL_BYTES = 8
-"""That a value takes in memory, at least."""
-
-MAX_ROWS_EXPANSION, FREE_ROWS_EXPANSION = 100, 2**29
-"""The values of a Parquet file may take so many times its size in memory, and so many bytes in any case."""
+MAX_COLUMNS = 20_000
+"""Of a table. Each takes a millisecond and some kilobytes, however few rows there are."""
 
 
 class TableFile(Protocol):
@@ -95,7 +93,10 @@ class CsvTable:
         }
         with self._files.open(self._path) as file:
             try:
+                count = 0
                 for rows in self._read(file, [written[name] for name in columns], kinds, bad):
+                    count += len(rows)
+                    check_rows(self._path, count, len(columns), self._files)
                     yield rows.rename_columns(list(columns))
             except (pa.ArrowException, UnicodeDecodeError) as error:
                 raise self._with_line(error) from error
@@ -144,7 +145,10 @@ class CsvTable:
 
     def where(self, row: int) -> str:
         """See TableFile."""
-        line = next((line for number, (line, _) in enumerate(self._records()) if number == row), row + 2)
+        try:
+            line = next((line for number, (line, _) in enumerate(self._records()) if number == row), row + 2)
+        except (csv.Error, UnicodeDecodeError):  # a long value before it, or one that is no text: Arrow reads them
+            return f"{self._path}: row {row + 1}"
         return f"{self._path}:{line}"
 
 
@@ -183,10 +187,14 @@ class ParquetTable:
     def __init__(self, path: Path, files: Files) -> None:
         self._path = path
         self._files = files
+        if path.suffix.lower() == ".gz":
+            raise BadLog(
+                f"{path}: is a packed Parquet file, which has to be read from its end; unpack it: gunzip {path}"
+            )
         with files.open(path) as file, _arrow_errors(path):
+            check_footer(path, path.stat().st_size, file)
             reader = pq.ParquetFile(file)
-            self._schema = reader.schema_arrow
-            self._rows = reader.metadata.num_rows
+            self._schema, self._metadata = reader.schema_arrow, reader.metadata
         self.header = _header(self._schema.names, path)
 
     def _type(self, name: str) -> Any:
@@ -208,22 +216,25 @@ class ParquetTable:
     ) -> Iterator[Any]:
         """See TableFile."""
         written = dict(zip(self.header, self._schema.names, strict=True))
-        self._check_expansion(len(columns))
+        names = [written[name] for name in columns]
+        check_expansion(self._path, self._metadata, names, self._files)
         with self._files.open(self._path) as file, _arrow_errors(self._path):
-            texts = [written[one] for one in coded if arrow.is_text(self._schema.field(written[one]))]
-            reader = pq.ParquetFile(file, read_dictionary=texts)
-            for batch in reader.iter_batches(batch_size=BLOCK_ROWS, columns=[written[name] for name in columns]):
+            by_code = {written[one] for one in coded if arrow.is_text(self._schema.field(written[one]))}
+            others = [one for one in names if one not in by_code and _is_bytes(self._schema.field(one).type)]
+            looking = pq.ParquetFile(file, metadata=self._metadata, read_dictionary=others, pre_buffer=False)
+            by_code |= long_texts(looking, others, BLOCK_ROWS)
+            reader = pq.ParquetFile(file, metadata=self._metadata, read_dictionary=sorted(by_code))
+            for batch in reader.iter_batches(batch_size=BLOCK_ROWS, columns=names):
                 self._files.report()
-                rows = pa.Table.from_batches([batch]).select([written[name] for name in columns])
+                rows = pa.Table.from_batches([batch]).select(names)
+                self._check_texts(rows, others)
                 yield self._as_texts(rows.rename_columns(list(columns)))
 
-    def _check_expansion(self, columns: int) -> None:
-        expanded, size = self._rows * columns * CELL_BYTES, self._path.stat().st_size
-        if expanded > FREE_ROWS_EXPANSION + MAX_ROWS_EXPANSION * size:
-            raise BadLog(
-                f"{self._path}: has {self._rows} rows in {size} bytes, which take {expanded} bytes and more in memory: "
-                "that is no log; write it in several files, or without compression, where it is one"
-            )
+    def _check_texts(self, rows: Any, names: Sequence[str]) -> None:
+        """Of columns that are not kept by code: whoever reads them writes them out. Raises BadLog."""
+        for name in names:
+            if pa.types.is_dictionary(rows.schema.field(name).type):
+                check_texts(self._path, name, rows[name])
 
     def _as_texts(self, rows: Any) -> Any:
         """Bytes as the texts that they are. Raises BadLog where they are none."""
@@ -262,6 +273,9 @@ def _next_record(records: Iterator[list[str]], path: Path) -> list[str]:
 
 def _header(names: Sequence[str], path: Path) -> list[str]:
     """The names as people see them. Raises BadLog where one stands twice: which one is meant, nobody knows."""
+    if len(names) > MAX_COLUMNS:
+        raise BadLog(f"{path}: has {len(names)} columns, and at most {MAX_COLUMNS} are read; leave out those that are "
+                     "no context of a decision")  # fmt: skip
     header = [cleaned(name) for name in names]
     twice = repeated_names(header)
     if twice:
@@ -276,6 +290,13 @@ def _is_binary(kind: Any) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     types = pa.types
     return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
+
+
+def _is_bytes(kind: Any) -> bool:
+    """Texts or bytes of any length, by code or not."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    types = pa.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind))
 
 
 def _is_number(kind: Any) -> bool:
