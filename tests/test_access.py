@@ -34,7 +34,7 @@ from decider.server.tokens import BadTokens, new_token, parse_tokens
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from decider.v1 import experiment_service_pb2 as experiments_pb
-from tests.certificates import Pair, authority, issue
+from simulator.studies.certificates import Pair, authority, issue
 from tests.rpc_clients import (
     InProcessClient,
     ServerProcess,

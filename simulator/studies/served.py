@@ -1,6 +1,6 @@
 """`decider serve` as a process that is measured: started on chosen cores, looked at through /proc and /metrics.
 
-Linux only. Called by `bench.py`, `growth.py` and `soak`.
+Linux only. Called by `bench.py`, `growth.py`, `soak` and `attack`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOAD_CORE = frozenset({max(ALL_CORES)})
 DRAIN = 300.0
 """Seconds that a server gets to end after SIGTERM."""
 
-_READY = re.compile(r"^gRPC on \S+:(\d+), metrics on http://([^/\s]+)", re.MULTILINE)
+_READY = re.compile(r"^gRPC on \S+:(\d+), metrics on https?://([^/\s]+)", re.MULTILINE)
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 

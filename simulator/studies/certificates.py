@@ -1,4 +1,4 @@
-"""Certificates of the tests' own, made by the `openssl` command. Used by `test_access.py`."""
+"""Certificates of authorities of our own, made by the `openssl` command. Used by `attack` and by the tests."""
 
 from __future__ import annotations
 
