@@ -41,6 +41,9 @@ from simulator.studies.served import (
 from simulator.studies.soak.check import replay
 
 MARKERS = ("<!-- attack -->\n", "<!-- /attack -->\n")
+FEWEST_STRETCHES = 5
+"""With the attack, beside each server."""
+
 LEFTOVERS = 15.0
 """Seconds after the last attack within which the server lets go of what the strangers left."""
 
@@ -201,6 +204,16 @@ def attack_all(folder: Path, plan: Plan, *, seed: int, console: Console) -> list
     return [attack(folder / kind.replace(" ", "-"), kind, plan, seed=seed, console=console) for kind in plan.kinds]
 
 
+def plan_of(minutes: float) -> Plan:
+    """Stretches of a minute, a third of that between them; shorter ones where the attack is short.
+
+    >>> plan_of(60).on, plan_of(60).off, plan_of(60).stretches, plan_of(5).on, plan_of(5).stretches
+    (60.0, 20.0, 30, 30.0, 5)
+    """
+    on = min(60.0, 60 * minutes / len(KINDS) / FEWEST_STRETCHES)
+    return Plan(minutes, on=on, off=on / 3)
+
+
 @click.command(epilog='\b\nExample:\n  make attack ARGS="--minutes 5 --seed 1"')
 @click.option("--minutes", type=click.FloatRange(min=0.1), default=60.0, show_default=True,
               help="Of attack, in all; a third of that comes on top without any.")  # fmt: skip
@@ -213,7 +226,7 @@ def main(minutes: float, seed: int, folder: Path, publish: bool) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise click.ClickException(f"{folder} holds an earlier attack: delete it, or name another with --folder")
     console, cores = Console(width=160), os.sched_getaffinity(0)
-    plan = Plan(minutes, on=min(60.0, 60 * minutes / len(KINDS)))
+    plan = plan_of(minutes)
     os.sched_setaffinity(0, LOAD_CORE)
     try:
         phases = attack_all(folder, plan, seed=seed, console=console)

@@ -24,7 +24,8 @@ from simulator.studies.attack.names import Aim
 from simulator.studies.attack.web import Web
 
 NICE = 10
-"""Strangers have machines of their own: here they leave the processor to the other callers."""
+"""Strangers have machines of their own: here they leave the processor to the other callers, also where those are
+started with real-time priority (`chrt -r 1 make attack`, on a machine that does other work)."""
 
 
 class Attack(Protocol):
@@ -138,6 +139,7 @@ class Strangers:
 
 def main() -> None:
     """Obey until the input ends."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     os.nice(NICE)
     aim, output = Aim.of_json(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2])
     paced = attacks(aim)
