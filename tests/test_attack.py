@@ -38,7 +38,7 @@ def sound() -> Phase:
 
 def test_a_short_attack_finds_a_sound_server_sound(tmp_path: Path) -> None:
     """Tokens, then certificates; every stranger tries every RPC. The way of the long one but for the latencies."""
-    phases = attack_all(tmp_path, Plan(0.2, on=6.0, off=1.0, settle=0.5, rate=1.5), seed=1, console=NOBODY)
+    phases = attack_all(tmp_path, Plan(0.2, on=6.0, off=1.0, settle=0.5, rate=2.0), seed=1, console=NOBODY)
     assert [text for phase in phases for text in failed(phase, timed=False)] == []
     for phase in phases:
         refused = {outcome for attack, *_, outcome, _ in phase.found["outcomes"] if attack == "calls"}
@@ -46,7 +46,7 @@ def test_a_short_attack_finds_a_sound_server_sound(tmp_path: Path) -> None:
         assert "401" in {outcome for attack, *_, outcome, _ in phase.found["outcomes"] if attack == "pages"}
     assert any(identity == "expired certificate" for _, identity, *_ in phases[1].found["outcomes"])
     NOBODY.print(*table(phases))
-    assert "All checks hold" in page(phases, minutes=0.2, seed=1, found=[])
+    assert "All checks hold" in page(phases, minutes=0.2, seed=1, rate=1.0, found=[])
 
 
 def test_the_attack_is_seen_to_succeed_where_nobody_is_asked(tmp_path: Path) -> None:
@@ -130,6 +130,7 @@ def test_what_customers_were_told_and_is_not_in_the_log_is_lost(db: Path) -> Non
         ("found", {}, "nothing was measured"),
         ("found", {"outcomes": [["calls", "x", "OK", 1]], "untried": {"calls": 3}}, "3 kinds of calls were not tried"),
         ("found", {"outcomes": [["calls", "x", "OK", 1]], "failures": {"calls: TypeError": 1}}, "were not made"),
+        ("found", {"outcomes": [["calls", "x", "OK", 1]], "exit_code": -11}, "exit code -11"),
         ("counts", {"decisions": 0}, "nothing was measured"),
         ("errors", {"UNAVAILABLE: gone": 1}, "UNAVAILABLE"),
         ("in_log", {"decisions lost": 3}, "3 decisions lost"),

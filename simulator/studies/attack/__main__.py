@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -57,7 +57,7 @@ class Plan:
     on: float = 60.0
     off: float = 20.0
     settle: float = 2.0
-    calls: float = 40.0
+    calls: float = 100.0
     rate: float = 1.0
     kinds: Sequence[str] = KINDS
     only: tuple[str, ...] = ()
@@ -109,8 +109,8 @@ class Strangers:
     def end(self) -> dict[str, Any]:
         """Wait for it; what was found."""
         self.tell("end")
-        self._process.wait(60)
-        return self.findings()
+        code = self._process.wait(60)
+        return {**self.findings(), "exit_code": code}
 
     def kill(self) -> None:
         """Whatever it does."""
@@ -164,7 +164,7 @@ def _stretches(
     sampled, busy = Sampled(), (0.0, 0.0)
     customers.start()
     try:
-        _wait(stage, sampled, min(plan.off, 5.0))  # until everything has been done once
+        _wait(stage, sampled, plan.off)  # until everything has been done once
         for number in range(plan.stretches):
             customers.take()
             calm = _wait(stage, sampled, plan.off)
@@ -218,15 +218,17 @@ def plan_of(minutes: float) -> Plan:
 @click.option("--minutes", type=click.FloatRange(min=0.1), default=60.0, show_default=True,
               help="Of attack, in all; a third of that comes on top without any.")  # fmt: skip
 @click.option("--seed", type=int, default=1, show_default=True, help="Of what the strangers do.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
+              help="Of the attacks; 2: twice as many.")  # fmt: skip
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("build/attack"),
               show_default=True, help="New folder for logs, certificates and findings.")  # fmt: skip
 @click.option("--publish", is_flag=True, help="Write the tables to RESULTS.md.")
-def main(minutes: float, seed: int, folder: Path, publish: bool) -> None:
+def main(minutes: float, seed: int, rate: float, folder: Path, publish: bool) -> None:
     """Attack a server for an hour; exit 1 if anything was decided, changed, read or lost, or if others noticed it."""
     if folder.exists() and any(folder.iterdir()):
         raise click.ClickException(f"{folder} holds an earlier attack: delete it, or name another with --folder")
     console, cores = Console(width=160), os.sched_getaffinity(0)
-    plan = plan_of(minutes)
+    plan = replace(plan_of(minutes), rate=rate)
     os.sched_setaffinity(0, LOAD_CORE)
     try:
         phases = attack_all(folder, plan, seed=seed, console=console)
@@ -238,7 +240,7 @@ def main(minutes: float, seed: int, folder: Path, publish: bool) -> None:
     for text in found:
         console.print(f"WRONG: {text}", style="bold red")
     if publish:
-        write_results(page(phases, minutes=minutes, seed=seed, found=found), MARKERS)
+        write_results(page(phases, minutes=minutes, seed=seed, rate=rate, found=found), MARKERS)
     sys.exit(1 if found else 0)
 
 

@@ -53,25 +53,25 @@ class Paced:
 
 
 WIRE: Sequence[tuple[str, wire.Attack, float, int]] = (
-    ("handshakes", wire.shake_hands, 15, 0),
-    ("silent connections", wire.stay_silent, 10, 100),
-    ("idle connections", wire.stay_idle, 10, 100),
-    ("random bytes", wire.send_bytes, 5, 0),
-    ("calls without requests", wire.open_calls, 2, 10),
-    ("watches", wire.watch, 1, 8),
-    ("rapid reset", wire.reset_rapidly, 1, 0),
-    ("floods of frames", wire.flood, 0.5, 0),
-    ("headers without end", wire.never_end_headers, 0.5, 0),
-    ("nothing taken", wire.take_nothing, 1, 10),
-    ("large calls", wire.send_large, 1, 0),
-    ("many headers", wire.flood_headers, 2, 0),
-    ("large bodies", wire.send_body, 1, 0),
-    ("trickles", wire.trickle, 4, 40),
-    ("answers not read", wire.read_slowly, 2, 20),
+    ("handshakes", wire.shake_hands, 7.5, 0),
+    ("silent connections", wire.stay_silent, 5, 100),
+    ("idle connections", wire.stay_idle, 5, 100),
+    ("random bytes", wire.send_bytes, 2.5, 0),
+    ("calls without requests", wire.open_calls, 1, 10),
+    ("watches", wire.watch, 0.5, 8),
+    ("rapid reset", wire.reset_rapidly, 0.5, 0),
+    ("floods of frames", wire.flood, 0.25, 0),
+    ("headers without end", wire.never_end_headers, 0.25, 0),
+    ("nothing taken", wire.take_nothing, 0.5, 10),
+    ("large calls", wire.send_large, 0.5, 0),
+    ("many headers", wire.flood_headers, 1, 0),
+    ("large bodies", wire.send_body, 0.5, 0),
+    ("trickles", wire.trickle, 2, 40),
+    ("answers not read", wire.read_slowly, 1, 20),
 )
 """Name, what it does, steps a second, connections that stay open."""
 
-CALLS_RATE, PAGES_RATE = 60.0, 20.0
+CALLS_RATE, PAGES_RATE = 60.0, 15.0
 """Steps a second."""
 
 

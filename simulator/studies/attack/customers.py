@@ -22,7 +22,7 @@ from decider.v1 import decider_service_pb2 as pb
 from decider.v1.decider_service_pb2_grpc import DeciderServiceStub
 from simulator.studies.attack.names import VICTIM
 
-THREADS = 4
+THREADS = 8
 TIMEOUT = 10.0
 REWARD_NAME, REWARD_ID = "click", "once"
 

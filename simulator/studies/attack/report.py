@@ -122,6 +122,8 @@ def failed(phase: Phase, *, timed: bool) -> Iterator[str]:
         yield f"{phase.kind}: {phase.attacks} attacks beside {phase.counts}: nothing was measured"
     if not phase.verifies:
         yield f"{phase.kind}: verify: {phase.verified}"
+    if phase.found.get("exit_code"):
+        yield f"{phase.kind}: the strangers' process ended with exit code {phase.found['exit_code']}"
     if phase.exit_code:
         yield f"{phase.kind}: the server ended with exit code {phase.exit_code}"
     if phase.peak > MEMORY:
@@ -201,11 +203,11 @@ def table(phases: Sequence[Phase]) -> list[Table]:
     return made
 
 
-def page(phases: Sequence[Phase], *, minutes: float, seed: int, found: Sequence[str]) -> str:
+def page(phases: Sequence[Phase], *, minutes: float, seed: int, rate: float, found: Sequence[str]) -> str:
     """For RESULTS.md."""
     held = "All checks hold." if not found else f"{len(found)} checks fail: {'; '.join(found[:5])}."
     parts = [f"{minutes:g} minutes of attack, seed {seed}. {held}"]
-    parts += [_markdown(figures(phases)), "How much there is of each:", _markdown(rates())]
+    parts += [_markdown(figures(phases)), f"How much there is of each, times {rate:g}:", _markdown(rates())]
     parts += ["How the attacks ended:", _markdown(outcomes(phases))]
     return "\n\n".join(parts) + "\n"
 
