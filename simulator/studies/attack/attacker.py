@@ -158,6 +158,7 @@ def main() -> None:
     finally:
         strangers.end()
         output.write_text(json.dumps(findings.to_json(), indent=1))
+    os._exit(0)  # threads that still wait for an answer must not meet an interpreter that is taken down
 
 
 if __name__ == "__main__":
