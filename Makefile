@@ -15,7 +15,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions clean
+.PHONY: help setup demo test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -80,6 +80,9 @@ growth: $(READY) ## memory, files, start-up, step and scrape as logs and experim
 
 soak: $(READY) ## an hour of load with other policies, a pause, an archive run and a copy in it (ARGS="--minutes 2")
 	@$(BIN)/python -m simulator.studies.soak $(ARGS)
+
+attack: $(READY) ## an hour of attacks by strangers: is anything decided, changed or read, do others notice it? (ARGS="--minutes 5")
+	@$(BIN)/python -m simulator.studies.attack $(ARGS)
 
 tour: $(READY) ## every point of what a decision can mean, against a real server, then its log replayed
 	@$(BIN)/python -m simulator.studies.tour $(ARGS)

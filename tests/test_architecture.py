@@ -80,14 +80,15 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.channel",
         "decider.v1",
         "simulator.drive",
+        "simulator.studies.attack",
         "simulator.studies.bench",
         "simulator.studies.echo",
         "simulator.studies.given_up",
         "simulator.studies.soak",
         "simulator.studies.tour.stage",
     ),
-    "grpc_health": ("decider.server",),
-    "grpc_reflection": ("decider.server",),
+    "grpc_health": ("decider.server", "simulator.studies.attack.calls"),  # every RPC is attacked
+    "grpc_reflection": ("decider.server", "simulator.studies.attack.calls"),
     "grpc_status": ("decider.server", "decider.client"),
     "sqlite3": (
         "decider.log",
@@ -148,7 +149,16 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 }
 """Each library with the only rooms (or modules) that import it; what else names it is explained on its line."""
 
-DRIVES_A_SERVER = ("simulator.studies.bench_access", "simulator.studies.walk", "simulator.studies.semantics.shop")
+DRIVES_A_SERVER = (
+    "simulator.studies.bench_access",
+    "simulator.studies.walk",
+    "simulator.studies.semantics.shop",
+    "simulator.studies.attack.calls",  # roles and settings as the server has them, and tokens made as it makes them
+    "simulator.studies.attack.names",
+    "simulator.studies.attack.report",
+    "simulator.studies.attack.stage",
+    "simulator.studies.attack.web",
+)
 """The modules of the simulator that may import `decider.server`: they measure it, or hold it against a known truth."""
 
 

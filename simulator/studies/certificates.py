@@ -1,4 +1,4 @@
-"""Certificates to try with, made by the `openssl` command. Used by `bench_access.py` and by tests."""
+"""Certificates of authorities of our own, made by the `openssl` command. Used by the bench, the attack and the tests."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A gRPC client in Python takes as long for a call as our server. Here the frames of HTTP/2 are made before the load and
 only get their stream's id; of the answers nothing is read but the heads of frames and the status. It speaks as much
-HTTP/2 as grpcio's server needs, no more. Called by `bench.py` and `soak.py`.
+HTTP/2 as grpcio's server needs, no more. Called by `bench.py`, `soak` and `attack`.
 """
 
 from __future__ import annotations
@@ -88,18 +88,20 @@ def _pairs(block: bytes, parts: Sequence[bytes], heads: Sequence[bytes]) -> Iter
     return zip([block, *parts[:-1]], heads, strict=True)
 
 
-def _control(kind: int, flags: int, payload: bytes, stream: int = 0) -> bytes:
+def control(kind: int, flags: int, payload: bytes, stream: int = 0) -> bytes:
+    """A whole frame."""
     return _frame_head(kind, flags, len(payload)) + stream.to_bytes(4, "big") + payload
 
 
-def _opening() -> bytes:
-    """No table for headers, so that the status stands in every answer as it is; windows as large as there are."""
+def opening() -> bytes:
+    """What a connection begins with. No table for headers, so that the status stands in every answer as it is; windows
+    as large as there are."""
     settings = b"".join(struct.pack(">HI", *pair) for pair in ((1, 0), (2, 0), (4, LARGEST_WINDOW)))
-    return PREFACE + _control(SETTINGS, 0, settings) + _more_window(LARGEST_WINDOW - FIRST_WINDOW)
+    return PREFACE + control(SETTINGS, 0, settings) + _more_window(LARGEST_WINDOW - FIRST_WINDOW)
 
 
 def _more_window(size: int) -> bytes:
-    return _control(WINDOW_UPDATE, 0, size.to_bytes(4, "big"))
+    return control(WINDOW_UPDATE, 0, size.to_bytes(4, "big"))
 
 
 class Answer(NamedTuple):
@@ -122,7 +124,7 @@ class _Connection:
         self._stream = 1
         self._calls: deque[tuple[bytes, int]] = deque()
         self._window = FIRST_WINDOW
-        self._unsent = _opening()
+        self._unsent = opening()
         self._unread = b""
         self._received = 0
 
@@ -192,7 +194,7 @@ class _Connection:
         if kind == WINDOW_UPDATE and stream == 0:
             self._window += int.from_bytes(payload, "big")
         elif kind in (SETTINGS, PING) and not flags & ACK:
-            self._unsent += _control(kind, ACK, payload if kind == PING else b"")
+            self._unsent += control(kind, ACK, payload if kind == PING else b"")
         elif kind == RST_STREAM and stream in self.tags:
             return [Answer(self.tags.pop(stream), RESET)]
         elif kind == GOAWAY:

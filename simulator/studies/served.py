@@ -1,6 +1,6 @@
 """`decider serve` as a process that is measured: started on chosen cores, looked at through /proc and /metrics.
 
-Linux only. Called by `bench.py`, `growth.py` and `soak`.
+Linux only. Called by `bench.py`, `growth.py`, `soak` and `attack`.
 """
 
 from __future__ import annotations

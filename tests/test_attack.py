@@ -1,0 +1,150 @@
+"""The attack: a short one finds a guarded server sound, and each of its checks finds a server that asks nobody out."""
+
+from __future__ import annotations
+
+import io
+from array import array
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import pytest
+from rich.console import Console
+
+from decider.log.open import open_log
+from decider.log.protocol import NewLink
+from decider.server.roles import METHODS, PATHS
+from simulator.studies.attack.__main__ import Plan, attack_all
+from simulator.studies.attack.calls import served_methods
+from simulator.studies.attack.check import wrong_in_log
+from simulator.studies.attack.customers import Ledger
+from simulator.studies.attack.names import VICTIM, Identity, leaks
+from simulator.studies.attack.report import Phase, failed, page, table
+from simulator.studies.attack.requests import request_of
+from simulator.studies.attack.stage import TOKENS
+from simulator.studies.attack.web import known_places
+
+NOBODY = Console(file=io.StringIO())
+
+
+def sound() -> Phase:
+    """With nothing wrong."""
+    phase = Phase("tokens", calm=[array("d", [0.01] * 9)], attacked=[array("d", [0.015] * 9)], verifies=True)
+    phase.found = {"outcomes": [["calls", "no token", "UNAUTHENTICATED", 7]], "untried": {"calls": 0, "pages": 1}}
+    phase.counts = {"decisions": 3, "rewards": 2, "activations": 1}
+    phase.rss, phase.descriptors, phase.threads = (1, 2, 1), (20, 300, 22), (18, 20, 19)
+    return phase
+
+
+def test_a_short_attack_finds_a_sound_server_sound(tmp_path: Path) -> None:
+    """Tokens, then certificates; every stranger tries every RPC. The way of the long one but for the latencies."""
+    phases = attack_all(tmp_path, Plan(0.2, on=6.0, off=1.0, settle=0.5, rate=2.0), seed=1, console=NOBODY)
+    assert [text for phase in phases for text in failed(phase, timed=False)] == []
+    for phase in phases:
+        refused = {outcome for attack, *_, outcome, _ in phase.found["outcomes"] if attack == "calls"}
+        assert {"UNAUTHENTICATED", "PERMISSION_DENIED"} <= refused
+        assert "401" in {outcome for attack, *_, outcome, _ in phase.found["outcomes"] if attack == "pages"}
+    assert any(identity == "expired certificate" for _, identity, *_ in phases[1].found["outcomes"])
+    NOBODY.print(*table(phases))
+    assert "All checks hold" in page(phases, minutes=0.2, seed=1, rate=1.0, found=[])
+
+
+def test_the_attack_is_seen_to_succeed_where_nobody_is_asked(tmp_path: Path) -> None:
+    """Else its silence would mean nothing: every RPC, every path, what was read, and what is in the log."""
+    plan = Plan(0.1, on=8.0, off=0.5, settle=0.5, rate=2.0, kinds=(TOKENS,), only=("calls", "pages"), guarded=False)
+    (phase,) = attack_all(tmp_path, plan, seed=1, console=NOBODY)
+    breaches = "\n".join(phase.breaches)
+    for method in served_methods():
+        assert (f"{method.name} by" in breaches) == (METHODS[method.name] is not None), method.name
+    for row, role in PATHS.items():
+        assert (f"GET {row} by" in breaches) == (role is not None), row
+    assert "holds what is the victim's" in breaches
+    wrong = " ".join(phase.in_log)
+    for kind in ("was applied by a stranger", "units were linked", "decisions that nobody", "rewards that nobody"):
+        assert kind in wrong
+    assert "activations that nobody" in wrong
+    assert list(failed(phase, timed=False))
+
+
+def test_what_is_served_is_what_is_attacked() -> None:
+    """RPCs and paths that are added later are attacked without a change here."""
+    assert {one.name for one in served_methods()} == set(METHODS)
+    assert {one.row for one in known_places()} == set(PATHS)
+
+
+def test_requests_name_the_victim_and_are_of_many_kinds() -> None:
+    """Some are right, so that nothing but the caller's rights refuses them."""
+    for method in served_methods():
+        made = [request_of(method.request, Random(seed)) for seed in range(60)]
+        assert len({one.SerializeToString() for one in made}) > 1 or not made[0].DESCRIPTOR.fields, method.name
+        if method.name.endswith("Service/Decide"):
+            assert any(VICTIM.encode() in one.SerializeToString() for one in made)
+
+
+def test_a_leak_is_found_in_bytes_and_in_texts() -> None:
+    """Replies, trailers and details."""
+    assert leaks("secret", [b"", "a secret b"])
+    assert leaks("secret", [b"\x0a\x06secret"])
+    assert not leaks("secret", [b"secre", ""])
+
+
+def test_who_may_what_is_what_the_server_says() -> None:
+    """The judge must not be stricter, nor laxer."""
+    other = Identity("other", roles=("read", "operate"), experiments=("own",))
+    read = Identity("reader", roles=("read",))
+    role = PATHS["/metrics"]
+    assert read.may_use(role)
+    assert read.reads_all
+    assert not read.may(read.role_for(role, "POST"))
+    assert other.may(role)
+    assert not other.may_use(role)
+    assert not other.reads_all
+    assert Identity("nobody").may(Identity("nobody").role_for(None, "POST"))
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    """A log with a link, which no customer makes."""
+    path = tmp_path / "log.db"
+    with closing(open_log(path)) as log:
+        log.append([NewLink("a", "b")])
+    return path
+
+
+def test_what_customers_were_told_and_is_not_in_the_log_is_lost(db: Path) -> None:
+    """And what is there, and nobody sent, is a stranger's."""
+    ledger = Ledger(decided={"one": True, "two": False}, rewarded={"one"}, activated={"one"})
+    assert wrong_in_log(db, ledger, [(VICTIM, 1)]) == {
+        "units were linked": 1,
+        f"version 1 of {VICTIM!r} is lost": 1,
+        "decisions lost": 1,
+        "rewards lost": 1,
+        "activations lost": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("found", {"outcomes": [["calls", "x", "OK", 1]], "breaches": {"Decide by 'x'": 2}}, "Decide by 'x' (2 times)"),
+        ("found", {}, "nothing was measured"),
+        ("found", {"outcomes": [["calls", "x", "OK", 1]], "untried": {"calls": 3}}, "3 kinds of calls were not tried"),
+        ("found", {"outcomes": [["calls", "x", "OK", 1]], "failures": {"calls: TypeError": 1}}, "were not made"),
+        ("found", {"outcomes": [["calls", "x", "OK", 1]], "exit_code": -11}, "exit code -11"),
+        ("counts", {"decisions": 0}, "nothing was measured"),
+        ("errors", {"UNAVAILABLE: gone": 1}, "UNAVAILABLE"),
+        ("in_log", {"decisions lost": 3}, "3 decisions lost"),
+        ("verifies", False, "verify"),
+        ("exit_code", 1, "exit code 1"),
+        ("peak", 2 * 10**9, "2000 MB"),
+        ("descriptors", (20, 300, 300), "300 descriptors"),
+        ("threads", (18, 50, 50), "50 threads"),
+        ("attacked", [array("d", [0.03] * 9)], "3.00"),
+    ],
+)
+def test_each_check_can_fail(name: str, value: object, word: str) -> None:
+    """A check that cannot fail proves nothing."""
+    phase = sound()
+    assert list(failed(phase, timed=False)) == []
+    setattr(phase, name, value)
+    assert any(word in text for text in failed(phase, timed=True))
