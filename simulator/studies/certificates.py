@@ -1,4 +1,4 @@
-"""Certificates of authorities of our own, made by the `openssl` command. Used by the bench, the attack and the tests."""
+"""Certificates of authorities of our own, made by the `openssl` command. For the bench, the attack and tests."""
 
 from __future__ import annotations
 
