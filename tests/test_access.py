@@ -805,8 +805,7 @@ def test_a_certificate_without_a_common_name_is_known_by_its_other_name(
     """Authorities of today leave the common name out. Both ports take the same name."""
     folder, right, _ = authorities
     server, nameless = issue(folder, "server", right), issue(folder, "nameless", right, subject="/O=shop")
-    tls = {"tls_cert": server.cert, "tls_key": server.key, "tls_client_ca": right.cert}
-    client = InProcessClient(tmp_path / "log.db", **tls)
+    client = InProcessClient(tmp_path / "log.db", tls_cert=server.cert, tls_key=server.key, tls_client_ca=right.cert)
     context = ssl.create_default_context(cafile=str(right.cert))
     context.load_cert_chain(nameless.cert, nameless.key)
     credentials = Credentials(ca=right.cert, cert=nameless.cert, key=nameless.key)
