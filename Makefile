@@ -151,7 +151,7 @@ questions: $(READY) ## what growth teams ask, answered by commands, metrics and 
 	@$(BIN)/python -m simulator.studies.questions $(ARGS)
 
 cases: $(READY) ## scripts that recreate faults of real services (minutes); ROWS=60000 makes long logs shorter
-	@for case in clock_forward_and_back long_log_start; do PYTHONPATH=. $(BIN)/python tests/cases/$$case.py || exit 1; done
+	@for case in clock_forward_and_back long_log_start semantics; do PYTHONPATH=. $(BIN)/python tests/cases/$$case.py || exit 1; done
 
 clean: ## remove the environment, caches and the demo's database
 	rm -rf .venv .venv-lowest .venv-rivals .venv-bakeoff .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db*

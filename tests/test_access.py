@@ -829,6 +829,25 @@ def test_with_mutual_tls_only_certificates_of_the_authority_are_let_in(
         assert process.terminate() == 0
 
 
+def test_a_certificate_without_a_common_name_is_known_by_its_other_name(
+    authorities: tuple[Path, Pair, Pair], tmp_path: Path
+) -> None:
+    """Authorities of today leave the common name out. Both ports take the same name."""
+    folder, right, _ = authorities
+    server, nameless = issue(folder, "server", right), issue(folder, "nameless", right, subject="/O=shop")
+    client = InProcessClient(tmp_path / "log.db", tls_cert=server.cert, tls_key=server.key, tls_client_ca=right.cert)
+    context = ssl.create_default_context(cafile=str(right.cert))
+    context.load_cert_chain(nameless.cert, nameless.key)
+    credentials = Credentials(ca=right.cert, cert=nameless.cert, key=nameless.key)
+    try:
+        with open_channel(client.target, credentials, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            apply = "ExperimentService/ApplyExperiment"
+            assert unary(channel, apply)(REQUESTS[apply](OWN, ""), timeout=20).applied.author == "127.0.0.1"
+        assert fetch(f"https://{client.http}/metrics", context)[0] == 200
+    finally:
+        client.close()
+
+
 def test_a_certificate_may_have_roles_as_a_token_has(authorities: tuple[Path, Pair, Pair], tmp_path: Path) -> None:
     """With both files, the one says who calls and the other what they may."""
     folder, right, _ = authorities

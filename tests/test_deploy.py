@@ -70,6 +70,17 @@ def test_a_socket_that_is_given_refuses_nobody_at_a_restart(tmp_path: Path) -> N
         assert "Traceback" not in server.output
 
 
+def test_a_given_socket_that_others_reach_is_warned_of(tmp_path: Path) -> None:
+    """Where it listens the socket says, and `--http` does not."""
+    with socket.create_server(("0.0.0.0", 0)) as given:
+        server = ServerProcess(tmp_path / "log.db", listening=given)
+        address = f"0.0.0.0:{given.getsockname()[1]}"
+        assert f"anybody who reaches {address} (--http) may read every decision" in server.output
+        assert f"  --http {address}\n" in server.output
+        assert "anybody who reaches" in fetch(f"http://127.0.0.1:{given.getsockname()[1]}/readyz")[1]
+        assert server.terminate() == 0
+
+
 @pytest.fixture
 def environment() -> dict[str, str]:
     """As a service manager sets it for one socket."""

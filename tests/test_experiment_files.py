@@ -462,3 +462,26 @@ def test_a_server_without_an_experiment_says_how_to_get_one(tmp_path: Path) -> N
             assert client.fetch("/readyz")[1] == "ok\n"
     finally:
         server.kill()
+
+
+def test_a_named_file_that_is_gone_does_not_stop_a_start_of_what_the_log_knows(tmp_path: Path) -> None:
+    """Somebody renamed it in the night of a restart. A slip in a first start still ends it."""
+    file, missing, db = tmp_path / "a.toml", tmp_path / "gone.toml", tmp_path / "log.db"
+    assert refused(db, "--experiments", str(missing))[0] == 1
+    file.write_text('id = "a"\nactions = [{ id = "x" }, { id = "y" }]\n')
+    server = ServerProcess(db, "--experiments", str(file))
+    assert server.terminate() == 0
+    file.unlink()
+    code, output = refused(db, "--strict", "--experiments", str(file))
+    assert code == 1
+    assert "No such file" in output
+    server = ServerProcess(db, "--experiments", str(file))
+    client = server.client()
+    try:
+        assert client.get("a").version == 1
+        status, text = client.fetch("/readyz")
+        assert (status, f"degraded: {file}: " in text) == (200, True)
+        assert "decider_experiment_files_refused 1.0" in client.fetch("/metrics")[1]
+    finally:
+        client.close()
+        assert server.terminate() == 0

@@ -243,6 +243,18 @@ def test_streams_are_limited_and_what_is_refused_says_why(tmp_path: Path, most: 
         until(lambda: answers(lambda: next(stub.Watch(ANYBODY))), what="there is room again")
 
 
+def test_who_asks_for_health_once_is_answered_however_many_watch(tmp_path: Path) -> None:
+    """Else a balancer behind the same address takes a healthy server for a dead one, and a probe ends it."""
+    with serving(tmp_path, max_streams=3, max_caller_streams=2) as client:
+        stub = health_pb2_grpc.HealthStub(client.channel)
+        watches = [stub.Watch(ANYBODY) for _ in range(2)]
+        assert [next(watch).status for watch in watches] == [SERVING] * 2
+        assert code_of(status_of(lambda: next(stub.Watch(ANYBODY)))) == "RESOURCE_EXHAUSTED"
+        for _ in range(5):
+            assert stub.Check(ANYBODY, timeout=20).status == SERVING
+            assert stub.List(health_pb2.HealthListRequest(), timeout=20).statuses[""].status == SERVING
+
+
 def answers(call: Callable[[], object]) -> bool:
     """Whether a call is not refused."""
     try:

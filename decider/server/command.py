@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -100,7 +101,7 @@ def _sites(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tu
 
 
 _SPECIAL: dict[str, dict[str, Any]] = {
-    "--experiments": {"type": click.Path(path_type=Path, exists=True), "multiple": True},
+    "--experiments": {"type": click.Path(path_type=Path, readable=False), "multiple": True},  # no file stops a start
     "--strict": {"is_flag": True},
     "--db": {"type": click.Path(path_type=Path, dir_okay=False)},
     "--synchronous": {"type": click.Choice(["NORMAL", "FULL"], case_sensitive=False)},
@@ -194,6 +195,7 @@ def serve(**options: Any) -> None:
     raise_descriptors()
     try:
         listening = listen(settings.http)
+        settings = replace(settings, http=listening.address)  # a given socket may be one that others reach
         server = _make_server(settings, listening)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.request_stop())

@@ -76,6 +76,7 @@ class GrpcPort:
         self._intake = Intake(
             calls=Limit("calls", most=settings.max_concurrent_rpcs, most_of_one=settings.max_caller_rpcs),
             streams=Limit("streams", most=settings.max_streams, most_of_one=settings.max_caller_streams),
+            checks=Limit("health checks", most=settings.max_streams, most_of_one=settings.max_caller_streams),
             access=access if access.asks else None,
         )
         self._server = grpc.server(

@@ -1,7 +1,7 @@
 """Standard gRPC health checking: of the server, the empty name, and of each service. Called by `grpc_port.py`.
 
 Every call is a stream of `intake.py`, which takes no thread: health is answered whatever the calls wait for, and
-however many clients watch it.
+however many clients watch it: those that ask once do not count among those that watch.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Health:
     def handlers(self) -> Mapping[str, grpc.RpcMethodHandler]:
         """By method."""
         return {
-            "Check": grpc.unary_unary_rpc_method_handler(Streaming(self._check)),
-            "List": grpc.unary_unary_rpc_method_handler(Streaming(self._list)),
+            "Check": grpc.unary_unary_rpc_method_handler(Streaming(self._check, brief=True)),
+            "List": grpc.unary_unary_rpc_method_handler(Streaming(self._list, brief=True)),
             "Watch": grpc.unary_stream_rpc_method_handler(Streaming(self._watch)),
         }
 

@@ -63,10 +63,12 @@ class Unary:
 @dataclass(frozen=True, slots=True)
 class Streaming:
     """A method that takes no thread: `answer` is called with the first request of each stream, in gRPC's own thread,
-    and must not wait. role: as of Unary."""
+    and must not wait. role: as of Unary. brief: it ends with its answer, so it does not count among those that stay
+    open."""
 
     answer: Callable[[Stream, bytes], object]
     role: Role | None = None
+    brief: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +127,11 @@ class Stream:
 
 
 class Intake(Executor):
-    """The `thread_pool` of a grpc.Server whose handlers have Unary and Streaming methods. access: says who calls; None:
-    everybody may do everything."""
+    """The `thread_pool` of a grpc.Server whose handlers have Unary and Streaming methods. checks: the limit of brief
+    streams. access: says who calls; None: everybody may do everything."""
 
-    def __init__(self, *, calls: Limit, streams: Limit, access: Access | None = None) -> None:
-        self._calls, self._streams, self._access = calls, streams, access
+    def __init__(self, *, calls: Limit, streams: Limit, checks: Limit, access: Access | None = None) -> None:
+        self._calls, self._streams, self._checks, self._access = calls, streams, checks, access
         self._arriving: dict[Call, _Held] = {}
         self._open_streams: dict[Stream, _Held] = {}
 
@@ -184,20 +186,21 @@ class Intake(Executor):
             method.run(call)
 
     def _open(self, method: Streaming, event: Any, state: Any, caller: str) -> None:
+        limit = self._checks if method.brief else self._streams
         try:
-            self._streams.enter(caller)
+            limit.enter(caller)
         except LimitReached as error:
             _turn_away(method, event.call, state, error)
         else:
             stream = Stream(event.call, state)
             if self._access is not None and method.role is not None:
                 self._open_streams[stream] = _Held(method, event, state)
-            stream.on_end(lambda: self._forget(stream, caller))
+            stream.on_end(lambda: self._forget(stream, limit, caller))
             stream.receive(lambda request: method.answer(stream, request))
 
-    def _forget(self, stream: Stream, caller: str) -> None:
+    def _forget(self, stream: Stream, limit: Limit, caller: str) -> None:
         self._open_streams.pop(stream, None)
-        self._streams.leave(caller)
+        limit.leave(caller)
 
     def _refuse_oldest(self) -> None:
         oldest = next(iter(self._arriving))
@@ -278,7 +281,7 @@ def _sent(metadata: Iterable[tuple[str, str]]) -> str | None:
 def _certificate(call: Any) -> str | None:
     """The name in the caller's certificate, which TLS has verified."""
     known = cygrpc.auth_context(call) or {}
-    names = known.get(b"x509_common_name") or known.get(b"x509_subject_alternative_name") or ()
+    names = [*known.get(b"x509_common_name", ()), *known.get(b"x509_subject_alternative_name", ())]  # no name is b""
     return next((_common.decode(name) for name in names if name), None)
 
 

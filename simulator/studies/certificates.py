@@ -24,11 +24,12 @@ def authority(folder: Path, name: str) -> Pair:
     return pair
 
 
-def issue(folder: Path, name: str, by: Pair, *, days: int = 2) -> Pair:
-    """Of a server at 127.0.0.1, or of a client called `name`. days: negative: it ran out."""
+def issue(folder: Path, name: str, by: Pair, *, days: int = 2, subject: str = "") -> Pair:
+    """Of a server at 127.0.0.1, or of a client called `name`. days: negative: it ran out. subject: another one than its
+    name."""
     pair, request, more = _pair(folder, name), folder / f"{name}.request", folder / f"{name}.extensions"
     more.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-    _openssl("req", "-new", *_NEW_KEY, "-subj", f"/CN={name}", "-keyout", pair.key, "-out", request)
+    _openssl("req", "-new", *_NEW_KEY, "-subj", subject or f"/CN={name}", "-keyout", pair.key, "-out", request)
     signed = ("x509", "-req", "-in", request, "-CA", by.cert, "-CAkey", by.key, "-days", days, "-extfile", more)
     _openssl(*signed, "-out", pair.cert)
     return pair
