@@ -20,7 +20,9 @@
     +-- OverBudget               a decision that would cost too much; the baseline action is served
     +-- AddressInUse             the server cannot listen there
     +-- LogError                 the log could not be read or written; nothing was acknowledged
-        +-- LogFull, LogLocked, LogCorrupt, EntriesArchived
+        +-- LogFull, LogCorrupt, EntriesArchived
+        +-- LogLocked            another process holds the log
+        |   +-- LogBusy          another program keeps its file locked, maybe for a moment only
         +-- ArchiveDamaged       a part of an archive is not what was written
         +-- ArchiveMissing       a part of an archive is not where the log says
 
@@ -181,6 +183,10 @@ class LogLocked(LogError):
     """Another process holds the log."""
 
     reason = "LOG_LOCKED"
+
+
+class LogBusy(LogLocked):
+    """Another program keeps the file locked, maybe for a moment only."""
 
 
 class LogCorrupt(LogError):

@@ -46,7 +46,7 @@ class Starting:
 
     def __init__(self, db: Path, *options: str) -> None:
         self.http = f"127.0.0.1:{free_port()}"
-        self._output = db.with_name("starting.txt")
+        self._output = db.with_name(f"starting-{self.http.rpartition(':')[2]}.txt")
         self.process = rpc_clients.start(db, self._output, "--http", self.http, *options)
 
     @property
@@ -145,3 +145,49 @@ def test_apply_on_a_long_log_answers_at_once_and_a_pause_of_another_experiment_t
         assert client.fetch("/readyz") == (200, "ok\n")
     finally:
         client.close()
+
+
+HOLD = """
+import sqlite3, sys
+held = sqlite3.connect(sys.argv[1], isolation_level=None)
+held.execute("begin immediate")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_start_waits_for_who_keeps_the_log_locked(tmp_path: Path) -> None:
+    """It ended with exit code 1 after some seconds, and nobody knew who it was. Probes are answered, SIGTERM is heard,
+    and once the log is free the server serves."""
+    db = tmp_path / "log.db"
+    write_past(db, 20, shop())
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(db)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "locked\n"
+    who = f"process {holder.pid} ("
+    ended, serves = Starting(db), Starting(db)
+    try:
+        for one in (ended, serves):
+            until(lambda: who in one.get("/readyz")[1], what="/readyz names who it is")  # noqa: B023 - called at once
+            assert one.get("/healthz") == (200, "ok\n")
+            assert one.get("/readyz")[0] == 503
+        assert ended.end(signal.SIGTERM) == 0
+        assert ended.output.count("the server starts once the log is free") == 1
+        holder.communicate()
+        until(lambda: serves.get("/readyz")[0] == 200, what="it serves")
+        assert serves.end(signal.SIGTERM) == 0
+    finally:
+        for process in (holder, ended.process, serves.process):
+            process.kill()
+            process.wait(PATIENCE)
+
+
+def test_a_second_server_does_not_wait(tmp_path: Path) -> None:
+    """It would wait for ever, and look as if it were about to serve."""
+    db = tmp_path / "log.db"
+    with closing(InProcessClient(db)):
+        code, output = rpc_clients.refused(db)
+    assert code == 1
+    assert "another server writes this log; end it or name another file" in output

@@ -20,7 +20,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from decider.decide.decide import RULES
-from decider.errors import DeciderError, LogError
+from decider.errors import DeciderError, LogBusy, LogError
 from decider.learn.guard import Guard, describe
 from decider.learn.guardrails import Guardrails
 from decider.learn.leader import Leader, Pace, Progress
@@ -110,6 +110,9 @@ may take long."""
 ARCHIVE_INTERVAL = 2.0
 """Seconds between two looks for a missing part of the archive at a start."""
 
+LOCKED_INTERVAL = 1.0
+"""Seconds between two tries to open a log that somebody keeps locked; each try waits some seconds as well."""
+
 LAST_WRITES = 0.3
 """Share of the grace period for storing models and flushing the log."""
 
@@ -194,14 +197,14 @@ class Server:
         /healthz answers from the first moment on; /readyz shows the progress until calls are taken.
         """
         try:
-            self._open()
-            return self._serve()
+            return self._open() and self._serve()
         except BaseException:
             self._stopping.set()
             self._opened.close()
             raise
 
-    def _open(self) -> None:
+    def _open(self) -> bool:
+        """Everything but the learning and the calls. Returns False if it was asked to stop meanwhile."""
         settings = self._settings
         self._access = access = Access(settings)
         routes = [exposition(self._registry), *probes(self._readiness)]
@@ -224,13 +227,10 @@ class Server:
         self._process = process = ProcessMetrics(self._registry, names, ready=lambda: self._readiness().ready)
         self._agreement = AgreementMetrics(self._registry)
         self._requests = RequestMetrics(self._registry)
-        self.log = open_log(
-            settings.db,
-            synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
-            clock=self._clock,
-            on_commit=process.observe_commit,
-            archives=() if settings.archive is None else (settings.archive,),
-        )
+        log = self._open_log(process)
+        if log is None:
+            return False
+        self.log = log
         # Closed in reverse order: the HTTP port (a second time does nothing) before the log, which probes and scrapes
         # read.
         self._opened.callback(self.log.close)
@@ -300,11 +300,37 @@ class Server:
             self._ports[listener.option] = port
         self._grpc = self._ports[LISTEN]
         self.port = self._grpc.port
+        return True
 
     @property
     def grpc_addresses(self) -> Mapping[str, str]:
         """Where gRPC listens, by option."""
         return {option: port.address for option, port in self._ports.items()}
+
+    def _open_log(self, process: ProcessMetrics) -> EventLog | None:
+        """As soon as nobody keeps its file locked: a running server waits for that as well. None if it was asked to
+        stop meanwhile."""
+        settings = self._settings
+        while not self._stopping.is_set():
+            try:
+                return open_log(
+                    settings.db,
+                    synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
+                    clock=self._clock,
+                    on_commit=process.observe_commit,
+                    archives=() if settings.archive is None else (settings.archive,),
+                )
+            except LogBusy as error:
+                self._wait_for(error)
+                self._stopping.wait(LOCKED_INTERVAL)
+        return None
+
+    def _wait_for(self, error: LogBusy) -> None:
+        """Say once who keeps the log."""
+        phase = f"opening the log: {error}"
+        if phase != self._phase:
+            logger.warning("%s; the server starts once the log is free", error)
+        self._phase = phase
 
     def _forget(self, experiment: ExperimentId) -> None:
         for named in (self._process, self._agreement, self._requests):

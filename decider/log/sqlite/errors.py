@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from decider.errors import LogCorrupt, LogError, LogFull, LogLocked
+from decider.errors import LogBusy, LogCorrupt, LogError, LogFull
+from decider.log.sqlite.holders import holders
 
 SqliteError = sqlite3.Error | UnicodeDecodeError
 """The latter where SQLite's own message quotes damaged text."""
@@ -31,7 +32,10 @@ def log_error(path: Path, error: SqliteError) -> LogError:
     if name.startswith("SQLITE_FULL"):
         return LogFull(f"{path}: no space left to write the log; free some, the server goes on by itself")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return LogLocked(f"{path}: another process keeps the log locked ({error}); end its transaction")
+        who = ", ".join(holders(path))
+        return LogBusy(
+            f"{path}: another process keeps the log locked ({error}){f': {who}' if who else ''}; end its transaction"
+        )
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or isinstance(error, UnicodeDecodeError):
         return LogCorrupt(f"{path}: damaged or not a log ({error}); restore a copy or name another file")
     return LogError(f"{path}: {error}")
