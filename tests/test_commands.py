@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -21,6 +22,7 @@ from decider.errors import LogError
 from decider.log.open import open_log, open_reader
 from decider.log.protocol import Head, Tick
 from decider.server.command import main
+from decider.server.json_output import echo_json
 from decider.types import ActionId, DecisionId
 from simulator.verify import verify
 from tests.long_logs import shop, write_past
@@ -84,6 +86,25 @@ def test_files_are_checked_as_a_server_checks_them(tmp_path: Path) -> None:
     assert fields["rule"] == ["actions"]
     assert fields["work"] in (["policy.interactions"], ["actions"])
     assert "did you mean holdout?" in invoke("validate", tmp_path / "name.toml").output
+
+
+def test_a_folder_is_checked_as_a_server_looks_at_it(tmp_path: Path) -> None:
+    """A pipe in it made the command wait for ever; what is hidden belongs to editors."""
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / ".hidden.toml").write_text("half")
+    (tmp_path / "right.toml").write_text(f'id = "right"\n{TWO_ACTIONS}')
+    content = json.loads(invoke("validate", tmp_path, "--json").stdout)
+    assert [(Path(one["file"]).name, len(one["errors"])) for one in content["files"]] == [
+        ("pipe.toml", 1),
+        ("right.toml", 0),
+    ]
+
+
+def test_json_is_json_whatever_a_file_is_called(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """A name that is no UTF-8 made all of it unreadable."""
+    echo_json({"backup": os.fsdecode(b"a\xff.db"), "note": "ä"})
+    written = capsysbinary.readouterr().out.decode()
+    assert json.loads(written) == {"backup": "a\udcff.db", "note": "ä"}
 
 
 def test_an_id_that_two_files_define_is_wrong(tmp_path: Path) -> None:
@@ -220,9 +241,14 @@ def test_a_backup_never_takes_the_place_of_another_file(log_file: Path, tmp_path
     run("backup", dest, "--db", log_file, "--force")
     assert not (tmp_path / "copy.db-wal").exists()
     assert head_of(dest) == head_of(log_file)
-    for wrong in (log_file, tmp_path, tmp_path / "none" / "copy.db"):
+    os.mkfifo(tmp_path / "pipe")
+    no_names = [tmp_path / "pipe", *[tmp_path / f"{log_file.name}-{ending}" for ending in ("wal", "shm", "last")]]
+    for wrong in (log_file, tmp_path, tmp_path / "none" / "copy.db", *no_names):
         done = invoke("backup", wrong, "--db", log_file, "--force")
         assert done.exit_code == 1
+    assert (tmp_path / "pipe").is_fifo()  # it might have been /dev/null
+    assert invoke("restore", dest, "--db", tmp_path / "pipe").exit_code == 1
+    assert (tmp_path / "pipe").is_fifo()
     assert head_of(log_file) == head_of(dest)
 
 

@@ -11,14 +11,14 @@ import click
 
 from decider.errors import DeciderError, InvalidArgument, Violation
 from decider.experiment.combinations import combination_warnings
-from decider.experiment.schema import from_message
-from decider.experiment_files import read_toml
+from decider.experiment.schema import from_message, parse_toml
 from decider.learn.limits import Limits
 from decider.learn.versions import Versions
 from decider.log.open import open_in_memory
 from decider.log.protocol import EventLog, NewVersion
 from decider.options import Finite
 from decider.policy.work import Budget
+from decider.server.file_looks import find_files, look_at
 from decider.server.json_output import echo_json, json_option
 from decider.server.settings import Settings
 from decider.text import count
@@ -87,21 +87,17 @@ def check_files(paths: Iterable[Path], limits: Limits, budget: Budget) -> list[C
     log = open_in_memory()
     versions = Versions(log, limits, budget)
     defined: dict[ExperimentId, Path] = {}
-    return [_check(path, log, versions, defined) for path in dict.fromkeys(_files(paths))]
-
-
-def _files(paths: Iterable[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(path.glob("*.toml"))
-        else:
-            yield path
+    return [_check(path, log, versions, defined) for path in dict.fromkeys(find_files([*paths]))]
 
 
 def _check(path: Path, log: EventLog, versions: Versions, defined: dict[ExperimentId, Path]) -> Checked:
     checked = Checked(path)
     try:
-        experiment = from_message(read_toml(path))
+        look = look_at(path)
+        if look.problem:
+            checked.errors = [Violation("file", look.problem)]
+            return checked
+        experiment = from_message(parse_toml(look.text, str(path)))
         checked.experiment = experiment.id
         if experiment.id in defined:
             problem = f"{experiment.id!r} is defined by {defined[experiment.id]} already; name one of them otherwise"
