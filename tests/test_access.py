@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import socket
 import sqlite3
 import ssl
 import threading
@@ -26,12 +28,13 @@ from starlette.routing import Route
 from decider.channel import Credentials, credentials_of, open_channel
 from decider.client import AsyncClient, Client
 from decider.server.access import Access, exposures
+from decider.server.certificates import BadCertificates, Certificates
 from decider.server.command import main
 from decider.server.http.guard import guarded
 from decider.server.listeners import SERVICES
 from decider.server.roles import METHODS, PATHS, Role
 from decider.server.settings import Settings
-from decider.server.tokens import BadTokens, new_token, parse_tokens
+from decider.server.tokens import BadTokens, new_token, parse_tokens, read_tokens
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from decider.v1 import experiment_service_pb2 as experiments_pb
@@ -747,6 +750,10 @@ def test_the_token_command_keeps_a_token_that_somebody_uses(tmp_path: Path) -> N
         (f"[[tokens]]\nname = ''\nroles = ['read']\nsha256 = '{'0' * 64}'", "name"),
         (f"[[tokens]]\nname = 'a'\nroles = ['read']\nexperiments = []\nsha256 = '{'0' * 64}'", "experiments"),
         (f"[[tokens]]\nname = 'a'\nroles = ['read']\nuntil = 2027-01-01\nsha256 = '{'0' * 64}'", "until"),
+        (
+            f"[[tokens]]\nname = 'a'\nroles = ['read']\nuntil = 9999-12-31T23:00:00-05:00\nsha256 = '{'0' * 64}'",
+            "until",
+        ),
         ("[[tokens]]\nname = 'a'\nroles = ['read']\ntoken = 'secret'", "another key"),
         (f"[[tokens]]\nname = 'a'\nroles = ['read']\nsha256 = '{'0' * 64}'\n" * 2, "further above"),
         ("[[certificates]]\nname = 'a'\nroles = ['read']\n" * 2, "further above"),
@@ -760,6 +767,17 @@ def test_a_file_that_does_not_say_exactly_who_may_what_is_refused(lines: str, wo
     with pytest.raises(BadTokens, match=word) as caught:
         parse_tokens(lines.encode())
     assert "secret" not in str(caught.value)
+
+
+def test_a_pipe_in_the_place_of_a_file_holds_up_nobody(authorities: tuple[Path, Pair, Pair], tmp_path: Path) -> None:
+    """The thread that looks at tokens and certificates waited for a writer: removed tokens worked on, and nothing said
+    so."""
+    pipe, (_, right, _) = tmp_path / "pipe", authorities
+    os.mkfifo(pipe)
+    with pytest.raises(BadTokens, match="no regular file"):
+        read_tokens(pipe)
+    with pytest.raises(BadCertificates, match="no regular file"):
+        Certificates(certificate=right.cert, key=pipe, client_ca=None)
 
 
 def test_a_wrong_file_stops_a_start(tmp_path: Path) -> None:
@@ -846,6 +864,44 @@ def test_a_certificate_without_a_common_name_is_known_by_its_other_name(
         assert fetch(f"https://{client.http}/metrics", context)[0] == 200
     finally:
         client.close()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_no_session_outlives_the_authority_of_its_certificate(
+    authorities: tuple[Path, Pair, Pair], tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """A session that is taken up again shows no certificate: for two hours its holder made new connections."""
+    folder, right, wrong = authorities
+    server, ann, ca = issue(tmp_path, "server", right), issue(folder, "ann", right), tmp_path / "ca.pem"
+    ca.write_bytes(right.cert.read_bytes())
+    context = ssl.create_default_context(cafile=str(right.cert))
+    context.minimum_version = context.maximum_version = version
+    context.load_cert_chain(ann.cert, ann.key)
+    tls = ("--tls-cert", str(server.cert), "--tls-key", str(server.key), "--tls-client-ca", str(ca))
+    process = ServerProcess(tmp_path / "log.db", *tls)
+
+    def ask(session: ssl.SSLSession | None = None) -> tuple[bytes, ssl.SSLSession | None]:
+        host, _, port = process.http.rpartition(":")
+        with (
+            socket.create_connection((host, int(port)), 20) as sock,
+            context.wrap_socket(sock, server_hostname=host, session=session) as wrapped,
+        ):
+            wrapped.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(partial(wrapped.recv, 65_536), b""))
+            return answer.partition(b"\r\n")[0], wrapped.session
+
+    try:
+        first, session = ask()
+        assert first == b"HTTP/1.1 200 OK"
+        ca.write_bytes(wrong.cert.read_bytes())
+        until(lambda: "read anew" in process.output, what="the other authority holds")
+        try:
+            again = ask(session)[0]
+        except OSError:
+            again = b""
+        assert again in (b"", b"HTTP/1.1 401 Unauthorized")
+    finally:
+        assert process.terminate() == 0
 
 
 def test_a_certificate_may_have_roles_as_a_token_has(authorities: tuple[Path, Pair, Pair], tmp_path: Path) -> None:

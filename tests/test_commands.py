@@ -22,6 +22,7 @@ from decider.errors import LogError
 from decider.log.open import open_log, open_reader
 from decider.log.protocol import Head, Tick
 from decider.server.command import main
+from decider.server.json_output import echo_json
 from decider.types import ActionId, DecisionId
 from simulator.verify import verify
 from tests.long_logs import shop, write_past
@@ -97,6 +98,13 @@ def test_what_a_server_leaves_alone_in_a_folder_is_not_checked(tmp_path: Path) -
     assert invoke("validate", tmp_path / ".shop.toml").exit_code == 1, "named by itself it is checked"
     os.mkfifo(tmp_path / "pipe.toml")
     assert "is no regular file" in invoke("validate", tmp_path).stdout, "to read it would take for ever"
+
+
+def test_json_is_json_whatever_a_file_is_called(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """A name that is no UTF-8 made all of it unreadable."""
+    echo_json({"backup": os.fsdecode(b"a\xff.db"), "note": "ä"})
+    written = capsysbinary.readouterr().out.decode()
+    assert json.loads(written) == {"backup": "a\udcff.db", "note": "ä"}
 
 
 def test_an_id_that_two_files_define_is_wrong(tmp_path: Path) -> None:
@@ -263,9 +271,14 @@ def test_a_backup_never_takes_the_place_of_another_file(log_file: Path, tmp_path
     run("backup", dest, "--db", log_file, "--force")
     assert not (tmp_path / "copy.db-wal").exists()
     assert head_of(dest) == head_of(log_file)
-    for wrong in (log_file, tmp_path, tmp_path / "none" / "copy.db"):
+    os.mkfifo(tmp_path / "pipe")
+    no_names = [tmp_path / "pipe", *[tmp_path / f"{log_file.name}-{ending}" for ending in ("wal", "shm", "last")]]
+    for wrong in (log_file, tmp_path, tmp_path / "none" / "copy.db", *no_names):
         done = invoke("backup", wrong, "--db", log_file, "--force")
         assert done.exit_code == 1
+    assert (tmp_path / "pipe").is_fifo()  # it might have been /dev/null
+    assert invoke("restore", dest, "--db", tmp_path / "pipe").exit_code == 1
+    assert (tmp_path / "pipe").is_fifo()
     assert head_of(log_file) == head_of(dest)
 
 

@@ -273,6 +273,24 @@ def test_one_file_stops_neither_a_start_nor_the_others(
         place.files.apply_all()
 
 
+def test_a_wrong_file_whose_name_is_no_utf_8_can_be_told(place: Place) -> None:
+    """/readyz answered 500, so an orchestrator took the server out of service."""
+    place.write(os.fsdecode(b"a\xff.toml"), "id = \n")
+    place.write("b.toml", definition())
+    place.restart()
+    (warning,) = place.files.warnings
+    assert b"a\\udcff.toml" in warning.encode()
+
+
+def test_a_storm_of_signals_ends_no_server(tmp_path: Path) -> None:
+    """Each interrupted the handler of the one before, until there was no stack left: the server ended, undrained."""
+    server = ServerProcess(tmp_path / "log.db")
+    for _ in range(1_000_000):
+        os.kill(server.process.pid, signal.SIGHUP)
+    assert server.terminate() == 0
+    assert "Traceback" not in server.output
+
+
 def test_an_exception_nobody_thought_of_is_one_file_s_problem(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next of its kind."""
 

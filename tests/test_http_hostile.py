@@ -4,19 +4,23 @@ is bounded, nobody else waits for them, and the output has no traceback.
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import resource
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 
 from decider.server.http.connection import LARGEST_HEAD, MOST_CONNECTIONS, PATIENCE
 from decider.server.http.port import THREADS
+from decider.server.http.probes import Readiness, probes
 from tests import rpc_clients
 from tests.rpc_clients import ServerProcess, experiment, fetch, until
 
@@ -329,3 +333,22 @@ def test_a_server_ends_while_callers_keep_coming(server: ServerProcess) -> None:
                 opened.enter_context(socket.create_connection((host, int(port)), 1))
 
         until(lambda: server.process.poll() is not None, what="the server ends", between=come, patience=10)
+
+
+def test_any_number_may_ask_whether_a_server_is_ready() -> None:
+    """Nobody needs a token for that: with a bound a crowd of strangers made a probe's answer 503."""
+    go = threading.Event()
+
+    def ready() -> Readiness:
+        go.wait(10)
+        return Readiness(True, "ok")
+
+    async def ask() -> list[int]:
+        endpoint = probes(ready)[1].endpoint
+        scope = {"type": "http", "method": "GET", "path": "/readyz", "headers": []}
+        asked = [asyncio.create_task(endpoint(Request(scope))) for _ in range(200)]
+        await asyncio.sleep(0.1)
+        go.set()
+        return [answer.status_code for answer in await asyncio.gather(*asked)]
+
+    assert asyncio.run(ask()) == [200] * 200

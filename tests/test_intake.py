@@ -274,8 +274,42 @@ def test_one_caller_leaves_calls_to_the_others(tmp_path: Path) -> None:
         assert not any(call.done() for call in waiting)
 
 
+def test_a_reply_that_nobody_reads_counts_until_it_has_left(tmp_path: Path) -> None:
+    """Each stays in memory: 400 callers that did not read replies of 2.7 MB took a gigabyte, and no limit."""
+    with serving(tmp_path, max_caller_rpcs=3) as client:
+        calls, streams = client.server._grpc._intake._calls, range(1, 11, 2)
+        with socket.create_connection(("127.0.0.1", client.server.port)) as connection:
+            connection.sendall(PREFACE.replace(PREFACE[-9:], _frame(4, 0, 0, b"\0\4\0\0\0\0")))  # reads nothing
+            for stream in streams:
+                connection.sendall(_frame(1, 4, stream, GET_HEAD) + _frame(0, 1, stream, b"\0\0\0\0\3\n\1e"))
+            until(lambda: 'grpc_code="ResourceExhausted"' in client.fetch("/metrics")[1], what="the fourth is refused")
+            assert calls.count == 3
+            assert not client.server._grpc._intake._running  # so a stop waits for none of them
+            assert code_of(status_of(lambda: client.get("e"))) == "RESOURCE_EXHAUSTED"
+        until(lambda: not calls.count, what="they are forgotten with their connection")
+        assert client.get("e").version
+
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """What an HTTP/2 client sends first (RFC 9113, 3.4): with empty settings."""
+
+
+def _frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+    return len(content).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + content
+
+
+GET_HEAD = b"".join(
+    b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+    for name, value in (
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", b"/decider.v1.ExperimentService/GetExperiment"),
+        (b":authority", b"x"),
+        (b"content-type", b"application/grpc"),
+        (b"te", b"trailers"),
+    )
+)
+"""Headers of a call, without Huffman's code and without an index (RFC 7541, 6.2.2)."""
 
 PING, GOAWAY = bytes([0, 0, 8, 6, 0, 0, 0, 0, 0]) + bytes(8), 7
 """A frame, and the type of another."""

@@ -14,9 +14,14 @@ from typing import Any
 import grpc
 
 from decider.errors import DeciderError
+from decider.server.file_looks import read_regular
 
 Content = tuple[bytes, ...]
 """Key, certificates, authorities; the last one may be missing."""
+
+
+LARGEST_FILE = 10_000_000
+"""Bytes."""
 
 
 class BadCertificates(DeciderError):
@@ -43,7 +48,7 @@ class Certificates:
         contents = []
         for option, path in files.items():
             try:
-                contents.append(path.read_bytes())
+                contents.append(read_regular(path, LARGEST_FILE))
             except OSError as error:
                 raise BadCertificates(f"{option}: the file cannot be read: {error.strerror}") from error
         return tuple(contents)
@@ -59,6 +64,8 @@ class Certificates:
             ) from None
         if self.client_ca is not None:
             context.verify_mode = ssl.CERT_OPTIONAL
+            context.num_tickets = 0  # a session that is taken up again shows no certificate anew: see `connection.py`
+            context.options |= ssl.OP_NO_TICKET
             try:
                 context.load_verify_locations(self.client_ca)
             except (OSError, ValueError) as error:

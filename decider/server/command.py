@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -187,6 +188,11 @@ def serve(**options: Any) -> None:
     Every option can also come from the environment, as DECIDER_DB for --db.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    looks: SimpleQueue[int] = SimpleQueue()
+    if hasattr(signal, "SIGHUP"):
+        # From the first moment on, else it ends the process. Not Python's code, which a storm of signals would
+        # interrupt anew each time, until there is no stack left.
+        signal.signal(signal.SIGHUP, looks.put)  # type: ignore[arg-type]
     settings = Settings(**options)
     for doubt in misspelt(os.environ):
         logger.warning("%s", doubt)
@@ -199,15 +205,16 @@ def serve(**options: Any) -> None:
         server = _make_server(settings, listening)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.request_stop())
-        if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, lambda *_: server.request_look())
         served = server.start()
     except (DeciderError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if served:
         _tell_addresses(settings, server.grpc_addresses, listening.address)
-        while not server.wait(0.5):  # a signal that another thread receives does not wake an endless wait
-            pass
+        while not server.wait(0.2):  # a signal that another thread receives does not wake an endless wait
+            if asked := looks.qsize():
+                for _ in range(asked):
+                    looks.get()
+                server.request_look()
     click.echo("draining")
     server.stop()
     click.echo("stopped")

@@ -1,9 +1,10 @@
 """Where experiment files are, and what stands in them: read with care, since one file must not hold up the others.
-Called by `files.py`, once a second, and by `decider validate`.
+Called by `files.py`, once a second, and by `decider validate`. Tokens and certificates are read with the same care.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import stat
 import time
@@ -51,6 +52,14 @@ def look_at(path: Path) -> Look:
         return Look(digest, age, content.decode())
     except UnicodeDecodeError as error:
         return Look(digest, age, problem=str(error))
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """So many of its bytes. Raises OSError, also for a named pipe, which would hold up whoever looks at it."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    with path.open("rb") as file:
+        return file.read(most)
 
 
 def _unreadable(problem: str) -> Look:

@@ -293,6 +293,7 @@ def _named_after(path: Path) -> Iterator[None]:
 
 
 def _shorten(text: str) -> str:
+    text = text.encode(errors="backslashreplace").decode()  # the name of a file may be no UTF-8
     return text if len(text) <= LONGEST_WARNING else f"{text[:LONGEST_WARNING]} ..."
 
 

@@ -133,6 +133,7 @@ class Intake(Executor):
     def __init__(self, *, calls: Limit, streams: Limit, checks: Limit, access: Access | None = None) -> None:
         self._calls, self._streams, self._checks, self._access = calls, streams, checks, access
         self._arriving: dict[Call, _Held] = {}
+        self._running: set[Call] = set()
         self._open_streams: dict[Stream, _Held] = {}
 
     def submit(self, fn: Callable[..., object], /, *args: Any, **_: Any) -> Call:  # type: ignore[override]
@@ -182,8 +183,30 @@ class Intake(Executor):
             _turn_away(method, event.call, state, error)
             call.skip()
         else:
-            call.add_done_callback(lambda _: self._calls.leave(caller))
+            self._count(call, state, caller)
             method.run(call)
+
+    def _count(self, call: Call, state: Any, caller: str) -> None:
+        """A reply that its caller does not read stays in memory, so a call counts until it has left as well."""
+        both = [None]
+
+        def leave() -> None:
+            try:
+                both.pop()
+            except IndexError:  # the second one of the two
+                self._calls.leave(caller)
+
+        def done(_: object) -> None:
+            self._running.discard(call)
+            leave()
+
+        self._running.add(call)
+        call.add_done_callback(done)
+        with state.condition:
+            if state.callbacks is not None:
+                state.callbacks.append(leave)
+                return
+        leave()  # its caller has left
 
     def _open(self, method: Streaming, event: Any, state: Any, caller: str) -> None:
         limit = self._checks if method.brief else self._streams
@@ -232,10 +255,11 @@ class Intake(Executor):
         return None
 
     def wait_until_idle(self, seconds: float) -> None:
-        """Wait until every call has ended, at most so many seconds; for requests that are not there yet not as long."""
+        """Wait until every call has run, at most so many seconds; for requests that are not there yet not as long, and
+        for nobody to read a reply."""
         now = time.monotonic()
         arrived, end = now + min(seconds, LAST_ARRIVALS), now + seconds
-        while (self._calls.count and time.monotonic() < end) or (self._arriving and time.monotonic() < arrived):
+        while (self._running and time.monotonic() < end) or (self._arriving and time.monotonic() < arrived):
             time.sleep(LOOK_AGAIN)  # polled: a Condition would cost every call 5 us
 
 

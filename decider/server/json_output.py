@@ -26,8 +26,9 @@ def json_option(command: Command) -> Command:
 
 
 def echo_json(content: Mapping[str, Any]) -> None:
-    """Print an answer."""
-    click.echo(json.dumps(content, ensure_ascii=False, indent=2))
+    """Print an answer. The name of a file may be no UTF-8: its bytes become escapes, as JSON knows them."""
+    text = json.dumps(content, ensure_ascii=False, indent=2)
+    click.echo(text.encode(errors="backslashreplace").decode())
 
 
 def iso(at: Time) -> str | None:

@@ -443,7 +443,7 @@ class Server:
         self._stopping.set()
 
     def request_look(self) -> None:
-        """Ask for a look at the experiment files at once, as they are; a signal handler may call it."""
+        """Ask for a look at the experiment files at once, as they are."""
         self._look_asked.set()
 
     def wait(self, seconds: float) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 
 from decider.errors import DeciderError, Unauthenticated
 from decider.experiment.ids import is_id
+from decider.server.file_looks import read_regular
 from decider.server.roles import Rights, Role
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -97,8 +98,7 @@ def _digest(token: str) -> bytes:
 def read_tokens(path: Path) -> bytes:
     """The file. Raises BadTokens."""
     try:
-        with path.open("rb") as file:
-            return file.read(LARGEST_FILE)
+        return read_regular(path, LARGEST_FILE)
     except OSError as error:
         raise BadTokens(f"tokens: the file cannot be read: {error.strerror}") from error
 
@@ -142,7 +142,11 @@ def _entry(where: str, row: Mapping[str, Any], more: set[str]) -> Entry:
     until = row.get("until")
     if until is not None and (not isinstance(until, datetime) or until.tzinfo is None):
         raise BadTokens(f"tokens: {where}: until: write a time with its zone, like 2027-01-01T00:00:00Z")
-    return Entry(Rights(name, _roles(where, row), _experiments(where, row)), until and until.astimezone(UTC))
+    try:
+        until = until and until.astimezone(UTC)
+    except OverflowError:
+        raise BadTokens(f"tokens: {where}: until: in UTC it is beyond the years 1 to 9999") from None
+    return Entry(Rights(name, _roles(where, row), _experiments(where, row)), until)
 
 
 def _roles(where: str, row: Mapping[str, Any]) -> frozenset[Role]:

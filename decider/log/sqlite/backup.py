@@ -66,6 +66,7 @@ def back_up(log: Path, dest: Path, *, force: bool, check: Check, on_copied: OnCo
 def _check_dest(log: Path, dest: Path, *, force: bool) -> None:
     if dest.is_dir():
         raise LogError(f"{dest}: is a folder; name the file that the backup is to be, for example {dest / log.name}")
+    _check_name(dest)
     if not dest.parent.is_dir():
         raise LogError(f"{dest.parent}: there is no such folder; make it, or name another place")
     if dest.exists() and dest.samefile(log):
@@ -76,6 +77,14 @@ def _check_dest(log: Path, dest: Path, *, force: bool) -> None:
     if there and not force:
         raise LogError(f"{there[0]}: is there already; name another file, or replace it with --force")
     check_unused(dest)
+
+
+def _check_name(path: Path) -> None:
+    """A log must take the place of no device and of nothing that belongs to another log, whoever may do so."""
+    if path.exists() and not path.is_file():
+        raise LogError(f"{path}: is no regular file; name another one")
+    if path.name.endswith(BESIDE):
+        raise LogError(f"{path}: is the name of a file that belongs to a log; take another ending")
 
 
 def _has_content(path: Path) -> bool:
@@ -90,6 +99,7 @@ def put_in_place(source: Path, log: Path, *, aside: Path, check: Check, on_copie
         raise LogError(f"{source}: is the log itself; name a backup")
     if log.is_symlink():
         raise LogError(f"{log}: is a link; name the file that it leads to, {log.resolve()}")
+    _check_name(log)
     check_unused(log)  # before the work of a copy
     with _copy_of(source, beside=log, check=check, on_copied=on_copied) as (copy, copied), replacing(log):
         # A second name first: killed at any moment, the old log is still whole under one of its names, and a server

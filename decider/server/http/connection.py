@@ -53,7 +53,9 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """One more connection."""
         super().connection_made(transport)
-        name = certificate_name(transport.get_extra_info("peercert"))
+        tls = transport.get_extra_info("ssl_object")
+        # A session of TLS 1.2 that is taken up again: whether its certificate still holds was not looked at.
+        name = None if tls is not None and tls.session_reused else certificate_name(tls and tls.getpeercert())
         self.app_state = {**self.app_state, "certificate": name}  # uvicorn gives it to each request as `state`
         self._watch()
         if len(self.connections) > share_of_descriptors(4, most=MOST_CONNECTIONS):

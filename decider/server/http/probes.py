@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ def as_told(readiness: Readiness, rights: Rights) -> str:
 
 def probes(ready: Callable[[], Readiness]) -> list[Route]:
     """The routes. ready: may read the log; /healthz reads nothing, so it answers whatever the disk does."""
-    turns = Turns()
+    turns = Turns(most_waiting=math.inf)  # all wait for the same answer, and whoever asks needs no token
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")

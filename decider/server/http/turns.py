@@ -18,16 +18,17 @@ MOST_WAITING = 32
 
 class Turns:
     """Runs one piece of work at a time. Whoever asks for the same work while it runs shares its *next* run: no answer
-    is older than the question, and many callers cost as much as two."""
+    is older than the question, and many callers cost as much as two. most_waiting: callers; one more is refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_waiting: float = MOST_WAITING) -> None:
+        self._most_waiting = most_waiting
         self._turn = asyncio.Lock()
         self._next: dict[Callable[[], Any], asyncio.Task[Any]] = {}
         self._waiting = 0
 
     async def run(self, work: Callable[[], T]) -> T:
         """What the work returns or raises. Raises HTTPException where too many wait."""
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= self._most_waiting:
             raise HTTPException(503, "too many ask at once; try again later", {"Retry-After": "1"})
         self._waiting += 1
         try:
