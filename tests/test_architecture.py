@@ -143,6 +143,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "simulator.studies.soak",
     ),
     "cattrs": ("simulator.run.result_store",),
+    "threadpoolctl": ("simulator.run.engine",),
+    "ray": ("simulator.run.ray_tasks",),
     "jinja2": ("decider.page",),
 }
 """Each library with the only rooms (or modules) that import it; what else names it is explained on its line."""
