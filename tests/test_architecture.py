@@ -35,6 +35,7 @@ SIMULATED = (
     "simulator.run",
     "simulator.drive",
     "simulator.compare",
+    "simulator.large",
     "simulator.report",
     "simulator.commands",
     "simulator.cli",

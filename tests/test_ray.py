@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from simulator.run.sweep import sweep
 from simulator.run.task import Run, Task, run
 from simulator.run.versions import version_of
 from simulator.studies import coverage
+from tests.large_logs import write_large
 from tests.sweep_process import (
     Job,
     Square,
@@ -136,6 +138,19 @@ def test_coverage_is_the_same_on_ray(tmp_path: Path) -> None:
     assert on_ray.exit_code == 0, on_ray.output
     assert len(list(tmp_path.iterdir())) == len(coverage.SIZES)
     assert CliRunner().invoke(coverage.main, [*options[:-2], "--workers", "1"]).stdout == on_ray.stdout
+
+
+def test_a_log_in_parts_has_the_same_figures_on_ray(tmp_path: Path) -> None:
+    """To the last bit: parts are put together in their order, whoever was ready first."""
+    write_large(tmp_path / "log.parquet", rows=20_000, units=10_000)
+    large = ["evaluate-large", str(tmp_path / "log.parquet"), "--reward-range", "0", "1", "--policy", "uniform"]
+    found = []
+    for place, how in (("here", ["--workers", "1"]), ("there", ["--on", "ray"])):
+        options = ["--parts", "4", "--folder", str(tmp_path / place), "--json", str(tmp_path / f"{place}.json"), *how]
+        assert CliRunner().invoke(main, [*large, *options]).exit_code == 0
+        found.append(json.loads((tmp_path / f"{place}.json").read_text(encoding="utf-8")) | {"seconds": 0})
+    assert found[0]["decisions"] == 20_000
+    assert found[0] == found[1]
 
 
 # What happens to workers

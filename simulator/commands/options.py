@@ -159,7 +159,7 @@ span_options = with_options(
     click.option("--until", default="", callback=_moment, metavar="TIME", help="Only decisions before that time."),
 )
 
-read_options = with_options(
+_columns = with_options(
     click.option(
         "--column",
         "columns",
@@ -169,14 +169,8 @@ read_options = with_options(
         "is context whatever it looks like, ignore=NAME is not.",
     ),
     click.option("--mapping", type=FILE, help='The same as a TOML file: reward = "clicked".'),
-    click.option(
-        "--reward",
-        "rewards",
-        multiple=True,
-        callback=_reward_weights,
-        metavar="NAME[=WEIGHT]",
-        help="Of a log of ours: count these rewards instead of what the policy learned from; may be repeated.",
-    ),
+)
+_rows = with_options(
     click.option("--reward-range", nargs=2, type=float, metavar="LOW HIGH", help="Declared; otherwise as seen."),
     click.option(
         "--empty-reward",
@@ -191,6 +185,22 @@ read_options = with_options(
         help="Actions of a table that were never drawn: a,b,c, a file with one a line, or how many there are in all.",
     ),
     click.option("--skip-bad", is_flag=True, help="Leave bad rows out and count them."),
+)
+
+table_options = with_options(_columns, _rows)
+"""How to read a table."""
+
+read_options = with_options(
+    _columns,
+    click.option(
+        "--reward",
+        "rewards",
+        multiple=True,
+        callback=_reward_weights,
+        metavar="NAME[=WEIGHT]",
+        help="Of a log of ours: count these rewards instead of what the policy learned from; may be repeated.",
+    ),
+    _rows,
     click.option(
         "--version",
         type=VersionNumbers(),

@@ -7,6 +7,7 @@ sweep --> engine_of(on) --> Processes (`processes.py`)
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -36,6 +37,9 @@ class EngineUnavailable(SweepFailed):
 
 class Engine(Protocol):
     """Maps a pure function over tasks. Tasks start in their order; results come as they are ready."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """Inside, what a run needs is started once for several of them. Raises EngineUnavailable."""
 
     def run(self, tasks: Sequence[T], function: Callable[[T], R], version: Callable[[T], str]) -> Iterator[tuple[T, R]]:
         """Each of the (distinct) tasks with its result. version(task): all that the result depends on besides the task.

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -21,6 +21,10 @@ class Processes:
     """See Engine. workers: None for one per core. One worker is this process itself."""
 
     workers: int | None = None
+
+    def held(self) -> AbstractContextManager[None]:
+        """See Engine. Processes are started for each run: what one has cached is of no use to the next."""
+        return nullcontext()
 
     def run(
         self,

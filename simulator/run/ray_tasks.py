@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from types import ModuleType
@@ -49,12 +49,17 @@ class RayTasks:
     address: tuple[str, int] | None
     workers: int | None = None
 
+    def held(self) -> AbstractContextManager[None]:
+        """See Engine. What this process has already is used, and left to whoever started it."""
+        ray = imported()
+        if self.address:
+            return nullcontext() if ray.util.client.ray.is_connected() else _reached(ray, self.address)
+        return nullcontext() if ray.is_initialized() else started(ray, self.workers or os.cpu_count() or 1)
+
     def run(self, tasks: Sequence[T], function: Callable[[T], R], version: Callable[[T], str]) -> Iterator[tuple[T, R]]:
         """See Engine."""
-        ray = imported()
-        cores = min(self.workers or os.cpu_count() or 1, len(tasks))
-        with _reached(ray, self.address) if self.address else started(ray, cores):
-            yield from _run(ray, tasks, function, version, most=self.workers or MOST_WAITING)
+        with self.held():
+            yield from _run(imported(), tasks, function, version, most=self.workers or MOST_WAITING)
 
 
 def _run(
@@ -121,10 +126,7 @@ def imported() -> ModuleType:
 
 @contextmanager
 def started(ray: Any, cores: int) -> Iterator[None]:
-    """A Ray of this machine alone, which nobody else can reach; or the one that this process has already."""
-    if ray.is_initialized():
-        yield
-        return
+    """A Ray of this machine alone, which nobody else can reach."""
     try:
         ray.init(
             "local",
