@@ -218,6 +218,15 @@ def test_a_table_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
     assert "only Parquet can be divided" in result.output
 
 
+def test_a_file_that_is_torn_is_named(log: Path, tmp_path: Path) -> None:
+    """Of a thousand files; and what was divided before is kept."""
+    (tmp_path / "torn.parquet").write_bytes((log / "1.parquet").read_bytes()[:-9])
+    options = ["--reward-range", "0", "1", "--policy", "uniform", "--folder", str(tmp_path / "parts")]
+    result = CliRunner().invoke(main, ["evaluate-large", str(tmp_path / "torn.parquet"), *options])
+    assert result.exit_code == 2
+    assert "torn.parquet: is no Parquet file" in result.output
+
+
 def test_what_a_part_cannot_carry_is_refused(tmp_path: Path) -> None:
     """As by `evaluate`, by the checks of the first part: without --force there are no figures."""
     file = tmp_path / "log.parquet"

@@ -98,7 +98,7 @@ def evaluate_in_parts(
     division = plan_division(Path(reading.log), reading.options, parts=parts, folder=place)
     rows = f"dividing {division.rows:,} rows into {division.parts} parts"
     divided = run(division.tasks, divide, result=DividedRows, version=_version_of_division, what=rows)
-    told = replace(reading, actions=None if division.says_eligible else _actions(reading, divided))
+    told = reading if division.says_eligible else replace(reading, actions=_actions(reading, divided))
     names = tuple(dict.fromkeys([LOGGED, *policies]))
     tasks = [
         PartTask(replace(told, log=str(part_folder(place, part))), names)

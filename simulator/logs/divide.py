@@ -7,7 +7,7 @@ every part is a random sample of the units. Rows are copied as they are, and rea
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from simulator.logs.files import Files, files_of
 from simulator.logs.mapping import Layout, layout_of
 from simulator.logs.options import ReadOptions
 from simulator.logs.table_block import NO_IDS, is_nothing
-from simulator.logs.table_files import ParquetTable
+from simulator.logs.table_files import ParquetTable, arrow_errors
 
 SUFFIX = ".parquet"
 
@@ -105,7 +105,8 @@ def _layout(paths: Sequence[Path], options: ReadOptions) -> Layout:
 
 def _row_groups(path: Path) -> Iterator[tuple[int, int, int]]:
     """First and last group of each task, and its rows."""
-    metadata = pq.ParquetFile(path).metadata
+    with arrow_errors(path):
+        metadata = pq.ParquetFile(path).metadata
     first, rows = 0, 0
     for group in range(metadata.num_row_groups):
         rows += metadata.row_group(group).num_rows
@@ -116,40 +117,45 @@ def _row_groups(path: Path) -> Iterator[tuple[int, int, int]]:
 
 def divide(task: DivideTask) -> DividedRows:
     """Write the task's file into each part. The same again writes the same files. Raises BadLog or OSError."""
-    actions, rows, by_part = arrow.TextCodes(task.action), 0, np.zeros(task.parts, np.int64)
-    file = pq.ParquetFile(task.file)
-    names = dict(zip(_cleaned(task, file), file.schema_arrow.names, strict=True))
-    missing = [name for name in task.columns if name not in names]
-    if missing:
-        raise BadLog(f"{task.file}: has no column {missing[0]!r}, which the first file has; give both the same columns")
-    wanted = [names[name] for name in task.columns]
-    schema = pa.schema([file.schema_arrow.field(name) for name in wanted])
-    targets = [part_folder(Path(task.folder), part) / f"{task.number:06}{SUFFIX}" for part in range(task.parts)]
-    unfinished = [target.with_suffix(".unfinished") for target in targets]
-    with ExitStack() as opened:
-        writers = []
-        for target in unfinished:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            writers.append(opened.enter_context(pq.ParquetWriter(target, schema)))
+    actions, by_part = arrow.TextCodes(task.action), np.zeros(task.parts, np.int64)
+    with arrow_errors(Path(task.file)):
+        file = pq.ParquetFile(task.file)
+        names = _names(task, file)
+        schema = pa.schema([file.schema_arrow.field(name) for name in names.values()])
         groups = list(range(task.first, task.last + 1))
-        for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=wanted):
-            table = pa.Table.from_batches([batch]).select(wanted)
-            actions.codes(table.column(names[task.action]).combine_chunks())
-            part = _part_of(table.column(names[task.unit]).combine_chunks(), rows, task.parts)
-            counts = np.bincount(part, minlength=task.parts)
-            _write(table, part, np.cumsum(counts), writers)
-            by_part += counts
-            rows += len(table)
-    for before, after in zip(unfinished, targets, strict=True):
-        before.replace(after)
+        with _writers(task, schema) as writers:
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=list(names.values())):
+                rows = pa.Table.from_batches([batch]).select(list(names.values()))
+                actions.codes(rows[names[task.action]].combine_chunks())
+                part = _part_of(rows[names[task.unit]].combine_chunks(), int(by_part.sum()), task.parts)
+                counts = np.bincount(part, minlength=task.parts)
+                _write(rows, part, np.cumsum(counts), writers)
+                by_part += counts
     return DividedRows(tuple(by_part.tolist()), actions.values)
 
 
-def _cleaned(task: DivideTask, file: Any) -> list[str]:
-    """The names of the file's columns as people see them."""
-    found = ParquetTable(Path(task.file), Files([Path(task.file)], lambda _: None)).header
-    assert len(found) == len(file.schema_arrow.names)
-    return found
+def _names(task: DivideTask, file: Any) -> dict[str, str]:
+    """The columns that are wanted, as people see them and as the file has them. Raises BadLog."""
+    path = Path(task.file)
+    header = ParquetTable(path, Files([path], lambda _: None)).header
+    names = dict(zip(header, file.schema_arrow.names, strict=True))
+    missing = [name for name in task.columns if name not in names]
+    if missing:
+        raise BadLog(f"{path}: has no column {missing[0]!r}, which the first file has; give both the same columns")
+    return {name: names[name] for name in task.columns}
+
+
+@contextmanager
+def _writers(task: DivideTask, schema: Any) -> Iterator[list[Any]]:
+    """One for each part; the files get their names when all are whole."""
+    targets = [part_folder(Path(task.folder), part) / f"{task.number:06}{SUFFIX}" for part in range(task.parts)]
+    unfinished = [target.with_suffix(".unfinished") for target in targets]
+    with ExitStack() as opened:
+        for target in unfinished:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        yield [opened.enter_context(pq.ParquetWriter(target, schema)) for target in unfinished]
+    for before, after in zip(unfinished, targets, strict=True):
+        before.replace(after)
 
 
 def _part_of(units: Any, first: int, parts: int) -> Longs:

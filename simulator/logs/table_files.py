@@ -183,7 +183,7 @@ class ParquetTable:
     def __init__(self, path: Path, files: Files) -> None:
         self._path = path
         self._files = files
-        with files.open(path) as file, _arrow_errors(path):
+        with files.open(path) as file, arrow_errors(path):
             reader = pq.ParquetFile(file)
             self._schema = reader.schema_arrow
             self._rows = reader.metadata.num_rows
@@ -209,7 +209,7 @@ class ParquetTable:
         """See TableFile."""
         written = dict(zip(self.header, self._schema.names, strict=True))
         self._check_expansion(len(columns))
-        with self._files.open(self._path) as file, _arrow_errors(self._path):
+        with self._files.open(self._path) as file, arrow_errors(self._path):
             texts = [written[one] for one in coded if arrow.is_text(self._schema.field(written[one]))]
             reader = pq.ParquetFile(file, read_dictionary=texts)
             for batch in reader.iter_batches(batch_size=BLOCK_ROWS, columns=[written[name] for name in columns]):
@@ -283,7 +283,8 @@ def _is_number(kind: Any) -> bool:
 
 
 @contextmanager
-def _arrow_errors(path: Path) -> Iterator[None]:
+def arrow_errors(path: Path) -> Iterator[None]:
+    """What Arrow says of a Parquet file, as BadLog with its name."""
     try:
         yield
     except pa.ArrowException as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from types import ModuleType
@@ -28,6 +28,9 @@ OBJECT_STORE = 80 * 2**20
 
 REACHED = 5.0
 """Seconds within which the head node must answer. Ray itself would try for 30."""
+
+CONNECTS = 4
+"""How often a client asks. Under load 2 of 12 times failed where the head node's gRPC had its fork handlers on."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -146,6 +149,15 @@ def started(ray: Any, cores: int) -> Iterator[None]:
         ray.shutdown()
 
 
+def _connect(ray: Any, url: str) -> None:
+    """As a client. The head node starts a process for each, which at times dies as it begins: then once more."""
+    for _ in range(CONNECTS - 1):
+        with suppress(ConnectionAbortedError):
+            ray.init(url, log_to_driver=False, logging_level="ERROR")
+            return
+    ray.init(url, log_to_driver=False, logging_level="ERROR")
+
+
 @contextmanager
 def _reached(ray: Any, address: tuple[str, int]) -> Iterator[None]:
     """A cluster, as its client; it runs on when we leave."""
@@ -153,7 +165,7 @@ def _reached(ray: Any, address: tuple[str, int]) -> Iterator[None]:
     url = f"ray://{f'[{host}]' if ':' in host else host}:{port}"
     try:
         socket.create_connection(address, REACHED).close()
-        ray.init(url, log_to_driver=False, logging_level="ERROR")
+        _connect(ray, url)
     except Exception as error:  # of any kind: it may be another program, or another version of Ray
         raise EngineUnavailable(
             f"{url}: no Ray cluster answers there ({error}); is it the client port of the head node, and is its Ray "
