@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/ready
+RAY := .venv/ready-ray
 LOWEST := .venv-lowest/ready
 RIVALS := .venv-rivals/ready
 BAKEOFF := .venv-bakeoff/ready
@@ -15,7 +16,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions clean
+.PHONY: help setup ray demo test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -26,6 +27,12 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
+
+$(RAY): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	@touch $(RAY)
+
+ray: $(RAY) ## install Ray into .venv, for `simulator ... --on ray` and its tests (250 MB)
 
 setup: $(READY) ## make the virtual environment .venv with pinned dependencies
 

@@ -33,6 +33,7 @@ KNOWN = (
     KnownSkip("no Node.js on the PATH", 1, "Only root may install it."),
     KnownSkip("the rivals' environment is not there", 4, "Some 500 MB that nothing else needs: make side-by-side."),
     KnownSkip("the bake-off's environment is not there", 1, "One rival is built by a C++ compiler: make bakeoff."),
+    KnownSkip("Ray is not installed", 25, "250 MB that only clusters need: .ci/run installs it where it can."),
     KnownSkip("only root may mount", 2, "A disk that is really full is a small file system."),
     KnownSkip("mount does not work here", 2, "Containers without CAP_SYS_ADMIN."),
 )

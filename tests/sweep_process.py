@@ -1,4 +1,4 @@
-"""Functions and tasks for tests of sweeps, and a process: `python -m tests.sweep_process KEEP NOTES [tasks]`.
+"""Functions and tasks for tests of sweeps, and a process: `python -m tests.sweep_process KEEP NOTES TASKS SECONDS ON`.
 
 Apart from the tests, so that a worker process starts fast.
 """
@@ -46,6 +46,11 @@ def square_or_die(job: Job) -> Square:
     return square(job)
 
 
+def process_of(_: Job) -> str:
+    """A version that no two processes have."""
+    return f"process {os.getpid()}"
+
+
 def square_or_raise(job: Job) -> Square:
     """The third raises."""
     if job.number == 3:
@@ -70,6 +75,7 @@ if __name__ == "__main__":
     from tests.sweep_process import Square as Found
     from tests.sweep_process import square as function
 
-    keep_, notes_, count_, seconds_ = sys.argv[1:]
+    keep_, notes_, count_, seconds_, on_ = sys.argv[1:]
+    todo = jobs(Path(notes_), int(count_), float(seconds_))
     with bad_input():
-        sweep(jobs(Path(notes_), int(count_), float(seconds_)), function, result=Found, folder=Path(keep_), workers=2)
+        sweep(todo, function, result=Found, folder=Path(keep_), on=on_, workers=2)

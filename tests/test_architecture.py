@@ -35,6 +35,7 @@ SIMULATED = (
     "simulator.run",
     "simulator.drive",
     "simulator.compare",
+    "simulator.large",
     "simulator.report",
     "simulator.commands",
     "simulator.cli",
@@ -145,6 +146,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "simulator.studies.soak",
     ),
     "cattrs": ("simulator.run.result_store",),
+    "threadpoolctl": ("simulator.run.engine",),
+    "ray": ("simulator.run.ray_tasks",),
     "jinja2": ("decider.page",),
 }
 """Each library with the only rooms (or modules) that import it; what else names it is explained on its line."""

@@ -22,8 +22,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulator.run.engine import SweepFailed, WorkerDied
 from simulator.run.result_store import ResultFile
-from simulator.run.sweep import SweepFailed, WorkerDied, sweep
+from simulator.run.sweep import sweep
 from simulator.run.task import Run, Task, run
 from simulator.run.versions import sources, version_of
 from tests.sweep_process import Job, Square, jobs, noted, square, square_or_die, square_or_raise
@@ -34,9 +35,11 @@ PATIENCE = 60.0
 
 
 @contextmanager
-def started(keep: Path, notes: Path, count: int, seconds: float) -> Iterator[subprocess.Popen[str]]:
+def started(
+    keep: Path, notes: Path, count: int, seconds: float, on: str = "processes"
+) -> Iterator[subprocess.Popen[str]]:
     """A process that sweeps, with two workers, in a group of its own as in a terminal; killed if the test fails."""
-    command = [sys.executable, "-m", "tests.sweep_process", f"{keep}", f"{notes}", f"{count}", f"{seconds}"]
+    command = [sys.executable, "-m", "tests.sweep_process", f"{keep}", f"{notes}", f"{count}", f"{seconds}", on]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             yield process

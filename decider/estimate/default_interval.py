@@ -21,8 +21,8 @@ from scipy.special import chdtri
 
 from decider.estimate.likelihood import balance, extremes
 from decider.estimate.mean import Interval
-from decider.estimate.nodes import gather
-from decider.estimate.possible import ANY, Range, UnitSizes, clip, corners, is_bounded, possible, weights_of
+from decider.estimate.nodes import Nodes, gather
+from decider.estimate.possible import ANY, Pairs, Range, UnitSizes, clip, corners, is_bounded, possible, weights_of
 from decider.estimate.sample import Sample
 
 NAME = "empirical likelihood"
@@ -62,6 +62,17 @@ def default_interval(sample: Sample, *, value_range: Range = ANY, level: float =
     units = shape.as_decisions(total=sample.total, weight=weights_of(sample), size=sample.size, value=sample.value)
     extreme = shape.enlarge(corners(sample, limits), sample.value)
     seen = gather(np.stack([units.weight, units.term], axis=1), stops=np.array([len(units.term)]))
+    return interval_of_nodes(seen, extreme, limits, level=level)
+
+
+def interval_of_nodes(seen: Nodes, extreme: Pairs, limits: Range, *, level: float = 0.95) -> Interval:
+    """The same of nodes for the pairs (weight, term) of units, in one block. extreme: of a unit, as of `enlarge`.
+
+    >>> seen = Nodes(np.array([[0.0, 0.0], [2.0, 0.0], [2.0, 2.0]]), np.array([[100.0, 50.0, 50.0]]))
+    >>> extreme = Pairs(np.array([0.0, 0.0, 2.0, 2.0]), np.array([0.0, 0.0, 0.0, 2.0]))
+    >>> round(interval_of_nodes(seen, extreme, (0.0, 1.0)).low, 3)
+    0.401
+    """
     weight = np.concatenate([seen.place[:, 0], extreme.weight])
     term = np.concatenate([seen.place[:, 1], extreme.term])
     count = np.tile(np.concatenate([seen.count[0], np.full(4, TRACE)]), (5, 1))

@@ -56,52 +56,84 @@ def _distinct(points: Floats, block: Longs, blocks: int, *, few: int) -> Nodes |
 
 
 def _share_out(points: Floats, block: Longs, blocks: int, cells: int) -> Nodes:
-    axes = [_Axis.of(column, round(cells ** (1 / points.shape[1]))) for column in points.T]
-    shape = [len(axis.place) for axis in axes]
-    strides = np.cumprod([1, *shape[:0:-1]])[::-1].tolist()
-    size = math.prod(shape)
-    code = block * size
-    code += sum(axis.below * stride for axis, stride in zip(axes, strides, strict=True))
-    flat = np.zeros(blocks * size)
-    for corner in product((0, 1), repeat=len(axes)):
-        share = math.prod([axis.above if up else 1 - axis.above for axis, up in zip(axes, corner, strict=True)])
-        offset = sum(up * stride for up, stride in zip(corner, strides, strict=True))
-        flat += np.bincount(code + offset, weights=share, minlength=len(flat))
-    count = flat.reshape(blocks, size)
-    used = count.any(axis=0)
-    place = np.stack([one.reshape(-1) for one in np.meshgrid(*[axis.place for axis in axes], indexing="ij")], axis=1)
-    return Nodes(place[used], count[:, used])
+    grid = Grid.of(points.min(axis=0), points.max(axis=0), cells=cells)
+    return grid.nodes(grid.count(points, block, blocks))
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The places of nodes for points within some bounds. Counts of several sets of points on one grid add up."""
+
+    axes: tuple[_Axis, ...]
+
+    @classmethod
+    def of(cls, least: Floats, most: Floats, *, cells: int = CELLS) -> Grid:
+        """About so many nodes; least, most: (dimensions,), of all points."""
+        nodes = round(cells ** (1 / len(least)))
+        return cls(tuple(_Axis.of(low, high, nodes) for low, high in zip(least.tolist(), most.tolist(), strict=True)))
+
+    def count(self, points: Floats, block: Longs | None = None, blocks: int = 1) -> Floats:
+        """(blocks, nodes): how many of the (n, dimensions) points each node stands for. block: (n,), where they are.
+
+        >>> grid = Grid.of(np.zeros(1), np.ones(1), cells=2)
+        >>> both = np.array([[0.0], [1.0]])
+        >>> (grid.count(both[:1]) + grid.count(both[1:]) == grid.count(both)).all()
+        np.True_
+        """
+        shape = [len(axis.place) for axis in self.axes]
+        strides = np.cumprod([1, *shape[:0:-1]])[::-1].tolist()
+        size = math.prod(shape)
+        found = [axis.find(column) for axis, column in zip(self.axes, points.T, strict=True)]
+        code = np.zeros(len(points), np.int64) if block is None else block * size
+        code = code + sum(below * stride for (below, _), stride in zip(found, strides, strict=True))
+        flat = np.zeros(blocks * size)
+        for corner in product((0, 1), repeat=len(self.axes)):
+            share = math.prod([above if up else 1 - above for (_, above), up in zip(found, corner, strict=True)])
+            offset = sum(up * stride for up, stride in zip(corner, strides, strict=True))
+            flat += np.bincount(code + offset, weights=share, minlength=len(flat))
+        return flat.reshape(blocks, size)
+
+    def nodes(self, count: Floats) -> Nodes:
+        """Those that stand for a point. count: (blocks, nodes)."""
+        used = count.any(axis=0)
+        mesh = np.meshgrid(*[axis.place for axis in self.axes], indexing="ij")
+        place = np.stack([one.reshape(-1) for one in mesh], axis=1)
+        return Nodes(place[used], count[:, used])
 
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """Nodes of one dimension, and each point between two of them. place: (nodes,), dense around 0, where most weights
-    are: from there (or from the end that is nearest to it), the k-th of G at (k / G)^2 of the way to an end.
-
-    below: (n,), the node at or below the point, never the last; above: (n,), the share of the next one.
+    """Nodes of one dimension. place: (nodes,), dense around 0, where most weights are: from there (or from the end that
+    is nearest to it), the k-th of `steps` at (k / steps)^2 of the way to an end. down, up: how far the ends are.
     """
 
     place: Floats
-    below: Longs
-    above: Floats
+    centre: float
+    down: float
+    up: float
+    steps: int
 
     @classmethod
-    def of(cls, column: Floats, nodes: int) -> _Axis:
-        """About so many nodes for a column."""
-        least, most = float(column.min()), float(column.max())
+    def of(cls, least: float, most: float, nodes: int) -> _Axis:
+        """About so many nodes for numbers in that range."""
         centre = min(max(0.0, least), most)
         down, up = centre - least, most - centre
         steps = max(2, nodes // 2 if down and up else nodes)
         squares = (np.arange(steps + 1) / steps) ** 2
         lower = (centre - down * squares)[:0:-1] if down else np.zeros(0)
-        place = np.concatenate([lower, centre + (up or 1.0) * squares])
-        away = column - centre
+        return cls(np.concatenate([lower, centre + (up or 1.0) * squares]), centre, down, up, steps)
+
+    def find(self, column: Floats) -> tuple[Longs, Floats]:
+        """(n,) each: the node at or below each number, never the last one; and the share of the next one."""
+        steps, down, up = self.steps, self.down, self.up
+        lower = steps if down else 0
+        away = column - self.centre
         scale = steps**2 / (np.where(away < 0, -down, up or 1.0) if down else up or 1.0)
         square = np.minimum(away * scale, steps**2)
         k = np.minimum(np.sqrt(square).astype(np.int64), steps - 1)
         part = (square - k * k) / (2 * k + 1)
-        below = len(lower) + k
+        below: Longs = lower + k
         if down:
-            np.subtract(len(lower) - 1, k, out=below, where=away < 0)
+            np.subtract(lower - 1, k, out=below, where=away < 0)
             np.subtract(1, part, out=part, where=away < 0)
-        return cls(place, below, part)
+        return below, part

@@ -25,6 +25,7 @@ from simulator.commands.options import (
     counted,
     json_option,
     log_options,
+    on_option,
     print_results,
     read_log,
     refuse_overwriting,
@@ -62,6 +63,7 @@ Examples:
   simulator compare storefront --policies default epsilon_greedy softmax
   simulator compare storefront --policies default --grid grid.toml --rounds 5000 --seeds 20 --report report
   simulator compare demo.db --experiment storefront --policies A.toml B.toml fixed:sale --against logged --out compared
+  simulator compare storefront --policies default --grid grid.toml --seeds 50 --on ray://head-node:10001
 
 \b
 A grid is a TOML file; every combination is run:
@@ -103,6 +105,7 @@ class CompareSettings:
     every_pair: bool
     delayed: bool
     workers: int | None
+    on: str
     out: Path
     console: Console
 
@@ -117,6 +120,7 @@ class CompareSettings:
 @click.option("--seeds", type=SEED_COUNT, help=f"How many; worlds only.  [default: {SEEDS}]")
 @at_once_option
 @workers_option
+@on_option
 @click.option("--out", type=FOLDER, metavar="DIR", help="Results and the table.  [default: compare-NAME]")
 @click.option("--format", "format_", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True, help="Of it.")
 @report_option
@@ -132,6 +136,7 @@ def compare_command(
     seeds: int | None,
     no_delay: bool,
     workers: int | None,
+    on: str,
     out: Path | None,
     format_: str,
     report: Path | None,
@@ -152,7 +157,9 @@ def compare_command(
         folder = make_folder(out or Path(f"compare-{_slug(subject)}"))
         if report:
             make_folder(report)
-        settings = CompareSettings(subject, against or policies[0], all_pairs, not no_delay, workers, folder, stderr)
+        settings = CompareSettings(
+            subject, against or policies[0], all_pairs, not no_delay, workers, on, folder, stderr
+        )
         world = _world(subject)
         if world is None:
             _refuse("is for worlds; a log has its own decisions", rounds=rounds, seeds=seeds)
@@ -249,6 +256,7 @@ def _sweep(
             function,
             result=result,
             folder=settings.out / "kept",
+            on=settings.on,
             workers=settings.workers,
             version=version,
             on_done=done,

@@ -12,6 +12,7 @@ COMMANDS = {
     "demo": "demo",
     "drive": "drive",
     "evaluate": "evaluate",
+    "evaluate-large": "evaluate_large",
     "export": "logs",
     "import": "logs",
     "inspect": "evaluate",
@@ -36,7 +37,7 @@ class LateGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"simulator.commands.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
 

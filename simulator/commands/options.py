@@ -22,6 +22,8 @@ from simulator.logs.errors import BadLog
 from simulator.logs.open import ReadOptions, open_log
 from simulator.logs.options import DROP, LARGEST_NUMBER
 from simulator.logs.span import is_moment
+from simulator.run.engine import EngineUnavailable
+from simulator.run.engines import ENGINES, PROCESSES, engine_of
 
 REFUSED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes, besides 0."""
@@ -157,7 +159,7 @@ span_options = with_options(
     click.option("--until", default="", callback=_moment, metavar="TIME", help="Only decisions before that time."),
 )
 
-read_options = with_options(
+_columns = with_options(
     click.option(
         "--column",
         "columns",
@@ -167,14 +169,8 @@ read_options = with_options(
         "is context whatever it looks like, ignore=NAME is not.",
     ),
     click.option("--mapping", type=FILE, help='The same as a TOML file: reward = "clicked".'),
-    click.option(
-        "--reward",
-        "rewards",
-        multiple=True,
-        callback=_reward_weights,
-        metavar="NAME[=WEIGHT]",
-        help="Of a log of ours: count these rewards instead of what the policy learned from; may be repeated.",
-    ),
+)
+_rows = with_options(
     click.option("--reward-range", nargs=2, type=float, metavar="LOW HIGH", help="Declared; otherwise as seen."),
     click.option(
         "--empty-reward",
@@ -189,6 +185,22 @@ read_options = with_options(
         help="Actions of a table that were never drawn: a,b,c, a file with one a line, or how many there are in all.",
     ),
     click.option("--skip-bad", is_flag=True, help="Leave bad rows out and count them."),
+)
+
+table_options = with_options(_columns, _rows)
+"""How to read a table."""
+
+read_options = with_options(
+    _columns,
+    click.option(
+        "--reward",
+        "rewards",
+        multiple=True,
+        callback=_reward_weights,
+        metavar="NAME[=WEIGHT]",
+        help="Of a log of ours: count these rewards instead of what the policy learned from; may be repeated.",
+    ),
+    _rows,
     click.option(
         "--version",
         type=VersionNumbers(),
@@ -213,12 +225,30 @@ def _writable(_: click.Context, __: click.Parameter, file: Path | None) -> Path 
     return file
 
 
+def _engine(_: click.Context, __: click.Parameter, name: str) -> str:
+    """Said before the work, not after it."""
+    try:
+        engine_of(name, workers=None)
+    except EngineUnavailable as error:
+        raise click.BadParameter(str(error)) from error
+    return name
+
+
 json_option = click.option(
     "--json", "json_file", type=FILE, callback=_writable, metavar="FILE", help="Write the result as JSON, too."
 )
 report_option = click.option("--report", type=FOLDER, metavar="DIR", help="Write a page with plots.")
 workers_option = click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one per core]"
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Runs at a time.  [default: one per core]"
+)
+on_option = click.option(
+    "--on",
+    default=PROCESSES,
+    show_default=True,
+    callback=_engine,
+    metavar=ENGINES,
+    help="What does the work: processes of this machine, Ray here, or Ray on a cluster that runs already (the client "
+    "port of its head node). The figures are the same, bit for bit.",
 )
 at_once_option = click.option(
     "--no-delay", is_flag=True, help="Every reward is learned at once, not when its window ends."

@@ -16,6 +16,7 @@ from simulator.commands.options import (
     bad_input,
     counted,
     json_option,
+    on_option,
     print_results,
     refuse_overwriting,
     report_option,
@@ -37,7 +38,8 @@ EXAMPLES = """\b
 Examples:
   simulator run storefront --policy default
   simulator run storefront --policy default --policy epsilon_greedy:epsilon=0.1 --policy fixed:sale --report report
-  simulator run storefront --policy my.toml --rounds 100000 --seeds 20 --keep runs --json run.json"""
+  simulator run storefront --policy my.toml --rounds 100000 --seeds 20 --keep runs --json run.json
+  simulator run storefront --policy default --seeds 200 --keep runs --on ray://head-node:10001"""
 
 
 @click.command("run", epilog=EXAMPLES)
@@ -48,6 +50,7 @@ Examples:
 @click.option("--first-seed", type=click.IntRange(min=0), default=1, show_default=True, help="The others follow it.")
 @at_once_option
 @workers_option
+@on_option
 @click.option("--keep", type=FOLDER, metavar="DIR", help="Keep every run there: the same again runs what is missing.")
 @json_option
 @report_option
@@ -59,6 +62,7 @@ def run_command(
     first_seed: int,
     no_delay: bool,
     workers: int | None,
+    on: str,
     keep: Path | None,
     json_file: Path | None,
     report: Path | None,
@@ -78,7 +82,7 @@ def run_command(
         numbers = range(first_seed, first_seed + seeds)
         tasks = tasks_of(world_name, policies, seeds=numbers, rounds=rounds, delayed=not no_delay)
         with counted(Console(stderr=True), len(tasks), f"{len(tasks)} runs") as done:
-            runs = sweep(tasks, run, result=Run, folder=keep, workers=workers, version=version_of, on_done=done)
+            runs = sweep(tasks, run, result=Run, folder=keep, on=on, workers=workers, version=version_of, on_done=done)
         found = WorldRuns(
             world=world.name,
             line=world.line,

@@ -308,7 +308,7 @@ class Estimator:
     def segment_difference(self, rows: Longs, units: Units, *, level: float) -> Estimate:
         """To the mean reward logged in the decisions at these indexes. level: of the interval."""
         width = self._high - self._low
-        return estimate_mean(self._part(self._less(self._logged), rows, units), (-width, width), level=level)
+        return estimate_mean(self._part(self.less_logged, rows, units), (-width, width), level=level)
 
     def _part(self, terms: Terms, rows: Longs, units: Units) -> Samples:
         """Of the decisions at these indexes."""
@@ -333,6 +333,11 @@ class Estimator:
             return Estimate(0.0, 0.0, 0.0, DEFAULT, note="the two do the same")
         width = self._high - self._low
         return estimate_mean(self.samples(terms), (-width, width), level=level)
+
+    @property
+    def less_logged(self) -> Terms:
+        """The headline's terms less the logged rewards: their mean is the difference."""
+        return self._less(self._logged)
 
     def _less(self, other: Terms) -> Terms:
         """The headline's terms less others."""

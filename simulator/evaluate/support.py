@@ -157,15 +157,23 @@ class Samples:
 
         An interval that uses the weights may miss the mean term: it is widened to hold it.
         """
-        found = _wide_enough(self.lowest, value_range, level)
-        highest = found if self.highest is self.lowest else _wide_enough(self.highest, value_range, level)
+        found = _default(self.lowest, value_range, level)
+        highest = found if self.highest is self.lowest else _default(self.highest, value_range, level)
         return Interval(self.own.value, found.low, highest.high)
 
 
-def _wide_enough(sample: Sample, value_range: Range, level: float) -> Interval:
-    found = default_interval(sample, value_range=value_range, level=level)
-    held = min(max(sample.value, value_range[0]), value_range[1])
-    return Interval(sample.value, min(found.low, held), max(found.high, held))
+def _default(sample: Sample, value_range: Range, level: float) -> Interval:
+    return wide_enough(default_interval(sample, value_range=value_range, level=level), sample.value, value_range)
+
+
+def wide_enough(found: Interval, value: float, value_range: Range) -> Interval:
+    """The mean term with an interval that holds it, as far as it is in the range.
+
+    >>> wide_enough(Interval(0.5, 0.4, 0.6), 0.7, (0.0, 1.0))
+    Interval(value=0.7, low=0.4, high=0.7)
+    """
+    held = min(max(value, value_range[0]), value_range[1])
+    return Interval(value, min(found.low, held), max(found.high, held))
 
 
 def samples_of(sample: Sample, unseen: Unseen | None) -> Samples:

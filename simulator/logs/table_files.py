@@ -191,7 +191,7 @@ class ParquetTable:
             raise BadLog(
                 f"{path}: is a packed Parquet file, which has to be read from its end; unpack it: gunzip {path}"
             )
-        with files.open(path) as file, _arrow_errors(path):
+        with files.open(path) as file, arrow_errors(path):
             check_footer(path, path.stat().st_size, file)
             reader = pq.ParquetFile(file)
             self._schema, self._metadata = reader.schema_arrow, reader.metadata
@@ -218,7 +218,7 @@ class ParquetTable:
         written = dict(zip(self.header, self._schema.names, strict=True))
         names = [written[name] for name in columns]
         check_expansion(self._path, self._metadata, names, self._files)
-        with self._files.open(self._path) as file, _arrow_errors(self._path):
+        with self._files.open(self._path) as file, arrow_errors(self._path):
             by_code = {written[one] for one in coded if arrow.is_text(self._schema.field(written[one]))}
             others = [one for one in names if one not in by_code and _is_bytes(self._schema.field(one).type)]
             looking = pq.ParquetFile(file, metadata=self._metadata, read_dictionary=others, pre_buffer=False)
@@ -304,7 +304,8 @@ def _is_number(kind: Any) -> bool:
 
 
 @contextmanager
-def _arrow_errors(path: Path) -> Iterator[None]:
+def arrow_errors(path: Path) -> Iterator[None]:
+    """What Arrow says of a Parquet file, as BadLog with its name."""
     try:
         yield
     except pa.ArrowException as error:

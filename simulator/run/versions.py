@@ -36,7 +36,12 @@ def version_of(task: Task) -> str:
 def version_of_policy(name: str) -> str:
     """Of the packages, of the code, and of the file that the name names, if any."""
     contents = [file.read_bytes() for file in _files(name) if file.is_file()]
-    return f"{packages()}, {_code()}, {_digest(*contents)}"
+    return f"{code_version()}, {_digest(*contents)}"
+
+
+def code_version() -> str:
+    """Of the packages and of the code."""
+    return f"{packages()}, {_code()}"
 
 
 def state(*files: str) -> str:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
 from typing import TextIO
 
 import click
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from decider.estimate.asymptotic import asymptotic
 from decider.estimate.bootstrap import bootstrap
@@ -29,6 +29,9 @@ from decider.estimate.empirical_bernstein import empirical_bernstein
 from decider.estimate.mean import Interval
 from decider.estimate.possible import Range
 from decider.estimate.sample import Floats, Sample, by_unit
+from simulator.commands.options import FOLDER, bad_input, counted, on_option, workers_option
+from simulator.run.sweep import sweep
+from simulator.run.versions import code_version
 
 LEVEL = 0.95
 SIZES = (300, 1_000, 10_000)
@@ -240,15 +243,22 @@ def _result(name: str, setting: Setting, decisions: int, intervals: Sequence[Int
     return CoverageResult(setting.name, decisions, name, len(intervals), above, below, width)
 
 
-def run_all(tasks: Sequence[CoverageTask], *, workers: int, console: Console) -> list[CoverageResult]:
+def version_of(_: CoverageTask) -> str:
+    """Packages and code behind a result, with this file."""
+    return f"{code_version()}, {blake2b(Path(__file__).read_bytes(), digest_size=6).hexdigest()}"
+
+
+def run_all(
+    tasks: Sequence[CoverageTask], *, console: Console, on: str, workers: int | None, keep: Path | None
+) -> list[CoverageResult]:
     """The results of all tasks, added up by setting, size and method, with a progress bar."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     found: dict[tuple[str, int, str], CoverageResult] = {}
-    with multiprocessing.get_context("spawn").Pool(workers) as pool, Progress(*columns, console=console) as progress:
-        for results in progress.track(pool.imap(run, tasks), total=len(tasks), description=f"{CHUNK} logs each"):
-            for one in results:
-                key = (one.setting, one.decisions, one.method)
-                found[key] = found[key] + one if key in found else one
+    with counted(console, len(tasks), f"{len(tasks)} tasks of {CHUNK} logs") as done:
+        kind = list[CoverageResult]
+        parts = sweep(tasks, run, result=kind, folder=keep, on=on, workers=workers, version=version_of, on_done=done)
+    for one in chain.from_iterable(parts):
+        key = (one.setting, one.decisions, one.method)
+        found[key] = found[key] + one if key in found else one
     return list(found.values())
 
 
@@ -315,7 +325,8 @@ def _matching(_: click.Context, __: click.Parameter, pattern: str) -> list[int]:
 _EXAMPLE = """\b
 Examples:
   python -m simulator.studies.coverage --repetitions 400
-  python -m simulator.studies.coverage --settings '[D-I]' --json coverage.json > coverage.md"""
+  python -m simulator.studies.coverage --settings '[D-I]' --json coverage.json > coverage.md
+  python -m simulator.studies.coverage --settings '[A-I]' --keep cells --on ray://head-node:10001"""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}, epilog=_EXAMPLE)
@@ -324,14 +335,25 @@ Examples:
 @click.option(
     "--settings", callback=_matching, default="[ABC]", show_default=True, metavar="REGEX", help="Which worlds."
 )
-@click.option("--workers", type=click.IntRange(min=1), default=os.cpu_count, help="Processes.  [default: one per core]")
+@workers_option
+@on_option
+@click.option("--keep", type=FOLDER, metavar="DIR", help="Keep every task there: the same again runs what is missing.")
 @click.option(
     "--json", "file", type=click.File("w", lazy=False), metavar="FILE", help="Write every cell's counts, too."
 )
-def main(repetitions: int, seed: int, settings: list[int], workers: int, file: TextIO | None) -> None:
+def main(
+    repetitions: int,
+    seed: int,
+    settings: list[int],
+    workers: int | None,
+    on: str,
+    keep: Path | None,
+    file: TextIO | None,
+) -> None:
     """How often intervals hold the true value of a candidate, and how wide they are; a Markdown table."""
     tasks = tasks_for(settings, repetitions=repetitions, seed=seed)
-    results = run_all(tasks, workers=workers, console=Console(stderr=True))
+    with bad_input():
+        results = run_all(tasks, console=Console(stderr=True), on=on, workers=workers, keep=keep)
     click.echo(report(results, settings, repetitions=repetitions, seed=seed), nl=False)
     if file is not None:
         json.dump(
@@ -340,4 +362,6 @@ def main(repetitions: int, seed: int, settings: list[int], workers: int, file: T
 
 
 if __name__ == "__main__":
-    main()
+    from simulator.studies.coverage import main as command  # so that workers find tasks by this module's name
+
+    command()

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from simulator.commands.options import bad_input, bar
+from simulator.commands.options import bad_input, bar, on_option, workers_option
 from simulator.run.sweep import sweep
 from simulator.run.task import HORIZONS, Task
 from simulator.studies.bakeoff.plan import LABELS, Seeds, tasks
@@ -27,7 +27,8 @@ EXAMPLES = """\b
 Examples:
   make bakeoff
   make bakeoff ARGS="--worlds storefront --seeds-4k 3 --seeds-20k 0 --seeds-100k 0"
-  python -m simulator.studies.bakeoff --policies 'default|linucb' --seeds-100k 0"""
+  python -m simulator.studies.bakeoff --policies 'default|linucb' --seeds-100k 0
+  python -m simulator.studies.bakeoff --on ray://head-node:10001"""
 
 
 def _policies(_: click.Context, __: click.Parameter, pattern: str) -> list[str]:
@@ -47,7 +48,8 @@ def _worlds(_: click.Context, __: click.Parameter, given: str | None) -> list[st
 @click.option("--seeds-4k", type=click.IntRange(min=0), default=4, show_default=True, help="Played for 4,000 rounds.")
 @click.option("--seeds-20k", type=click.IntRange(min=0), default=3, show_default=True, help="Others, for 20,000.")
 @click.option("--seeds-100k", type=click.IntRange(min=0), default=1, show_default=True, help="Others, for 100,000.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one per core]")
+@workers_option
+@on_option
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -64,6 +66,7 @@ def main(
     seeds_20k: int,
     seeds_100k: int,
     workers: int | None,
+    on: str,
     folder: Path,
     publish: bool,
     again: bool,
@@ -78,7 +81,7 @@ def main(
             found = read(HERE / CSV)
         else:
             seeds = Seeds(at_4k=seeds_4k, at_20k=seeds_20k, at_100k=seeds_100k)
-            found = rows(_swept(_planned(worlds, policies, seeds), folder, workers))
+            found = rows(_swept(_planned(worlds, policies, seeds), folder, on, workers))
             write(folder / CSV, found)
         if publish or again:
             published(found, HERE, HERE.parent / TEXT)
@@ -94,7 +97,7 @@ def _planned(worlds: Sequence[str], policies: Sequence[str], seeds: Seeds) -> li
     return planned
 
 
-def _swept(planned: list[Task], folder: Path, workers: int | None) -> list[HorizonShares]:
+def _swept(planned: list[Task], folder: Path, on: str, workers: int | None) -> list[HorizonShares]:
     """Progress in rounds, since runs differ in length."""
     rounds = sum(task.rounds for task in planned)
     with bar(Console(stderr=True), f"{len(planned):,} runs") as progress:
@@ -105,7 +108,14 @@ def _swept(planned: list[Task], folder: Path, workers: int | None) -> list[Horiz
             progress(sum(done) / rounds)
 
         return sweep(
-            planned, play_task, result=HorizonShares, folder=folder, workers=workers, version=depends_on, on_done=count
+            planned,
+            play_task,
+            result=HorizonShares,
+            folder=folder,
+            on=on,
+            workers=workers,
+            version=depends_on,
+            on_done=count,
         )
 
 
