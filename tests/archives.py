@@ -25,8 +25,8 @@ from decider.log.protocol import (
 )
 from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
 from decider.log.sqlite.commits import commits, head_after, originals
-from decider.log.sqlite.tables import ENTRY_TABLES
 from decider.log.sqlite.trim import DELETED
+from decider.log.tables import ENTRY_TABLES
 from decider.types import ActionId, Context, ExperimentId, Position, Time
 from tests.conftest import Clock, sample_experiment
 from tests.two_writers import decision

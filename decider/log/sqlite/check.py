@@ -37,9 +37,9 @@ from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark,
 from decider.log.sqlite.exposures import counted
 from decider.log.sqlite.models import read_whole
 from decider.log.sqlite.read_rows import version_reader
-from decider.log.sqlite.tables import ENTRY_TABLES, EXPERIMENTS, version_row
 from decider.log.sqlite.totals import add_totals
 from decider.log.sqlite.trim import DELETED, FIRST_LEFT
+from decider.log.tables import ENTRY_TABLES, EXPERIMENTS, version_row
 from decider.log.totals import LabelTotals
 from decider.types import START, Position, Time
 

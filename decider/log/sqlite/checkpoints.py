@@ -13,9 +13,10 @@ from hashlib import sha256
 
 from decider.log import chain
 from decider.log.protocol import Head, Mark, TotalsCheckpoint
+from decider.log.rows import row_type
 from decider.log.sqlite.commits import commits, head_after, originals
-from decider.log.sqlite.read_rows import read, row_type
-from decider.log.sqlite.tables import ENTRY_TABLES
+from decider.log.sqlite.read_rows import read
+from decider.log.tables import ENTRY_TABLES
 from decider.log.totals import LabelTotals
 from decider.types import START, Position, Time
 

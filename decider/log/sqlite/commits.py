@@ -18,7 +18,7 @@ from decider.errors import LogCorrupt
 from decider.log import chain
 from decider.log.forgotten import KEY, Originals, Removal, changed_commits, removals
 from decider.log.protocol import Head
-from decider.log.sqlite.tables import EntryTable
+from decider.log.tables import EntryTable
 from decider.types import START, Position, Time
 
 

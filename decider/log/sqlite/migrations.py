@@ -23,7 +23,8 @@ from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark
 from decider.log.sqlite.connection import open_to_read, transaction
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.models import insert_pieces
-from decider.log.sqlite.tables import (
+from decider.log.sqlite.units import sum_of_persons
+from decider.log.tables import (
     ACTIVATIONS,
     BUILDS,
     DECISIONS,
@@ -34,7 +35,6 @@ from decider.log.sqlite.tables import (
     TICKS,
     build_row,
 )
-from decider.log.sqlite.units import sum_of_persons
 from decider.types import START, Position, Time, now
 
 MIGRATIONS = Migrations("decider.log")

@@ -48,6 +48,7 @@ from decider.log.protocol import (
     UnitRewardRef,
     VersionName,
 )
+from decider.log.rows import DECISION, PLACE, Parameters, RowType, experiment_version, leave_out, logged_decision
 from decider.log.sqlite import unit_history
 from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE, read_cut
 from decider.log.sqlite.assignments import ASSIGNED
@@ -62,17 +63,7 @@ from decider.log.sqlite.known_strata import KnownMeasures, KnownStrata
 from decider.log.sqlite.locks import hold, let_go
 from decider.log.sqlite.log_files import last_acknowledged
 from decider.log.sqlite.models import SqliteModelReader
-from decider.log.sqlite.read_rows import (
-    DECISION,
-    PLACE,
-    Parameters,
-    RowType,
-    experiment_version,
-    leave_out,
-    logged_decision,
-    read,
-    read_one,
-)
+from decider.log.sqlite.read_rows import read, read_one
 from decider.log.sqlite.sealed import (
     LAST_PLACE,
     ArchiveStream,
@@ -85,8 +76,8 @@ from decider.log.sqlite.sealed import (
 )
 from decider.log.sqlite.totals import Grouped, count_totals
 from decider.log.sqlite.units import CREDITS, PERSONS, UNIT_REWARD, UNITS, by_decision, open_decisions
-from decider.log.sqlite.version_cache import VersionCache
 from decider.log.totals import ActionNames, Totals, names_of
+from decider.log.version_cache import VersionCache
 from decider.types import START, ActionId, DecisionId, ExperimentId, Position, Reason, RewardOutcome, Time
 
 _SEALS = "select decision, position from seals where decision in (select value from json_each(?)) and position <= ?"

@@ -13,8 +13,8 @@ from typing import Any
 
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.unit_history import MAX_REWARDS, PastDecision, PastReward
+from decider.log.rows import row_type
 from decider.log.sqlite.archived import CUT
-from decider.log.sqlite.read_rows import row_type
 from decider.types import Position, Time
 
 ROW = row_type(
