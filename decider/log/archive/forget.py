@@ -31,8 +31,8 @@ from decider.log.archive.part import (
     to_text,
 )
 from decider.log.archive.read import arrow_errors, entry_rows, marks_of, prove, rows_of
+from decider.log.commits import Commit, commits_of, entries
 from decider.log.forgotten import MADE_UP, ChangedCommit, Removal
-from decider.log.sqlite.commits import Commit, commits_of, entries
 from decider.log.sqlite.forget import made_up_id
 from decider.log.tables import ENTRY_TABLES, LINKS, REWARDS, UNIT_REWARDS
 from decider.types import ExperimentId, Position, Time

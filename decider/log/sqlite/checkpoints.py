@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from decider.log import chain
+from decider.log.commits import head_after
 from decider.log.protocol import Head, Mark, TotalsCheckpoint
 from decider.log.rows import row_type
-from decider.log.sqlite.commits import commits, head_after, originals
+from decider.log.sqlite.commits import commits, originals
 from decider.log.sqlite.read_rows import read
 from decider.log.tables import ENTRY_TABLES
 from decider.log.totals import LabelTotals

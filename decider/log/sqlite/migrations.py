@@ -17,9 +17,10 @@ from sqlite_utils import Database, Migrations
 
 from decider.errors import LogError
 from decider.log import chain
+from decider.log.commits import Commit, head_after, leaves_mark
 from decider.log.protocol import Head
 from decider.log.sqlite.archived import ARCHIVED_DECISION, archived_sum
-from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark
+from decider.log.sqlite.commits import commits
 from decider.log.sqlite.connection import open_to_read, transaction
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.models import insert_pieces
