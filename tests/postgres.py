@@ -1,0 +1,121 @@
+"""A PostgreSQL server for tests: its own, in a folder of its own, without a port. Debian's packages have the programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+
+ROOT_ID = 0
+
+USER = "postgres"
+"""As whom the server runs where the tests run as root: PostgreSQL refuses to."""
+
+FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
+"""For tests in which no machine dies."""
+
+
+def programs() -> Path | None:
+    """The folder with `initdb` and `postgres`; None: not installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return found[-1].parent if found else None
+
+
+class PostgresServer:
+    """A running server. options: of `postgres`."""
+
+    def __init__(self, folder: Path, bin_: Path, options: Sequence[str] = FAST) -> None:
+        self._folder, self._bin, self._options = folder, bin_, options
+        self._numbers = count(1)
+        self._run(
+            "initdb", "-D", str(folder / "data"), "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C.UTF-8", "-N"
+        )
+        self._process = self._start()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [self._bin / program, *arguments],
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            user=_user(),
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with (self._folder / "log").open("ab") as output:
+            process = subprocess.Popen(
+                [
+                    self._bin / "postgres", "-D", str(self._folder / "data"), "-k", str(self._folder),
+                    "-c", "listen_addresses=", "-c", "max_connections=200", *self._options,
+                ],
+                cwd=self._folder, stdout=output, stderr=output, user=_user(),
+            )  # fmt: skip
+        self._wait()
+        return process
+
+    def _wait(self) -> None:
+        for _ in range(300):
+            ready = subprocess.run([self._bin / "pg_isready", "-q", "-h", str(self._folder)], check=False)
+            if ready.returncode == 0:
+                return
+            time.sleep(0.05)
+        raise AssertionError((self._folder / "log").read_text())
+
+    def url(self, schema: str) -> str:
+        """Of a log in a schema."""
+        return f"postgresql:///postgres?host={self._folder}&user={USER}&options=-csearch_path%3D{schema}"
+
+    def new_schema(self) -> str:
+        """The URL of a log that is not there yet."""
+        schema = f"log_{next(self._numbers)}"
+        with psycopg.connect(self.url(schema), autocommit=True) as connection:
+            connection.execute(f"create schema {schema}".encode())
+        return self.url(schema)
+
+    def kill(self) -> None:
+        """SIGKILL to the server and, since they see it, its processes."""
+        self._process.kill()
+        self._process.wait()
+
+    def restart(self) -> None:
+        """Start it again after `kill`."""
+        self._process = self._start()
+
+    def stop(self) -> None:
+        """Fast: open connections are ended."""
+        self._process.send_signal(2)
+        self._process.wait()
+
+
+def _user() -> str | None:
+    return USER if os.getuid() == ROOT_ID else None
+
+
+@contextmanager
+def postgres_server(options: Sequence[str] = FAST) -> Iterator[PostgresServer]:
+    """Skips the test where PostgreSQL is not installed."""
+    bin_ = programs()
+    if bin_ is None:
+        pytest.skip("there is no PostgreSQL in /usr/lib/postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    try:
+        if (user := _user()) is not None:
+            shutil.chown(folder, user)
+        server = PostgresServer(folder, bin_, options)
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
