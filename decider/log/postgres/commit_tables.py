@@ -126,7 +126,7 @@ class PostgresTables:
         """See CommitTables."""
         said = self._take_early([row[DECISION_ID] for row in rows], last.time) if table is DECISIONS else {}
         stored = rows_to_store(self._connection(), table, rows)
-        values = {**by_column(table, stored), "last": last.position, "at": last.time}
+        values = {**by_column(table, stored), "_last": last.position, "_at": last.time}
         written = {row[0] - 1 for row in read(self._connection(), insert(table), values)}
         if table is EXPERIMENTS:
             self._keep_kinds([rows[index] for index in written])

@@ -342,7 +342,7 @@ create table totals_checkpoints (
 create function add_decisions() returns trigger language plpgsql as $$
 begin
   if exists (select 1 from early_activations e join added a on a.decision_id = e.decision_id) then
-    raise exception 'an activation came before its decision' using errcode = 'DL001';
+    raise exception 'an activation came before its decision';
   end if;
   insert into creditable_decisions (unit_id, decision, until)
   select a.unit_id, a.position, a.time + e."window" from added a join experiments e on e.position = a.version
@@ -370,7 +370,7 @@ create function add_rewards() returns trigger language plpgsql as $$
 begin
   if exists (select 1 from unit_rewards) and exists (
       select 1 from added a cross join lateral find_credited(a.decision, a.reward_id, a.name, a.position)) then
-    raise exception 'a reward by unit has this purchase' using errcode = 'DL002';
+    raise exception 'a reward by unit has this purchase';
   end if;
   return null;
 end $$;

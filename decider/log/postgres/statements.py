@@ -64,7 +64,7 @@ def _unnest(table: EntryTable) -> str:
     """The rows, given as one list for each column; `place` counts from 1."""
     columns = columns_of(table)
     if not columns:
-        return "generate_series(1, %(count)s) as r (place)"
+        return "generate_series(1, %(_count)s) as r (place)"
     lists = ", ".join(f"%({column})s::{_type_of(table, column)}[]" for column in columns)
     return f"unnest({lists}) with ordinality as r ({_names(columns)[2:]}, place)"
 
@@ -72,15 +72,15 @@ def _unnest(table: EntryTable) -> str:
 # Who waits for the writer's own row first, and sees its last commit there, cannot write a commit twice: also where the
 # connection of the first try is gone, and PostgreSQL has not noticed yet.
 MOVE_HEAD = """
-with w as (select writer from writers where writer = %(writer)s and commits < %(commit)s for update),
+with w as (select writer from writers where writer = %(_writer)s and commits < %(_commit)s for update),
 h as (
-  update head set position = position + %(count)s, time = greatest(time, %(at)s),
-    chain = sha256(chain || int8send(position + 1) || int8send(greatest(time, %(at)s)) || %(digest)s)
-  from w returning position - %(count)s as before, time),
+  update head set position = position + %(_count)s, time = greatest(time, %(_at)s),
+    chain = sha256(chain || int8send(position + 1) || int8send(greatest(time, %(_at)s)) || %(_digest)s)
+  from w returning position - %(_count)s as before, time),
 c as (
-  update writers u set commits = %(commit)s, time = h.time,
-    positions = array(select generate_series(h.before + 1, h.before + %(count)s))
-  from h where u.writer = %(writer)s)
+  update writers u set commits = %(_commit)s, time = h.time,
+    positions = array(select generate_series(h.before + 1, h.before + %(_count)s))
+  from h where u.writer = %(_writer)s)
 """
 
 
@@ -112,7 +112,7 @@ def insert(table: EntryTable) -> str:
     if table is REWARDS:
         is_new += (
             " and not (r.reward_id is not null and exists (select 1 from unit_rewards) and exists "
-            "(select 1 from find_credited(r.decision, r.reward_id, r.name, %(last)s + 1)))"
+            "(select 1 from find_credited(r.decision, r.reward_id, r.name, %(_last)s + 1)))"
         )
     return f"""
 with given as (select r.* from {_unnest(table)}),
@@ -120,7 +120,7 @@ fresh as (
   select r.*, row_number() over (order by r.place) as number_ from given r where {first} and {is_new}),
 written as (
   insert into {table.name} (position, time{_names(columns)})
-  select %(last)s + r.number_, %(at)s{_names(columns, "r.")} from fresh r)
+  select %(_last)s + r.number_, %(_at)s{_names(columns, "r.")} from fresh r)
 select place from fresh
 """  # noqa: S608 - our names
 
@@ -145,4 +145,4 @@ select {columns} from {table.name} e where position > %(after)s and position <= 
 def by_column(table: EntryTable, rows: Sequence[EntryRow]) -> dict[str, Any]:
     """Rows as the statements want them."""
     columns = zip(columns_of(table), zip(*rows, strict=True), strict=True)
-    return {"count": len(rows), **{column: list(values) for column, values in columns}}
+    return {"_count": len(rows), **{column: list(values) for column, values in columns}}

@@ -202,10 +202,10 @@ class PostgresLog(PostgresReader):
         table, rows = found
         values = {
             **by_column(table, rows),
-            "writer": self._writer_id,
-            "commit": self._commit,
-            "at": self._clock(),
-            "digest": chain.digest([table.kind] * len(rows), rows),
+            "_writer": self._writer_id,
+            "_commit": self._commit,
+            "_at": self._clock(),
+            "_digest": chain.digest([table.kind] * len(rows), rows),
         }
         try:
             marks = [Mark(*row) for row in read_rows(self._writer, append(table), values)]
