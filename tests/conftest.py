@@ -159,7 +159,11 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+LOGS = ("memory", "sqlite", "postgres")
+"""Every implementation."""
+
+
+@pytest.fixture(params=LOGS)
 def log(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[EventLog]:
     """Every implementation, empty."""
     with closing(new_log(request, tmp_path / "log", clock)) as made:

@@ -17,12 +17,10 @@ from decider.log.chain import EntryRow
 from decider.log.commit_tables import CreditedReward, Inserted, Place
 from decider.log.entry_writer import DECISION_ID, RefusedNames
 from decider.log.exposures import Exposure, ShownDecision
-from decider.log.postgres import units
+from decider.log.postgres import early, units
 from decider.log.postgres.connection import Connection, execute, read, read_one
 from decider.log.postgres.statements import by_column, insert
 from decider.log.protocol import (
-    EARLY_MICROSECONDS,
-    MOST_EARLY,
     MOST_UNITS,
     DirectReward,
     EarlyActivation,
@@ -30,7 +28,7 @@ from decider.log.protocol import (
     UnitRewardRef,
 )
 from decider.log.tables import DECISIONS, EXPERIMENTS, PUBLISHED_MODELS, EntryTable
-from decider.types import START, ActionId, DecisionId, ExperimentId, Position, RewardOutcome, Time
+from decider.types import START, DecisionId, ExperimentId, Position, RewardOutcome, Time
 
 _COUNT_REFUSED = """
 insert into refused_rewards as r (name, outcome, count) values (%(name)s, %(outcome)s, %(count)s)
@@ -46,20 +44,6 @@ _KEEP_KIND = """
 insert into action_kinds (experiment, action, kind) values (%(experiment)s, %(action)s, %(kind)s)
 on conflict (experiment, action) do update set kind = excluded.kind
 """
-_TAKE_EARLY = """
-delete from early_activations where decision_id = any(%(ids)s::text[]) returning decision_id, action, time
-"""
-_REMEMBER = """
-insert into early_activations (decision_id, action, time) values (%(decision_id)s, %(action)s, %(time)s)
-on conflict (decision_id) do nothing
-"""
-# Times rise with the ids.
-DROP_EARLY = f"""
-delete from early_activations where time <= %(before)s
-  or id < (select min(id) from (select id from early_activations order by id desc limit {MOST_EARLY - 1}) newest)
-"""  # noqa: S608 - a number
-_EARLY_PLACES = "select decision_id, position, action from decisions where decision_id = any(%(ids)s::text[])"
-
 _SAME_ID = f"select r.decision, e.experiment, r.name {units.REWARDS_WITH_ID}"
 
 _CREDITED_IN_EXPERIMENT = """
@@ -124,17 +108,14 @@ class PostgresTables:
 
     def insert(self, table: EntryTable, rows: Sequence[EntryRow], last: Mark) -> Inserted:
         """See CommitTables."""
-        said = self._take_early([row[DECISION_ID] for row in rows], last.time) if table is DECISIONS else {}
+        ids = [row[DECISION_ID] for row in rows] if table is DECISIONS else []
+        said = early.take(self._connection(), ids, last.time) if ids else {}
         stored = rows_to_store(self._connection(), table, rows)
         values = {**by_column(table, stored), "_last": last.position, "_at": last.time}
         written = {row[0] - 1 for row in read(self._connection(), insert(table), values)}
         if table is EXPERIMENTS:
             self._keep_kinds([rows[index] for index in written])
         return Inserted({*range(len(rows))} - written, said)
-
-    def _take_early(self, ids: Sequence[str], at: Time) -> Mapping[str, ActionId | None]:
-        rows = self._read(_TAKE_EARLY, ids=list(ids))
-        return {row["decision_id"]: row["action"] for row in rows if row["time"] > at - EARLY_MICROSECONDS}
 
     def _keep_kinds(self, rows: Sequence[EntryRow]) -> None:
         for id_, _, definition, *_ in rows:
@@ -176,13 +157,11 @@ class PostgresTables:
 
     def early_places(self, activations: Sequence[EarlyActivation]) -> Mapping[str, Place]:
         """See CommitTables."""
-        rows = self._read(_EARLY_PLACES, ids=[one.decision_id for one in activations])
-        return {row[0]: (row[1], row[2]) for row in rows}
+        return early.places(self._connection(), activations)
 
     def remember_early(self, activation: EarlyActivation, at: Time) -> bool:
         """See CommitTables."""
-        self._execute(DROP_EARLY, before=at - EARLY_MICROSECONDS)
-        return self._execute(_REMEMBER, **_columns(activation), time=at) == 1
+        return early.remember(self._connection(), activation, at)
 
     def units_of(self, unit: str) -> Sequence[str]:
         """See CommitTables."""
@@ -273,10 +252,6 @@ def shown(row: Sequence[Any], version_at: Callable[[Position], ExperimentVersion
     """From position, time, version, unit_id, action and action_features."""
     position, time, version, unit, action, features = row
     return ShownDecision(position, time, version_at(version), unit, action, json.loads(features or "{}"))
-
-
-def _columns(activation: EarlyActivation) -> dict[str, Any]:
-    return {"decision_id": activation.decision_id, "action": activation.action}
 
 
 def rows_to_store(connection: Connection, table: EntryTable, rows: Sequence[EntryRow]) -> Sequence[EntryRow]:

@@ -110,7 +110,7 @@ def stream(
     connection: Connection,
     sql: str,
     values: Parameters = {},
-    row: RowType | None = None,  # noqa: B006
+    row: RowType | None = None,
 ) -> Generator[Any, None, None]:
     """Rows of a query of any length, in pieces: within a transaction of the caller's."""
     with connection.cursor(name="stream_" + str(abs(hash(sql)))) as cursor:

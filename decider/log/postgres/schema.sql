@@ -237,7 +237,7 @@ create table refused_rewards (
 -- What follows from the entries, and is written with them.
 
 create table early_activations (
-  id bigint primary key generated always as identity,
+  id bigint primary key,
   decision_id text collate "C" not null unique,
   action text collate "C",
   time bigint not null

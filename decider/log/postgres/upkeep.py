@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decider.experiment.limits import LONGEST_DAY
+from decider.log.postgres import early
 from decider.log.postgres.connection import Connection, execute
 from decider.types import Time
 
@@ -41,3 +42,4 @@ def drop_over(connection: Connection, at: Time, log_time: Time) -> None:
         execute(connection, "delete from daily_counts where day_end <= %(over)s", {"over": log_time - LONGEST_DAY})
         execute(connection, _OVER.format(table="assignments"), {"at": at})
         execute(connection, _OVER.format(table="creditable_decisions"), {"at": log_time})
+        early.drop_old(connection, at)

@@ -20,7 +20,7 @@ from decider.log import chain
 from decider.log.entry_writer import EntryWriter, OpenCommit
 from decider.log.group_commit import GroupCommit, write_wanted
 from decider.log.postgres.checkpoints import store_checkpoint
-from decider.log.postgres.commit_tables import DROP_EARLY, PostgresTables
+from decider.log.postgres.commit_tables import PostgresTables
 from decider.log.postgres.connection import connect, execute, is_lost, log_error, postgres_errors, read_one
 from decider.log.postgres.connection import read as read_rows
 from decider.log.postgres.lease import PostgresLease, check_epoch
@@ -30,7 +30,6 @@ from decider.log.postgres.reader import PostgresReader
 from decider.log.postgres.statements import append, by_column
 from decider.log.postgres.upkeep import drop_over
 from decider.log.protocol import (
-    EARLY_MICROSECONDS,
     Entry,
     Head,
     Mark,
@@ -285,7 +284,6 @@ class PostgresLog(PostgresReader):
         at, log_time = self._clock(), self.head().time
         with self._pool.connection() as connection:
             drop_over(connection, at, log_time)
-            execute(connection, DROP_EARLY, {"before": at - EARLY_MICROSECONDS})
             execute(connection, _FORGET_WRITERS, {"before": at - 30 * 86_400_000_000})
 
     def close(self) -> None:
