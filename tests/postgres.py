@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests: its own, in a folder of its own, without a port. Debian's packages have the programs."""
+"""A PostgreSQL server for tests, in a folder of its own and without a port. Debian has the programs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PostgresServer:
     """A running server. options: of `postgres`."""
 
     def __init__(self, folder: Path, bin_: Path, options: Sequence[str] = FAST) -> None:
-        self._folder, self._bin, self._options = folder, bin_, options
+        self.folder, self._bin, self._options = folder, bin_, options
         self._numbers = count(1)
         self._run(
             "initdb", "-D", str(folder / "data"), "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C.UTF-8", "-N"
@@ -44,7 +44,7 @@ class PostgresServer:
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
             [self._bin / program, *arguments],
-            cwd=self._folder,
+            cwd=self.folder,
             capture_output=True,
             text=True,
             user=_user(),
@@ -53,28 +53,28 @@ class PostgresServer:
         assert done.returncode == 0, done.stderr + done.stdout
 
     def _start(self) -> subprocess.Popen[bytes]:
-        with (self._folder / "log").open("ab") as output:
+        with (self.folder / "log").open("ab") as output:
             process = subprocess.Popen(
                 [
-                    self._bin / "postgres", "-D", str(self._folder / "data"), "-k", str(self._folder),
+                    self._bin / "postgres", "-D", str(self.folder / "data"), "-k", str(self.folder),
                     "-c", "listen_addresses=", "-c", "max_connections=200", *self._options,
                 ],
-                cwd=self._folder, stdout=output, stderr=output, user=_user(),
+                cwd=self.folder, stdout=output, stderr=output, user=_user(),
             )  # fmt: skip
         self._wait()
         return process
 
     def _wait(self) -> None:
         for _ in range(300):
-            ready = subprocess.run([self._bin / "pg_isready", "-q", "-h", str(self._folder)], check=False)
+            ready = subprocess.run([self._bin / "pg_isready", "-q", "-h", str(self.folder)], check=False)
             if ready.returncode == 0:
                 return
             time.sleep(0.05)
-        raise AssertionError((self._folder / "log").read_text())
+        raise AssertionError((self.folder / "log").read_text())
 
     def url(self, schema: str) -> str:
         """Of a log in a schema."""
-        return f"postgresql:///postgres?host={self._folder}&user={USER}&options=-csearch_path%3D{schema}"
+        return f"postgresql:///postgres?host={self.folder}&user={USER}&options=-csearch_path%3D{schema}"
 
     def new_schema(self) -> str:
         """The URL of a log that is not there yet."""

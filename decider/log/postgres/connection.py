@@ -6,6 +6,7 @@ way, and reading takes that back.
 
 from __future__ import annotations
 
+import select
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from decider.log.rows import RowType
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 Parameters = Mapping[str, Any]
+
+NOTHING: Parameters = {}
 
 CONNECT_SECONDS = 5
 """For which a new connection waits for the server."""
@@ -88,14 +91,14 @@ def _make(cursor: psycopg.Cursor[Any], row: RowType | None) -> Callable[[Sequenc
     return row.make if row is not None else _row_of(tuple([one.name for one in cursor.description or ()]))
 
 
-def read(connection: Connection, sql: str, values: Parameters = {}, row: RowType | None = None) -> list[Any]:  # noqa: B006
+def read(connection: Connection, sql: str, values: Parameters = NOTHING, row: RowType | None = None) -> list[Any]:
     """All rows of a query: as Row where no type is given."""
     cursor = connection.execute(sql.encode(), {name: to_stored(value) for name, value in values.items()})
     make = _make(cursor, row)
     return [make(_from_stored(one)) for one in cursor.fetchall()]
 
 
-def read_one(connection: Connection, sql: str, values: Parameters = {}, row: RowType | None = None) -> Any:  # noqa: B006
+def read_one(connection: Connection, sql: str, values: Parameters = NOTHING, row: RowType | None = None) -> Any:
     """The first row, or None."""
     cursor = connection.execute(sql.encode(), {name: to_stored(value) for name, value in values.items()})
     found = cursor.fetchone()
@@ -109,7 +112,7 @@ FETCH = 500
 def stream(
     connection: Connection,
     sql: str,
-    values: Parameters = {},
+    values: Parameters = NOTHING,
     row: RowType | None = None,
 ) -> Generator[Any, None, None]:
     """Rows of a query of any length, in pieces: within a transaction of the caller's."""
@@ -122,7 +125,7 @@ def stream(
             yield make(_from_stored(one))
 
 
-def execute(connection: Connection, sql: str, values: Parameters = {}) -> int:  # noqa: B006
+def execute(connection: Connection, sql: str, values: Parameters = NOTHING) -> int:
     """Returns how many rows were written."""
     stored = {name: to_stored(value) for name, value in values.items()}
     return connection.execute(sql.encode(), stored).rowcount
@@ -188,6 +191,13 @@ def postgres_errors(name: str) -> Iterator[None]:
         raise log_error(name, error) from error
 
 
+def _has_ended(connection: Connection) -> bool:
+    """Whether the server has ended an idle connection: then there is something to read on it."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class Pool:
     """Connections that are kept and used again, from any thread. A lost one is not."""
 
@@ -200,15 +210,8 @@ class Pool:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """One that nobody else uses meanwhile. Raises LogError."""
-        with postgres_errors(self.name):
-            connection = self._take()
-            try:
-                yield connection
-            finally:
-                if connection.closed or self._closed:
-                    connection.close()
-                else:
-                    self._idle.append(connection)
+        with postgres_errors(self.name), self._plain() as connection:
+            yield connection
 
     def _take(self) -> Connection:
         while self._idle:
@@ -216,8 +219,9 @@ class Pool:
                 connection = self._idle.pop()
             except IndexError:
                 break
-            if not connection.closed:
+            if not connection.closed and not _has_ended(connection):
                 return connection
+            connection.close()
         return connect(self._url)
 
     @contextmanager
@@ -227,11 +231,11 @@ class Pool:
             connection.execute("set transaction isolation level repeatable read, read only")
             yield connection
 
-    def read(self, sql: str, values: Parameters = {}, row: RowType | None = None) -> list[Any]:  # noqa: B006
+    def read(self, sql: str, values: Parameters = NOTHING, row: RowType | None = None) -> list[Any]:
         """All rows; tried again on a new connection where an idle one was lost."""
         return self._again(lambda connection: read(connection, sql, values, row))
 
-    def one(self, sql: str, values: Parameters = {}, row: RowType | None = None) -> Any:  # noqa: B006
+    def one(self, sql: str, values: Parameters = NOTHING, row: RowType | None = None) -> Any:
         """The first row, or None; as `read`."""
         return self._again(lambda connection: read_one(connection, sql, values, row))
 

@@ -67,9 +67,13 @@ class PostgresReader:
         self._pool = Pool(url)
         self._versions = VersionCache()
         self._groups = KnownGroups(self.versions)
-        with self._pool.connection() as connection:
-            if not is_log(connection):
-                raise LogError(f"{self.name}: there is no log; `decider serve` makes one")
+        try:
+            with self._pool.connection() as connection:
+                if not is_log(connection):
+                    raise LogError(f"{self.name}: there is no log; a writer makes one")
+        except BaseException:
+            self._pool.close()
+            raise
 
     @staticmethod
     def _name_of(url: str) -> str:

@@ -1,0 +1,428 @@
+"""What only the log in PostgreSQL promises: several machines, lost connections, one leader, least privileges.
+
+What it shares with every log is in the suites that take the fixture `log`.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+
+import psycopg
+import pytest
+
+from decider.errors import LogCorrupt, LogError, LogLocked
+from decider.log.open import open_log
+from decider.log.postgres import writer
+from decider.log.postgres.connection import name_of
+from decider.log.postgres.reader import PostgresReader
+from decider.log.postgres.writer import PostgresLog
+from decider.log.protocol import (
+    Entry,
+    EventLog,
+    ModelName,
+    NewActivation,
+    NewBuild,
+    NewModel,
+    NewReward,
+    NewRewardChange,
+    NewVersion,
+    Tick,
+)
+from decider.types import ActionId, DecisionId, ExperimentId, Position
+from tests.conftest import Clock, sample_experiment
+from tests.postgres import PostgresServer, postgres_server
+from tests.two_writers import decision
+
+ROLES = Path(writer.__file__).with_name("roles.sql")
+
+
+@pytest.fixture
+def url(postgres: PostgresServer) -> str:
+    """Of a log that is not there yet."""
+    return postgres.new_schema()
+
+
+def apply(log: EventLog) -> None:
+    """The version that `decision` is of."""
+    log.append([NewVersion(sample_experiment(), 1)])
+
+
+def administer(url: str, sql: str) -> None:
+    """As whoever owns the database."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.encode())
+
+
+def damages(log: EventLog) -> list[str]:
+    """Of the whole log."""
+    return list(map(str, log.check(lambda _: None)))
+
+
+WRITERS, GROUPS = 4, 25
+
+
+def write_in_a_process(url: str, name: int) -> int:
+    """Append decisions in groups of several sizes; how many got a position."""
+    count = 0
+    with closing(PostgresLog(url)) as log:
+        (version,) = log.versions()
+        for group in range(GROUPS):
+            entries = [decision(version, f"{name}-{group}-{number}") for number in range(1 + group % 3 * 15)]
+            count += sum(mark is not None for mark in log.append(entries))
+    return count
+
+
+def test_several_processes_leave_no_gap(url: str) -> None:
+    """Each machine has writers of its own: one order, one chain, nothing lost and nothing twice."""
+    with closing(PostgresLog(url)) as log:
+        apply(log)
+        with get_context("spawn").Pool(WRITERS) as pool:
+            written = pool.starmap(write_in_a_process, [(url, name) for name in range(WRITERS)])
+        assert log.count_decisions() == sum(written) == log.head().position - 1
+        assert damages(log) == []
+
+
+def entries_of_many_kinds(log: EventLog, clock: Clock) -> None:
+    """Appends some of them, in commits of several sizes."""
+    log.append([NewVersion(sample_experiment(), 1)])
+    (version,) = log.versions()
+    log.name_build({"decider": "0"})
+    marks = log.append([decision(version, f"d{number}") for number in range(40)])
+    positions = [mark.position for mark in marks if mark]
+    clock.advance(1)
+    log.append([NewReward(one, "click", -0.0, reward_id="r") for one in positions[:30]])
+    log.append([NewReward(positions[0], "click", 1.0, reward_id="r"), Tick()])
+    log.append([NewRewardChange(positions[1], "r", 2.5, "click")])
+    log.append([NewReward(positions[2], "buy", 9.5, final=True), NewActivation(positions[3], ActionId("sale"))])
+    log.append([NewModel(ModelName(ExperimentId("home"), positions[5], "signature"), 3), NewBuild({"again": 1})])
+
+
+def test_the_chain_is_that_of_sqlite(url: str, tmp_path: Path) -> None:
+    """So that a log that is copied from one to the other stays what was acknowledged."""
+    chains = []
+    for log, clock in (
+        (PostgresLog(url, clock=(one := Clock())), one),
+        (open_log(tmp_path / "l", clock=(two := Clock())), two),
+    ):
+        with closing(log):
+            entries_of_many_kinds(log, clock)
+            chains.append(log.head())
+    assert chains[0] == chains[1]
+
+
+@pytest.mark.parametrize("sql", [
+    "update decisions set unit_id = 'another' where position = 3",
+    "delete from decisions where position = 4",
+    "update head set time = time + 1",
+    "insert into ticks (position, time) values (99, 1)",
+])  # fmt: skip
+def test_what_was_changed_is_found(url: str, clock: Clock, sql: str) -> None:
+    """Whoever may write the database can change the log, but not without a trace."""
+    with closing(PostgresLog(url, clock=clock)) as log:
+        apply(log)
+        log.append([decision(log.versions()[0], f"d{number}") for number in range(5)])
+        assert damages(log) == []
+        administer(url, sql)
+        assert damages(log)
+
+
+def test_every_character_is_kept(url: str) -> None:
+    """PostgreSQL's text has no U+0000; ids of units may."""
+    texts = ["\0", "a\0b", "\x1a", "\x1a0", "\x1a1\0", "plain"]
+    with closing(PostgresLog(url)) as log:
+        apply(log)
+        version = log.versions()[0]
+        log.append([decision(version, text, unit_id=text) for text in texts])
+        log.append([decision(version, f"more {text}", unit_id=text) for text in texts * 5][:6])
+        found = [log.find(DecisionId(text)) for text in texts]
+        assert [one.decision.unit_id for one in found if one] == texts
+        assert damages(log) == []
+
+
+# --- lost connections
+
+
+class Cuts:
+    """A socket before the server that loses answers: the server writes, and nobody hears of it."""
+
+    def __init__(self, server: Path, folder: Path) -> None:
+        self._folders = (str(server), str(folder))
+        self._server = str(server / ".s.PGSQL.5432")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(folder / ".s.PGSQL.5432"))
+        self._listener.listen()
+        self.cut_next = False
+        self.count = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._server)
+                threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
+                threading.Thread(target=self._answer, args=(server, client), daemon=True).start()
+
+    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := client.recv(65536):
+                server.sendall(data)
+        with suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+
+    def _answer(self, server: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):
+            while data := server.recv(65536):
+                if self.cut_next:
+                    self.cut_next = False
+                    self.count += 1
+                    break
+                client.sendall(data)
+        for one in (client, server):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def through(self, url: str) -> str:
+        """The same log by way of this socket."""
+        return url.replace(*self._folders)
+
+    def close(self) -> None:
+        """No more connections."""
+        self._listener.close()
+
+
+@pytest.fixture
+def cuts(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cuts]:
+    """Before the server of all tests."""
+    folder = tmp_path_factory.mktemp("s")
+    with closing(Cuts(postgres.folder, folder)) as between:
+        yield between
+
+
+@pytest.mark.parametrize("size", [1, 5, 40])
+def test_a_commit_whose_answer_was_lost_counts_once(url: str, cuts: Cuts, size: int) -> None:
+    """Also of rewards without an id, which no key would know: the server's own retry is no second reward."""
+    random = Random(size)
+    with closing(PostgresLog(url)) as other, closing(PostgresLog(cuts.through(url))) as log:
+        apply(other)
+        version = other.versions()[0]
+        acknowledged = sent = 0
+        for group in range(12):
+            cuts.cut_next = random.random() < 0.7
+            (first, *_) = marks = log.append([decision(version, f"{group}-{number}") for number in range(size)])
+            assert all(marks)
+            cuts.cut_next = random.random() < 0.7
+            rewards: list[Entry] = [NewReward(first.position, "click", 1.0) for _ in range(size)]
+            if group % 2:
+                rewards.append(Tick())  # so that it is a transaction, not one statement
+            marks = log.append(rewards)
+            assert all(marks)
+            sent += size
+            acknowledged += len(marks) + size
+            assert [other.time_at(mark.position) == mark.time for mark in marks if mark] == [True] * len(marks)
+        assert cuts.count > 8
+        assert other.count_decisions() == sent
+        assert other.head().position == 1 + acknowledged
+        assert len(list(other.rewards_between("", "a"))) == sent
+        assert damages(other) == []
+
+
+def test_a_writer_whose_connections_are_ended_goes_on(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As after a failover, or by an administrator: at any moment, in every thread."""
+    caplog.set_level(logging.CRITICAL, "decider.log.postgres.writer")
+    end = """select pg_terminate_backend(pid) from pg_stat_activity
+        where application_name = 'decider' and query like '%decisions%' and pid <> pg_backend_pid()"""
+    with closing(PostgresLog(url)) as log:
+        apply(log)
+        version = log.versions()[0]
+        stop = threading.Event()
+
+        def end_connections() -> None:
+            while not stop.wait(0.02):
+                administer(url, end)
+
+        with ThreadPoolExecutor(3) as threads:
+            killer = threads.submit(end_connections)
+            appended = [
+                threads.submit(lambda name=name: [log.append([decision(version, f"{name}-{i}")]) for i in range(60)])
+                for name in range(2)
+            ]
+            marks = [mark for one in appended for (mark,) in one.result()]
+            stop.set()
+            killer.result()
+        assert len({mark.position for mark in marks if mark}) == 120 == log.count_decisions()
+        assert damages(log) == []
+
+
+def test_a_server_that_is_killed_and_started_again_has_what_was_acknowledged() -> None:
+    """PostgreSQL itself dies: the writer waits for it, and nothing is lost or doubled."""
+    with postgres_server(()) as server, closing(PostgresLog(url := server.new_schema(), patience=30)) as log:
+        apply(log)
+        version = log.versions()[0]
+        acknowledged: list[str] = []
+        stop = threading.Event()
+
+        def append() -> None:
+            while not stop.is_set():
+                (mark,) = log.append([decision(version, id_ := f"d{len(acknowledged)}")])
+                assert mark is not None
+                acknowledged.append(id_)
+
+        with ThreadPoolExecutor(1) as threads:
+            running = threads.submit(append)
+            for _ in range(3):
+                stop.wait(0.5)
+                server.kill()
+                server.restart()
+            stop.wait(0.5)
+            stop.set()
+            running.result()
+        with closing(PostgresReader(url)) as reader:
+            assert reader.count_decisions() == len(acknowledged) > 3
+            assert all(reader.locate_all([DecisionId(id_) for id_ in acknowledged]))
+        assert damages(log) == []
+
+
+def test_a_server_that_stays_away_is_an_error_with_a_reason() -> None:
+    """Nobody waits for ever; and the log is written again once it is back."""
+    with postgres_server() as server, closing(PostgresLog(server.new_schema(), patience=0.2)) as log:
+        apply(log)
+        server.kill()
+        with pytest.raises(LogError, match="PostgreSQL cannot be reached"):
+            log.append([Tick()])
+        assert log.trouble is not None
+        server.restart()
+        assert log.append([Tick()]) != [None]
+        assert log.trouble is None
+
+
+# --- one leader
+
+
+@contextmanager
+def two_logs(url: str) -> Iterator[tuple[PostgresLog, PostgresLog]]:
+    """Of two processes."""
+    with closing(PostgresLog(url)) as one, closing(PostgresLog(url)) as other:
+        yield one, other
+
+
+NEW_MODEL = NewModel(ModelName(ExperimentId("home"), Position(1), "signature"), 1)
+
+END_LEADER = """
+select pg_terminate_backend(pid) from pg_stat_activity where query like '%as alive%' and pid <> pg_backend_pid()
+"""
+
+
+def test_a_leader_that_lost_its_connection_publishes_nothing(url: str) -> None:
+    """It may not know it yet: two leaders would publish past each other."""
+    with two_logs(url) as (old, new):
+        apply(old)
+        lease = old.lease()
+        with pytest.raises(LogLocked, match="another server writes this log"):
+            new.lease()
+        assert old.append([NEW_MODEL]) != [None]
+        assert lease.held
+        administer(url, END_LEADER)
+        assert not lease.held
+        with closing(PostgresReader(url)) as reader:
+            end = reader.head()
+        assert new.lease().held
+        with pytest.raises(LogLocked, match="another server writes this log since"):
+            old.append([Tick()])
+        assert old.head() == end, "nothing of it is written"
+        assert old.append([decision(old.versions()[0], "d")]) != [None], "it serves on"
+        assert new.append([Tick()]) != [None]
+
+
+# --- who may do what
+
+
+@pytest.fixture
+def worker_url(url: str) -> Iterator[str]:
+    """The same log for somebody who may only do what a worker does."""
+    with closing(PostgresLog(url)) as log:
+        apply(log)
+    administer(url, ROLES.read_text())
+    administer(url, "drop role if exists shop_worker; create role shop_worker login in role decider_worker")
+    yield url.replace("user=postgres", "user=shop_worker")
+    administer(url, "drop owned by shop_worker; drop role shop_worker")
+
+
+def test_a_worker_adds_entries_and_changes_none(worker_url: str, clock: Clock) -> None:
+    """A worker that was taken over must not be able to rewrite what was acknowledged."""
+    with closing(PostgresLog(worker_url, clock=clock)) as log:
+        version = log.versions()[0]
+        (mark, *_) = log.append([decision(version, "d"), decision(version, "e")])
+        assert mark is not None
+        log.append([NewActivation(mark.position)])
+        log.append([NewReward(mark.position, "click", 1.0, final=True)])
+        log.maintain()
+        assert damages(log) == []
+        with pytest.raises(LogError, match=r"may not do that.*roles\.sql"):
+            log.lease()
+    for sql in ("delete from decisions", "update rewards set value = 2", "truncate seals", "drop table links"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            administer(worker_url, sql)
+
+
+def test_roles_are_given_again_after_an_upgrade(url: str, worker_url: str) -> None:
+    """The file is run after every upgrade."""
+    administer(url, ROLES.read_text())
+    with closing(PostgresLog(worker_url)) as log:
+        assert log.append([NewBuild({})]) != [None]
+
+
+# --- opening
+
+
+def test_reading_makes_no_log(url: str) -> None:
+    """Who mistypes an address must be told."""
+    with pytest.raises(LogError, match="there is no log"):
+        PostgresReader(url)
+
+
+def test_another_application_s_database_is_not_written_to(url: str) -> None:
+    """Its tables must not get mixed with ours."""
+    administer(url, "create table orders (id bigint)")
+    with pytest.raises(LogCorrupt, match=r"another application's database, with orders"):
+        PostgresLog(url)
+
+
+def test_a_log_of_a_newer_release_is_refused(url: str) -> None:
+    """It may mean something that this release does not know."""
+    PostgresLog(url).close()
+    administer(url, "insert into migrations (name) values ('add_tomorrow')")
+    with pytest.raises(LogError, match=r"newer release \(it has add_tomorrow\)"):
+        PostgresLog(url)
+
+
+def test_views_are_made_anew_where_they_have_changed(url: str) -> None:
+    """An upgrade brings new views without a migration of the tables."""
+    PostgresLog(url).close()
+    administer(url, "drop view sealed_decisions; update migrations set name = 'views older' where name like 'views %'")
+    with closing(PostgresLog(url)) as log:
+        apply(log)
+        assert list(log.sealed_decisions(ExperimentId("home"), after=log.head().time, until=log.head().time)) == []
+    administer(url, "select * from sealed_decisions")
+
+
+def test_a_closed_log_leaves_nothing_of_its_writer(url: str) -> None:
+    """Rows of writers would heap up with every start."""
+    PostgresLog(url).close()
+    with psycopg.connect(url) as connection:
+        assert connection.execute("select count(*) from writers").fetchone() == (0,)
+
+
+def test_passwords_are_in_no_message() -> None:
+    """Messages are logged and shown."""
+    assert name_of("postgresql://ann:secret@db/shop?passfile=x") == "postgresql://ann@db/shop"
