@@ -27,6 +27,7 @@ from decider.log.postgres.writer import PostgresLog
 from decider.log.protocol import (
     Entry,
     EventLog,
+    Mark,
     ModelName,
     NewActivation,
     NewBuild,
@@ -59,6 +60,12 @@ def administer(url: str, sql: str) -> None:
     """As whoever owns the database."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(sql.encode())
+
+
+def append_some(log: EventLog, name: str, count: int) -> list[Mark | None]:
+    """So many decisions, each in a commit."""
+    (version,) = log.versions()
+    return [mark for number in range(count) for mark in log.append([decision(version, f"{name}-{number}")])]
 
 
 def damages(log: EventLog) -> list[str]:
@@ -219,7 +226,8 @@ def test_a_commit_whose_answer_was_lost_counts_once(url: str, cuts: Cuts, size: 
         acknowledged = sent = 0
         for group in range(12):
             cuts.cut_next = random.random() < 0.7
-            (first, *_) = marks = log.append([decision(version, f"{group}-{number}") for number in range(size)])
+            marks = log.append([decision(version, f"{group}-{number}") for number in range(size)])
+            (first, *_) = [mark for mark in marks if mark]
             assert all(marks)
             cuts.cut_next = random.random() < 0.7
             rewards: list[Entry] = [NewReward(first.position, "click", 1.0) for _ in range(size)]
@@ -244,7 +252,6 @@ def test_a_writer_whose_connections_are_ended_goes_on(url: str, caplog: pytest.L
         where application_name = 'decider' and query like '%decisions%' and pid <> pg_backend_pid()"""
     with closing(PostgresLog(url)) as log:
         apply(log)
-        version = log.versions()[0]
         stop = threading.Event()
 
         def end_connections() -> None:
@@ -253,11 +260,8 @@ def test_a_writer_whose_connections_are_ended_goes_on(url: str, caplog: pytest.L
 
         with ThreadPoolExecutor(3) as threads:
             killer = threads.submit(end_connections)
-            appended = [
-                threads.submit(lambda name=name: [log.append([decision(version, f"{name}-{i}")]) for i in range(60)])
-                for name in range(2)
-            ]
-            marks = [mark for one in appended for (mark,) in one.result()]
+            appended = [threads.submit(append_some, log, str(name), 60) for name in range(2)]
+            marks = [mark for one in appended for mark in one.result()]
             stop.set()
             killer.result()
         assert len({mark.position for mark in marks if mark}) == 120 == log.count_decisions()

@@ -1,4 +1,4 @@
-"""The columns of `LogReader.arrow`, for logs that make the batches from rows. Imported only where Arrow is asked for."""
+"""The columns of `LogReader.arrow`, for logs that make the batches from rows. Imported where Arrow is asked for."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A log in PostgreSQL as Arrow record batches, through Python's rows: right, not fast. (Arrow's own driver for PostgreSQL
-comes with `simulator`'s reading of large logs.) Called by `reader.py`; imported only where Arrow is asked for."""
+"""A log in PostgreSQL as Arrow record batches, by way of Python's rows: ADBC's driver would be faster. Called by
+`reader.py`; imported where Arrow is asked for."""
 
 from __future__ import annotations
 

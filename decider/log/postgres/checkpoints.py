@@ -59,9 +59,9 @@ def newest_checkpoint(connection: Connection, name: str, until: Mark | None) -> 
     limit = end.mark if until is None else Mark(min(until.position, end.position), Time(min(until.time, end.time)))
     for row in read(connection, _STORED, limit._asdict()):
         values = {column: row[column] for column in ("position", "time", "chain", "format", "content")}
-        if row["format"] == CONTENT_FORMAT and row["checksum"] == _checksum(values):
-            if chain_at(connection, row["position"]) == row["chain"]:
-                return TotalsCheckpoint(Mark(row["position"], row["time"]), row["chain"], row["content"])
+        is_ours = row["format"] == CONTENT_FORMAT and row["checksum"] == _checksum(values)
+        if is_ours and chain_at(connection, row["position"]) == row["chain"]:
+            return TotalsCheckpoint(Mark(row["position"], row["time"]), row["chain"], row["content"])
         logger.warning(
             "%s: the totals stored at position %d are not used: they do not fit the log or this release; counting from "
             "an earlier place", name, row["position"],

@@ -31,7 +31,7 @@ CONNECT_SECONDS = 5
 
 _ESCAPE, _NUL = "\x1a", "\x00"
 
-_DEFAULTS = {
+_DEFAULTS: dict[str, Any] = {
     "connect_timeout": CONNECT_SECONDS,
     "application_name": "decider",
     "keepalives_idle": 5,  # seconds; a server that is gone without a word is noticed after about 15
@@ -145,9 +145,8 @@ def name_of(url: str) -> str:
 
 def connect(url: str) -> Connection:
     """A connection in autocommit mode. Raises psycopg.Error."""
-    given = conninfo_to_dict(url)
-    defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
-    connection: Connection = psycopg.connect(make_conninfo(url, **defaults), autocommit=True)
+    given: dict[str, Any] = dict(conninfo_to_dict(url))
+    connection: Connection = psycopg.connect(make_conninfo(url, **_DEFAULTS | given), autocommit=True)
     connection.adapters.register_dumper(int, Int8Dumper)  # one type of each parameter, so one prepared statement
     # A commit reads what the one before it has written, and is safe once it is answered, whatever the defaults are.
     connection.execute("set default_transaction_isolation = 'read committed'; set synchronous_commit = on")
@@ -233,7 +232,8 @@ class Pool:
 
     def read(self, sql: str, values: Parameters = NOTHING, row: RowType | None = None) -> list[Any]:
         """All rows; tried again on a new connection where an idle one was lost."""
-        return self._again(lambda connection: read(connection, sql, values, row))
+        rows: list[Any] = self._again(lambda connection: read(connection, sql, values, row))
+        return rows
 
     def one(self, sql: str, values: Parameters = NOTHING, row: RowType | None = None) -> Any:
         """The first row, or None; as `read`."""

@@ -1,5 +1,7 @@
-"""Stored models: read by everybody, stored and deleted by the leader. See ModelStore. A model is one row, written beside
-the commits: nobody waits for it."""
+"""Stored models: read by everybody, stored and deleted by the leader. See ModelStore.
+
+A model is one row, written beside the commits: nobody waits for it.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,18 @@ from decider.types import ExperimentId, Position, now
 
 _POSITIONS = f"""
 select position from models where experiment = %(experiment)s and signature = {SIGNATURE} order by position
-"""
+"""  # noqa: S608 - our names
 _LOAD = f"""
 select checksum, data from models
 where experiment = %(experiment)s and signature = {SIGNATURE} and position = %(position)s
-"""
+"""  # noqa: S608 - our names
 _PUBLISHED = f"""
 select model from published where experiment = %(experiment)s and signature = {SIGNATURE} order by model
-"""
+"""  # noqa: S608 - our names
 _LAST_PUBLISHED = f"""
 select coalesce(max(model), 0) as model from published
 where experiment = %(experiment)s and signature = {SIGNATURE}
-"""
+"""  # noqa: S608 - our names
 _SIGNATURES = """
 select s.signature from signatures s
 where exists (select 1 from published p where p.experiment = %(experiment)s and p.signature = s.id) order by s.id
@@ -36,14 +38,14 @@ insert into models (experiment, signature, position, created, checksum, data)
 values (%(experiment)s, {SIGNATURE}, %(position)s, %(created)s, %(checksum)s, %(data)s)
 on conflict (experiment, signature, position) do update
 set created = excluded.created, checksum = excluded.checksum, data = excluded.data
-"""
+"""  # noqa: S608 - our names
 _STORED = """
 select s.signature, m.position, m.created, octet_length(m.data) as size, true as complete
 from models m join signatures s on s.id = m.signature where m.experiment = %(experiment)s order by m.position desc
 """
 _DELETE = f"""
 delete from models where experiment = %(experiment)s and signature = {SIGNATURE} and position = %(position)s
-"""
+"""  # noqa: S608 - our names
 
 
 class PostgresModelReader:

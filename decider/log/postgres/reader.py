@@ -323,7 +323,17 @@ class PostgresReader:
     def rewards_between(self, first: str, last: str) -> Iterator[LoggedReward]:
         """See LogReader."""
         for row in self._stream(queries.REWARDS_BETWEEN, first=first, last=last):
-            yield LoggedReward(*row[:7], RewardOutcome(row[7]), row[8])
+            yield LoggedReward(
+                position=row["position"],
+                time=row["time"],
+                decision_id=row["decision_id"],
+                name=row["name"],
+                value=row["value"],
+                weight=row["weight"],
+                reward_id=row["reward_id"],
+                outcome=RewardOutcome(row["outcome"]),
+                in_force=row["in_force"],
+            )
 
     def named_models(self, after: Position) -> Sequence[NamedModel]:
         """See LogReader. Reads every decision behind the position."""

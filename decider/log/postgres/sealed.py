@@ -72,7 +72,7 @@ _ENDED = (
     + "order by w.position, r.position"
 )
 ENDED = (_ENDED, _ROW)
-"""Decisions of all versions whose declared window ended in (after, until], with their rewards; the query and its rows."""
+"""Decisions of all versions whose declared window ended in (after, until], with their rewards: the query, its rows."""
 
 _Beyond = tuple[Time, Position]
 
@@ -86,7 +86,7 @@ def sealed_decisions(
     until: Time,
     late: Mark | None,
 ) -> Iterator[SealedDecision]:
-    """Those whose windows ended in (after, until]. late: see LogReader.sealed_with_late; None: as `sealed_decisions`."""
+    """Those whose windows ended in (after, until]. late: see LogReader.sealed_with_late; None: nothing late."""
     beyond: _Beyond = (after, END)
     most = FIRST_PAGE
     while True:

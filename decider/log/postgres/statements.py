@@ -96,7 +96,7 @@ returning position, time
 """  # noqa: S608 - our names
 
 
-TAKE_PLACE = f"{MOVE_HEAD} select before, time from h"
+TAKE_PLACE = f"{MOVE_HEAD} select before, time from h"  # noqa: S608 - our names
 """The head's part of a commit alone; nothing where this commit was written before."""
 
 
@@ -115,10 +115,10 @@ def insert(table: EntryTable) -> str:
     first, is_new = "true", "true"
     if unique:
         keys = [key.strip() for key in unique.split(",")]
-        same = " and ".join(_same(table, key, f't."{key}"', f'r."{key}"') for key in keys)
-        before = " and ".join(_same(table, key, f's."{key}"', f'r."{key}"') for key in keys)
+        same = " and ".join(_same(table, f't."{key}"', f'r."{key}"') for key in keys)
+        before = " and ".join(_same(table, f's."{key}"', f'r."{key}"') for key in keys)
         is_new = f"not exists (select 1 from {table.name} t where {same})"  # noqa: S608 - our names
-        first = f"not exists (select 1 from given s where s.place < r.place and {before})"
+        first = f"not exists (select 1 from given s where s.place < r.place and {before})"  # noqa: S608 - our names
     if table is REWARDS:
         is_new += (
             " and not (r.reward_id is not null and exists (select 1 from unit_rewards) and exists "
@@ -135,7 +135,7 @@ select place from fresh
 """  # noqa: S608 - our names
 
 
-def _same(table: EntryTable, column: str, one: str, other: str) -> str:
+def _same(table: EntryTable, one: str, other: str) -> str:
     """Nulls are equal only where the key says so: a reward without an id is never refused."""
     return f"{one} is not distinct from {other}" if table is REWARD_CHANGES else f"{one} = {other}"
 

@@ -1,5 +1,7 @@
-"""What a log knows of a unit: its newest decisions with what became of them, in one statement, so that it sees one moment
-of the log. Its cost is bounded: so many decisions, and so many rewards of each. Called by `reader.py`."""
+"""What a log knows of a unit: its newest decisions with what became of them. Called by `reader.py`.
+
+One statement, so that it sees one moment of the log. Its cost is bounded: so many decisions, so many rewards of each.
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ union select %(unit)s::text order by 1
 """
 
 PERSONS = """
-select unit_id, name from persons join (select person, min(unit_id) as name from persons group by person) n using (person)
+select unit_id, name from persons
+join (select person, min(unit_id) as name from persons group by person) n using (person)
 """
 
 _UNIT_REWARD = """
@@ -56,14 +57,14 @@ from (select unit_id, decision from creditable_decisions
   join decisions d on d.position = u.decision and d.unit_id = u.unit_id join experiments e on e.position = d.version
   join rewards r on r.decision = u.decision and r.reward_id = %(id)s
 where (%(experiment)s::text is null or e.experiment = %(experiment)s)
-"""
+"""  # noqa: S608 - our names
 
 _BY_DECISION = f"""
 select d.decision_id, d.position, d.time, d.version, d.action, r.position as reward, r.name, r.value, r.weight
 {REWARDS_WITH_ID} and not exists (
   select 1 from unit_rewards s where s.reward_id = r.reward_id and r.position > s.position and r.position <= s.last)
 order by d.position
-"""
+"""  # noqa: S608 - our names
 
 _OF_CAP = """(select count(*) from (select 1 from exposures
   where unit_id = %(unit)s and experiment = %(experiment)s and {of} = %(of_{index})s and time > %(since_{index})s
