@@ -79,9 +79,13 @@ class PostgresServer:
     def new_schema(self) -> str:
         """The URL of a log that is not there yet."""
         schema = f"log_{next(self._numbers)}"
-        with psycopg.connect(self.url(schema), autocommit=True) as connection:
-            connection.execute(f"create schema {schema}".encode())
+        self.execute(self.url(schema), f"create schema {schema}")
         return self.url(schema)
+
+    def execute(self, url: str, sql: str) -> None:
+        """As whoever owns the database."""
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(sql.encode())
 
     def kill(self) -> None:
         """SIGKILL to the server and, since they see it, its processes."""
