@@ -22,7 +22,7 @@ from simulator.kept import compare_bases, compare_totals
 from simulator.verify import verify
 
 
-class LogPlace(click.ParamType):
+class LogPlace(click.ParamType["Path | LogUrl"]):
     """A path, or the address of a log in PostgreSQL."""
 
     name = "log"

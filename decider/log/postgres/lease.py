@@ -12,7 +12,7 @@ from threading import Lock
 import psycopg
 
 from decider.errors import LogLocked
-from decider.log.postgres.connection import Connection, connect, name_of, postgres_errors, read_one
+from decider.log.postgres.connection import Connection, connect, end_if_gone, name_of, postgres_errors, read_one
 
 _KEY = "hashtextextended('decider leader ' || current_schema(), 0)"
 _TRY = f"select pg_try_advisory_lock({_KEY}) as mine"
@@ -30,6 +30,7 @@ class PostgresLease:
         with postgres_errors(self._name):
             self._connection = connect(url)
             try:
+                end_if_gone(self._connection)
                 if not read_one(self._connection, _TRY)["mine"]:
                     raise LogLocked(f"{self._name}: another server writes this log")
                 self.epoch: int = read_one(self._connection, _RAISE)["epoch"]
