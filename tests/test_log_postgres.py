@@ -284,7 +284,7 @@ def test_a_server_that_is_killed_and_started_again_has_what_was_acknowledged() -
 
         with ThreadPoolExecutor(1) as threads:
             running = threads.submit(append)
-            for _ in range(3):
+            for _ in range(2):
                 stop.wait(0.5)
                 server.kill()
                 server.restart()

@@ -21,7 +21,17 @@ from decider.log.entry_writer import EntryWriter, OpenCommit
 from decider.log.group_commit import GroupCommit, write_wanted
 from decider.log.postgres.checkpoints import store_checkpoint
 from decider.log.postgres.commit_tables import PostgresTables
-from decider.log.postgres.connection import connect, execute, is_lost, log_error, postgres_errors, read_one, to_stored
+from decider.log.postgres.connection import (
+    Connection,
+    connect,
+    end_if_gone,
+    execute,
+    is_lost,
+    log_error,
+    postgres_errors,
+    read_one,
+    to_stored,
+)
 from decider.log.postgres.connection import read as read_rows
 from decider.log.postgres.lease import PostgresLease, check_epoch
 from decider.log.postgres.migrations import migrate
@@ -113,7 +123,7 @@ class PostgresLog(PostgresReader):
         self._commit = 0
         self._closed_at = -CLOSE_INTERVAL
         with ExitStack() as opened, postgres_errors(self._name_of(url)):
-            self._writer = connect(url)
+            self._writer = self._connect()
             opened.callback(self._close_writer)
             migrate(self._writer, self._name_of(url))
             execute(self._writer, _OPEN, {"writer": self._writer_id})
@@ -173,11 +183,16 @@ class PostgresLog(PostgresReader):
                 logger.warning("%s: sending a commit again: %s", self.name, error)
                 self._connect_again(give_up)
 
+    def _connect(self) -> Connection:
+        connection = connect(self._url)
+        end_if_gone(connection)  # it may have the head, for which all writers wait
+        return connection
+
     def _connect_again(self, give_up: float) -> None:
         self._close_writer()
         while True:
             try:
-                self._writer = connect(self._url)
+                self._writer = self._connect()
                 return
             except psycopg.OperationalError as error:
                 if time.monotonic() >= give_up:
