@@ -74,7 +74,7 @@ class PostgresServer:
             )  # fmt: skip
 
     def _answers(self) -> bool:
-        asked = [self._bin / "pg_isready", "-q", "-h", str(self.folder), "-U", USER]
+        asked = [str(self._bin / "pg_isready"), "-q", "-h", str(self.folder), "-U", USER]
         return subprocess.run(asked, check=False).returncode == 0
 
     def url(self, schema: str) -> str:
