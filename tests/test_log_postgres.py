@@ -265,6 +265,18 @@ def test_a_writer_whose_connections_are_ended_goes_on(url: str, caplog: pytest.L
         assert damages(log) == []
 
 
+def test_a_writer_whose_row_is_gone_goes_on(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As behind a failover to a server that had not heard of it yet."""
+    caplog.set_level(logging.CRITICAL, "decider.log.postgres.writer")
+    with closing(PostgresLog(url)) as log:
+        apply(log)
+        for entry in (decision(log.versions()[0], "d"), Tick()):  # in one statement, and in a transaction
+            administer(url, "delete from writers")
+            assert log.append([entry]) != [None]
+        assert log.head().position == 3
+        assert damages(log) == []
+
+
 def test_a_server_that_is_killed_and_started_again_has_what_was_acknowledged(mortal: PostgresServer) -> None:
     """PostgreSQL itself dies: the writer waits for it, and nothing is lost or doubled."""
     with closing(PostgresLog(url := mortal.new_schema(), patience=60)) as log:

@@ -35,8 +35,7 @@ insert into refused_rewards as r (name, outcome, count) values (%(name)s, %(outc
 on conflict (name, outcome) do update set count = r.count + excluded.count
 """
 INTERN_SIGNATURE = """
-insert into signatures (signature) select %(signature)s
-where not exists (select 1 from signatures where md5(signature) = md5(%(signature)s))
+insert into signatures (signature) values (%(signature)s) on conflict (md5(signature)) do nothing
 """
 SIGNATURE = "(select id from signatures where md5(signature) = md5(%(signature)s))"
 

@@ -182,6 +182,8 @@ def log_error(name: str, error: psycopg.Error) -> LogError:
 
 def is_lost(error: psycopg.Error) -> bool:
     """Whether a connection was lost, or none could be made: then it is not known whether a commit has been written."""
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):  # a standby that is about to be promoted
+        return True
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not isinstance(
         error,
         psycopg.errors.DiskFull

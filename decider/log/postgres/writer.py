@@ -91,6 +91,9 @@ _FORGET_WRITERS = "delete from writers where opened < now() - interval '30 days'
 _NOT_NEW = (psycopg.errors.UniqueViolation, psycopg.errors.RaiseException)
 
 
+_NO_ROW = "the row of this writer in `writers` is gone"
+
+
 def _ignore_commit(size: int, seconds: float) -> None:
     pass
 
@@ -126,7 +129,7 @@ class PostgresLog(PostgresReader):
             self._writer = self._connect()
             opened.callback(self._close_writer)
             migrate(self._writer, self._name_of(url))
-            execute(self._writer, _OPEN, {"writer": self._writer_id})
+            self._open_row()
             super().__init__(url)
             opened.pop_all()
         self._group = GroupCommit[Entry, Mark | None](self._write)
@@ -188,11 +191,16 @@ class PostgresLog(PostgresReader):
         end_if_gone(connection)  # it may have the head, for which all writers wait
         return connection
 
+    def _open_row(self) -> None:
+        """Where a server that took over has lost the row, as it has lost the last commits, they are written again."""
+        execute(self._writer, _OPEN, {"writer": self._writer_id})
+
     def _connect_again(self, give_up: float) -> None:
         self._close_writer()
         while True:
             try:
                 self._writer = self._connect()
+                self._open_row()
                 return
             except psycopg.OperationalError as error:
                 if time.monotonic() >= give_up:
@@ -206,6 +214,8 @@ class PostgresLog(PostgresReader):
             return self._write_at_once(entries) or self._write_any(entries)
         except _Written:
             row = read_one(self._writer, _WRITTEN, {"writer": self._writer_id, "commit": self._commit})
+            if row is None:
+                raise psycopg.OperationalError(_NO_ROW) from None
             return [None if position is None else Mark(position, row["time"]) for position in row["positions"]]
 
     def _write_at_once(self, entries: list[Entry]) -> list[Mark | None] | None:
@@ -267,7 +277,7 @@ class PostgresLog(PostgresReader):
         with self._writer.transaction():  # nobody moves the head in between
             row = read_one(self._writer, _BEGIN, {"writer": self._writer_id})
             if row is None:
-                raise psycopg.IntegrityError("the row of this writer in `writers` is gone")
+                raise psycopg.OperationalError(_NO_ROW)
             if row["commits"] >= self._commit:
                 raise _Written
             if self._lease is not None and any(isinstance(entry, _LEADS) for entry in entries):
