@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,14 @@ from contextlib import closing, contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import psycopg
 import pytest
 
 from decider.errors import LogCorrupt, LogError, LogLocked
+from decider.experiment.definition import Attribution, RewardDefinition
+from decider.experiment.origin import Origin
 from decider.log.open import open_log
 from decider.log.postgres import writer
 from decider.log.postgres.connection import name_of
@@ -31,14 +35,19 @@ from decider.log.protocol import (
     ModelName,
     NewActivation,
     NewBuild,
+    NewLeaveOut,
+    NewLink,
     NewModel,
     NewReward,
     NewRewardChange,
+    NewUnitReward,
+    NewUnitRewardChange,
     NewVersion,
     Tick,
+    UnitDecision,
 )
-from decider.types import ActionId, DecisionId, ExperimentId, Position
-from tests.conftest import Clock, sample_experiment
+from decider.types import ActionId, DecisionId, ExperimentId, Position, Time
+from tests.conftest import SECOND, Clock, sample_experiment
 from tests.postgres import PostgresServer, postgres_server
 from tests.postgres_writer import append_groups
 from tests.two_writers import decision
@@ -120,6 +129,48 @@ def test_the_chain_is_that_of_sqlite(url: str, tmp_path: Path) -> None:
             entries_of_many_kinds(log, clock)
             chains.append(log.head())
     assert chains[0] == chains[1]
+
+
+VIEWS = (
+    "entries", "changes", "withheld_actions", "decision_windows", "decision_rewards", "joined_rewards",
+    "joined_changes", "reward_history", "credited_rewards", "named_rewards", "reward_summary", "sealed_decisions",
+)  # fmt: skip
+
+
+def rows_of(connection: Any, view: str) -> list[dict[str, Any]]:
+    """Of either database, in one order; a truth value is a number in SQLite."""
+    cursor = connection.execute(f"select * from {view}")  # noqa: S608 - our names
+    names = [one[0] for one in cursor.description]
+    rows = [[int(value) if isinstance(value, bool) else value for value in row] for row in cursor.fetchall()]
+    return sorted((dict(sorted(zip(names, row, strict=True))) for row in rows), key=str)
+
+
+def test_views_show_what_those_of_sqlite_show(url: str, tmp_path: Path) -> None:
+    """A query for one is a query for the other."""
+    one, other = Clock(), Clock()
+    with closing(PostgresLog(url, clock=one)) as ours, closing(open_log(tmp_path / "log", clock=other)) as theirs:
+        for log, clock in ((ours, one), (theirs, other)):
+            entries_of_many_kinds(log, clock)
+            more_entries(log, clock)
+    with psycopg.connect(url) as connection, closing(sqlite3.connect(tmp_path / "log")) as file:
+        for view in VIEWS:
+            found = rows_of(connection, view)
+            assert found == rows_of(file, view), view
+            assert found, f"{view} is empty"
+
+
+def more_entries(log: EventLog, clock: Clock) -> None:
+    """Of the kinds that views show beside those."""
+    shop = ExperimentId("shop")
+    reward = RewardDefinition(window=10 * SECOND, maximum=50.0, attribution=Attribution.LAST)
+    log.append([NewVersion(sample_experiment(id=shop, reward=reward), 1, origin=Origin("ann", "api", "why not"))])
+    version = log.versions()[-1]
+    log.append([UnitDecision(decision(version, "u", "visitor"), withheld={ActionId("sale"): "caps"})])
+    log.append([NewLink("visitor", "customer"), NewUnitReward("customer", "buy", 12.5, reward_id="till")])
+    log.append([NewUnitRewardChange("customer", "till", None, "buy")])
+    log.append([NewLeaveOut(shop, Time(0), clock())])
+    clock.advance(20)
+    log.append([Tick()])
 
 
 @pytest.mark.parametrize("sql", [

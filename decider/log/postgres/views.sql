@@ -1,6 +1,6 @@
 -- What people, the learner and the metrics read: the same words as in sqlite/views.sql, which says what they mean. Made
--- anew by migrations.py whenever this file has changed. Not here yet: changes, withheld_actions, reward_history,
--- credited_rewards, named_rewards, reward_summary, rewarded_decisions, action_sums, action_summary, holdout_summary.
+-- anew by migrations.py whenever this file has changed. Not here yet: rewarded_decisions, action_sums, action_summary,
+-- holdout_summary.
 
 create view entries as
   select position, time, 'experiment' as kind from experiments
@@ -19,6 +19,26 @@ create view entries as
   union all select position, time, 'model' from published
   union all select position, time, 'build' from builds
   union all select position, time, 'tick' from ticks;
+
+create view changes as
+  select to_char(to_timestamp(e.time / 1e6) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as changed_at,
+    e.experiment, e.number, coalesce(n.author, '') as author, coalesce(n.source, '') as source,
+    coalesce(n.note, '') as note,
+    lower(replace(e.definition::json ->> 'state', 'EXPERIMENT_STATE_', '')) as state,
+    e.waits, e.position, e.time, null::bigint as sealed_after, null::bigint as sealed_until, null::bigint as made_until,
+    null::bigint as replaces
+  from experiments e left join version_notes n on n.version = e.position
+  union all
+  select to_char(to_timestamp(l.time / 1e6) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), l.experiment, null,
+    coalesce(n.author, l.author), coalesce(n.source, ''), coalesce(n.note, l.reason), null, null, l.position, l.time,
+    l.sealed_after, case when l.sealed_until >= -(1::bigint << 61) then l.sealed_until end,
+    case when l.sealed_until < -(1::bigint << 61) then l.sealed_until + (1::bigint << 62) end, l.replaces
+  from leave_outs l left join version_notes n on n.version = l.position;
+
+create view withheld_actions as
+  select w.decision, d.decision_id, d.time, d.unit_id, d.version, e.experiment, r.key as action, r.value as rule
+  from withheld w join decisions d on d.position = w.decision join experiments e on e.position = d.version
+    cross join lateral json_each_text(w.rules::json) r;
 
 create view decision_windows as
   select d.*, e.experiment, e.number as experiment_version, e."window", e.default_reward, e.minimum_reward,
@@ -57,6 +77,31 @@ create view joined_changes as
       when c.value is null then 'retracted' else 'corrected' end as outcome,
     (c.time - w.time) / 1e6::double precision as delay_seconds
   from reward_changes c join rewards r on r.position = c.reward join decision_windows w on w.position = c.decision;
+
+create view reward_history as
+  select decision_id, experiment, name, reward_id, position, time, outcome, value, weight, occurred_at, delay_seconds,
+    position as reward
+  from joined_rewards
+  union all
+  select decision_id, experiment, name, reward_id, position, time, outcome, value, weight, occurred_at, delay_seconds,
+    reward
+  from joined_changes;
+
+create view credited_rewards as
+  select u.position as unit_reward, u.time, u.unit_id, u.experiment as for_experiment, u.name, u.value, u.reward_id,
+    j.position as reward, j.decision_id, j.decision, j.experiment, j.outcome, j.in_force, j.delay_seconds
+  from unit_rewards u left join joined_rewards j on j.position > u.position and j.position <= u.last;
+
+create view named_rewards as
+  select position, decision_id, experiment, experiment_version, version, unit_id, action, propensity, reason, name,
+    count(*) as rewards, sum(in_force) as value, sum(reward) as reward
+  from decision_rewards where reward is not null
+  group by position, decision_id, experiment, experiment_version, version, unit_id, action, propensity, reason, name;
+
+create view reward_summary as
+  select experiment, action, name, count(*) as decisions, sum(rewards)::bigint as rewards, sum(value) as value,
+    sum(reward) as reward
+  from named_rewards group by experiment, action, name;
 
 create view sealed_decisions as
   select w.position, w.time, w.version, w.decision_id, w.experiment, w.experiment_version,
