@@ -24,7 +24,7 @@ from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.experiment.definition import Attribution, RewardDefinition
 from decider.experiment.origin import Origin
 from decider.log.open import open_log
-from decider.log.postgres import writer
+from decider.log.postgres import sealed, writer
 from decider.log.postgres.connection import name_of
 from decider.log.postgres.reader import PostgresReader
 from decider.log.postgres.writer import PostgresLog
@@ -44,9 +44,10 @@ from decider.log.protocol import (
     NewUnitRewardChange,
     NewVersion,
     Tick,
+    TotalsCheckpoint,
     UnitDecision,
 )
-from decider.types import ActionId, DecisionId, ExperimentId, Position, Time
+from decider.types import START, ActionId, DecisionId, ExperimentId, Position, Time
 from tests.conftest import SECOND, Clock, sample_experiment
 from tests.postgres import PostgresServer, postgres_server
 from tests.postgres_writer import append_groups
@@ -157,6 +158,57 @@ def test_views_show_what_those_of_sqlite_show(url: str, tmp_path: Path) -> None:
             found = rows_of(connection, view)
             assert found == rows_of(file, view), view
             assert found, f"{view} is empty"
+
+
+def test_totals_and_seals_are_those_of_sqlite(url: str, tmp_path: Path) -> None:
+    """To the last bit: metrics and learners must not depend on the database."""
+    one, other = Clock(), Clock()
+    with closing(PostgresLog(url, clock=one)) as ours, closing(open_log(tmp_path / "log", clock=other)) as theirs:
+        for log, clock in ((ours, one), (theirs, other)):
+            entries_of_many_kinds(log, clock)
+            more_entries(log, clock)
+        begin, end = Mark(START, Time(0)), ours.head().mark
+        middle = Mark(Position(end.position // 2), ours.time_at(Position(end.position // 2)))
+        for after, until in ((begin, end), (begin, middle), (middle, end)):
+            assert ours.totals(after, until) == theirs.totals(after, until)
+        for id_ in (ExperimentId("home"), ExperimentId("shop")):
+            span = {"after": Time(0), "until": end.time}
+            found = list(ours.sealed_decisions(id_, **span))
+            assert found == list(theirs.sealed_decisions(id_, **span)) != []
+            late = list(ours.sealed_with_late(id_, **span, late=end))
+            assert late == list(theirs.sealed_with_late(id_, **span, late=end))
+
+
+def test_pages_of_sealed_decisions_join_without_a_seam(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learning reads them in pages; decisions of one moment may lie on both sides of a page's end."""
+    clock = Clock()
+    with closing(PostgresLog(url, clock=clock)) as log:
+        entries_of_many_kinds(log, clock)
+        clock.advance(20)
+        log.append([Tick()])
+        span = {"after": Time(0), "until": log.head().time}
+        whole = list(log.sealed_decisions(ExperimentId("home"), **span))
+        for size in (1, 3, 7):
+            monkeypatch.setattr(sealed, "FIRST_PAGE", size)
+            monkeypatch.setattr(sealed, "PAGE", size)
+            assert list(log.sealed_decisions(ExperimentId("home"), **span)) == whole
+        assert len(whole) == 40
+
+
+def test_stored_totals_are_used_where_they_fit_the_log(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A start counts on from there; in another log, or a changed one, it counts anew."""
+    clock = Clock()
+    with closing(PostgresLog(url, clock=clock)) as log:
+        entries_of_many_kinds(log, clock)
+        head = log.head()
+        log.append([Tick()])
+        stored = TotalsCheckpoint(head.mark, head.chain, "{}")
+        log.store_totals(stored)
+        assert log.totals_checkpoint() == stored
+        assert log.totals_checkpoint(Mark(START, Time(0))) is None
+        log.store_totals(stored._replace(mark=log.head().mark))  # with the chain of another place
+        assert log.totals_checkpoint() == stored
+        assert "counting from an earlier place" in caplog.text
 
 
 def more_entries(log: EventLog, clock: Clock) -> None:
