@@ -159,6 +159,12 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """Of a log that is not there yet."""
+    return postgres.new_schema()
+
+
 LOGS = ("memory", "sqlite", "postgres")
 """Every implementation."""
 

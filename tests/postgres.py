@@ -15,6 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from decider.log.protocol import EventLog
+
 ROOT_ID = 0
 
 USER = "postgres"
@@ -84,13 +86,8 @@ class PostgresServer:
     def new_schema(self) -> str:
         """The URL of a log that is not there yet."""
         schema = f"log_{next(self._numbers)}"
-        self.execute(self.url(schema), f"create schema {schema}")
+        administer(self.url(schema), f"create schema {schema}")
         return self.url(schema)
-
-    def execute(self, url: str, sql: str) -> None:
-        """As whoever owns the database."""
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(sql.encode())
 
     def kill(self) -> None:
         """SIGKILL to the server and, since they see it, its processes."""
@@ -105,6 +102,17 @@ class PostgresServer:
         """Fast: open connections are ended."""
         self._process.send_signal(2)
         self._process.wait()
+
+
+def administer(url: str, sql: str) -> None:
+    """As whoever owns the database."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.encode())
+
+
+def damages(log: EventLog) -> list[str]:
+    """Of the whole log."""
+    return list(map(str, log.check(lambda _: None)))
 
 
 def _user() -> str | None:

@@ -41,7 +41,7 @@ from decider.types import (
 from simulator.commands.group import main
 from simulator.verify import Verification, verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
-from tests.postgres import PostgresServer
+from tests.postgres import PostgresServer, administer
 from tests.processes import Process
 
 HOME, OTHER = ExperimentId("home"), ExperimentId("other")
@@ -435,7 +435,7 @@ def test_the_command_reads_a_log_in_postgresql(postgres: PostgresServer, clock: 
         count = log.count_decisions()
     result = CliRunner().invoke(main, ["verify", url])
     assert (result.exit_code, result.output.strip()) == (0, f"{count} of {count} decisions equal")
-    postgres.execute(url, "update rewards set value = value + 1 where position = (select min(position) from rewards)")
+    administer(url, "update rewards set value = value + 1 where position = (select min(position) from rewards)")
     assert CliRunner().invoke(main, ["verify", url]).exit_code == 2
     assert "leave out --archive" in CliRunner().invoke(main, ["verify", url, "--archive", "."]).output
 
