@@ -21,7 +21,7 @@ from decider.log.postgres import queries, unit_history, units
 from decider.log.postgres.check import check
 from decider.log.postgres.checkpoints import known_place, newest_checkpoint
 from decider.log.postgres.commit_tables import KEPT, shown
-from decider.log.postgres.connection import Pool, name_of, stream
+from decider.log.postgres.connection import Pool, stream
 from decider.log.postgres.migrations import is_log
 from decider.log.postgres.models import PostgresModelReader
 from decider.log.postgres.sealed import sealed_decisions
@@ -74,10 +74,6 @@ class PostgresReader:
         except BaseException:
             self._pool.close()
             raise
-
-    @staticmethod
-    def _name_of(url: str) -> str:
-        return name_of(url)
 
     @property
     def name(self) -> str:

@@ -28,6 +28,7 @@ from decider.log.postgres.connection import (
     execute,
     is_lost,
     log_error,
+    name_of,
     postgres_errors,
     read_one,
     to_stored,
@@ -125,10 +126,10 @@ class PostgresLog(PostgresReader):
         self._writer_id = uuid4()
         self._commit = 0
         self._closed_at = -CLOSE_INTERVAL
-        with ExitStack() as opened, postgres_errors(self._name_of(url)):
+        with ExitStack() as opened, postgres_errors(name_of(url)):
             self._writer = self._connect()
             opened.callback(self._close_writer)
-            migrate(self._writer, self._name_of(url))
+            migrate(self._writer, name_of(url))
             self._open_row()
             super().__init__(url)
             opened.pop_all()
@@ -167,6 +168,8 @@ class PostgresLog(PostgresReader):
 
     def _write(self, entries: list[Entry]) -> list[Mark | None]:
         started = time.perf_counter()
+        if self._writer.closed:  # before anybody asks who still waits for an answer
+            self._connect_again(time.monotonic() + self._patience)
         marks = write_wanted(entries, self._write_now)
         self._on_commit(len(entries), time.perf_counter() - started)
         return marks
