@@ -10,6 +10,7 @@ from typing import Any
 
 from decider.log.archive.part import Part, finish_part
 from decider.log.archive.write import start_of, write_part
+from decider.log.commits import head_after
 from decider.log.open import open_log, open_reader
 from decider.log.protocol import (
     Head,
@@ -24,9 +25,9 @@ from decider.log.protocol import (
     Tick,
 )
 from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
-from decider.log.sqlite.commits import commits, head_after, originals
-from decider.log.sqlite.tables import ENTRY_TABLES
+from decider.log.sqlite.commits import commits, originals
 from decider.log.sqlite.trim import DELETED
+from decider.log.tables import ENTRY_TABLES
 from decider.types import ActionId, Context, ExperimentId, Position, Time
 from tests.conftest import Clock, sample_experiment
 from tests.two_writers import decision

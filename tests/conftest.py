@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from decider.experiment.definition import Action, Experiment, ExperimentVersion, RewardDefinition
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log
+from decider.log.postgres.writer import PostgresLog
 from decider.log.protocol import EventLog
 from decider.policy.algorithms import ALGORITHMS
 from decider.policy.protocol import Choice
@@ -23,6 +24,7 @@ from decider.policy.spec import PolicySpec
 from decider.types import CONTEXT_FIELDS, ActionId, Context, ExperimentId, Position, Time
 from simulator.datasets import open_bandit
 from tests.browser import Browser, browser
+from tests.postgres import PostgresServer, postgres_server
 from tests.rpc_clients import CLIENTS, RpcClient
 
 settings.register_profile("developer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -150,12 +152,39 @@ feature_maps: st.SearchStrategy[Mapping[str, str | float | bool]] = st.dictionar
 contexts = st.builds(Context, texts, texts, texts, texts, texts, feature_maps)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One server for all tests."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """Of a log that is not there yet."""
+    return postgres.new_schema()
+
+
+LOGS = ("memory", "sqlite", "postgres")
+"""Every implementation."""
+
+
+@pytest.fixture(params=LOGS)
 def log(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[EventLog]:
     """Every implementation, empty."""
-    made: EventLog = MemoryLog(clock=clock) if request.param == "memory" else open_log(tmp_path / "log", clock=clock)
-    with closing(made):
+    with closing(new_log(request, tmp_path / "log", clock)) as made:
         yield made
+
+
+def new_log(request: pytest.FixtureRequest, path: Path, clock: Callable[[], Time]) -> EventLog:
+    """An empty log of the kind that a fixture's parameter names."""
+    match request.param:
+        case "memory":
+            return MemoryLog(clock=clock)
+        case "sqlite":
+            return open_log(path, clock=clock)
+        case _:
+            return PostgresLog(request.getfixturevalue("postgres").new_schema(), clock=clock)
 
 
 @pytest.fixture(scope="module", params=CLIENTS)

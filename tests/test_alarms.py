@@ -57,6 +57,7 @@ from simulator.studies.alarms import ALARM, CASES, MARKERS, Case, judge, line
 from simulator.studies.lift import Scene
 from simulator.studies.results import placed
 from simulator.verify import verify
+from tests.conftest import LOGS, new_log
 from tests.lift_logs import shop, write_visits
 from tests.long_logs import PastClock
 from tests.rpc_clients import ServerProcess, fetch
@@ -236,12 +237,11 @@ def evidence(log: EventLog) -> tuple[float, float]:
     return split, propensity_evidence(totals.totals).get("shop", 0.0)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=LOGS)
 def log(request: pytest.FixtureRequest, tmp_path: Path, clock_: PastClock) -> Iterator[EventLog]:
     """Of each kind."""
-    opened: EventLog = MemoryLog(clock=clock_) if request.param == "memory" else open_log(tmp_path / "l", clock=clock_)
-    yield opened
-    opened.close()
+    with closing(new_log(request, tmp_path / "log", clock_)) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -97,6 +97,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "simulator.studies.soak",  # copies a live log, as an operator does
     ),
     "sqlite_utils": ("decider.log",),
+    "psycopg": ("decider.log.postgres",),
     "prometheus_client": (
         "decider.metrics",
         "decider.server.serve",
@@ -133,7 +134,9 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "pyarrow": (
         "decider.log.archive",
         "decider.log.sqlite.arrow",
+        "decider.log.arrow_schema",
         "decider.log.memory_arrow",
+        "decider.log.postgres.arrow",
         "simulator.logs",
         "simulator.compare.table",
         "simulator.studies.soak",  # counts what an archive holds, without the code that made it
@@ -259,7 +262,7 @@ def test_each_library_has_one_room(library: str) -> None:
     assert not wrong, f"{library} is imported by {', '.join(wrong)}"
 
 
-IMPLEMENTATIONS = ("decider.log.sqlite", "decider.log.memory", "decider.log.memory_arrow")
+IMPLEMENTATIONS = ("decider.log.sqlite", "decider.log.postgres", "decider.log.memory", "decider.log.memory_arrow")
 """Logs of every kind; `decider.log.open` opens them."""
 
 

@@ -30,7 +30,7 @@ from decider.log.archive.sealed import sealed_in_parts
 from decider.log.archive.write import start_of, write_part
 from decider.log.open import open_log, open_reader, open_to_cut
 from decider.log.protocol import EventLog, LogReader, NewReward, SealedDecision, Tick
-from decider.log.sqlite.tables import ENTRY_TABLES
+from decider.log.tables import ENTRY_TABLES
 from decider.types import DecisionId, Position, Time
 from simulator.commands.group import main
 from simulator.verify import verify

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from decider.experiment.features import read_features
-from decider.log.sqlite.tables import json_text
+from decider.log.tables import json_text
 from decider.policy.features import fields_vector, vector_of
 from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.protocol import Choice

@@ -21,6 +21,7 @@ from decider.experiment.definition import ExperimentVersion, Learning
 from decider.learn.archive import archive
 from decider.log import memory, protocol
 from decider.log.open import open_reader, open_to_cut
+from decider.log.postgres import early as postgres_early
 from decider.log.protocol import (
     EARLY_MICROSECONDS,
     Awaited,
@@ -148,7 +149,7 @@ def test_an_early_activation_may_be_sent_again_once_it_was_forgotten(log: EventL
 
 def test_early_activations_are_bounded_in_number(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     """Anybody can invent ids: the newest are remembered."""
-    for module in (memory, early):
+    for module in (memory, early, postgres_early):
         monkeypatch.setattr(module, "MOST_EARLY", 3)
     for number in range(6):
         say(log, f"d{number}", "none")

@@ -16,7 +16,8 @@ from decider.learn.trainer import Trainer
 from decider.log.log_totals import LogTotals
 from decider.log.open import open_log, open_reader
 from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
-from decider.log.sqlite.checkpoints import FORMAT, _checksum
+from decider.log.sqlite.checkpoints import _checksum
+from decider.log.totals import CONTENT_FORMAT as FORMAT
 from decider.types import ExperimentId, Position
 from simulator.commands.group import main
 from tests.conftest import Clock, sample_experiment, spec

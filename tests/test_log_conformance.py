@@ -26,6 +26,7 @@ from decider.decide.slots import SLOTS, to_slots
 from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import Action, Aggregation, ExperimentVersion, Learning, RewardDefinition
+from decider.log import stored_models
 from decider.log.memory import MemoryLog
 from decider.log.protocol import (
     DecisionLine,
@@ -534,9 +535,9 @@ def test_the_newest_stored_model_of_each_signature_that_is_needed_stays(log: Eve
 def test_so_many_models_are_kept_and_then_one_an_hour(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small models are stored twice a second, and each store looks at all: 20,000 of them took 75 ms of it. Older ones
     are what a person goes back to."""
-    monkeypatch.setattr(models, "NEWEST", 10)
-    monkeypatch.setattr(models, "MOST", 14)
-    wall = iter(range(0, 10**15, models.HOUR // 5))
+    monkeypatch.setattr(stored_models, "NEWEST", 10)
+    monkeypatch.setattr(stored_models, "MOST", 14)
+    wall = iter(range(0, 10**15, stored_models.HOUR // 5))
     monkeypatch.setattr(models, "now", lambda: next(wall))
     with closing(SqliteLog(file)) as log:
         for position in range(1, 101):
@@ -552,12 +553,12 @@ def test_so_many_models_are_kept_and_then_one_an_hour(file: Path, monkeypatch: p
 def test_a_log_with_thousands_of_models_is_thinned_out_bit_by_bit(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing else is learned while models are deleted."""
     with closing(SqliteLog(file)) as log:
-        monkeypatch.setattr(models, "MOST", 10**9)
-        monkeypatch.setattr(models, "NEWEST", 10**9)
+        monkeypatch.setattr(stored_models, "MOST", 10**9)
+        monkeypatch.setattr(stored_models, "NEWEST", 10**9)
         for position in range(1, 31):
             store(log, model(position))
-        monkeypatch.setattr(models, "MOST", 5)
-        monkeypatch.setattr(models, "NEWEST", 5)
+        monkeypatch.setattr(stored_models, "MOST", 5)
+        monkeypatch.setattr(stored_models, "NEWEST", 5)
         monkeypatch.setattr(models, "AT_ONCE", 10)
         store(log, model(31))
         assert len(log.models.stored_positions(HOME, "squarecb")) == 21

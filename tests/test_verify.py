@@ -21,7 +21,7 @@ from decider.experiment.definition import Experiment, Learning, RewardDefinition
 from decider.experiment.limits import Cap
 from decider.learn.versions import Versions
 from decider.log.memory import MemoryLog
-from decider.log.open import open_log, open_reader
+from decider.log.open import LogUrl, open_log, open_reader
 from decider.log.protocol import EventLog, Mark, ModelName, NewActivation, NewReward, UnitDecision
 from decider.policy.algorithms import code_versions
 from decider.policy.make import make_policy
@@ -41,6 +41,7 @@ from decider.types import (
 from simulator.commands.group import main
 from simulator.verify import Verification, verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
+from tests.postgres import PostgresServer, administer
 from tests.processes import Process
 
 HOME, OTHER = ExperimentId("home"), ExperimentId("other")
@@ -422,6 +423,21 @@ def test_the_command_says_that_all_are_equal(copy: Path) -> None:
     with closing(open_reader(copy)) as log:
         count = log.count_decisions()
     assert (result.exit_code, result.output.strip()) == (0, f"{count} of {count} decisions equal")
+
+
+def test_the_command_reads_a_log_in_postgresql(postgres: PostgresServer, clock: Clock) -> None:
+    """Its address stands where else a path does; a changed row is found there, too."""
+    url = postgres.new_schema()
+    with closing(open_log(LogUrl(url), clock=clock)) as log:
+        drive = Drive(log, clock)
+        drive.apply(sample_experiment())
+        drive.visits(12)
+        count = log.count_decisions()
+    result = CliRunner().invoke(main, ["verify", url])
+    assert (result.exit_code, result.output.strip()) == (0, f"{count} of {count} decisions equal")
+    administer(url, "update rewards set value = value + 1 where position = (select min(position) from rewards)")
+    assert CliRunner().invoke(main, ["verify", url]).exit_code == 2
+    assert "leave out --archive" in CliRunner().invoke(main, ["verify", url, "--archive", "."]).output
 
 
 def test_the_command_shows_the_first_difference(copy: Path) -> None:

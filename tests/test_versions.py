@@ -12,13 +12,13 @@ import pytest
 
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.versions import Versions
+from decider.log import version_cache
 from decider.log.log_totals import LogTotals
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log
 from decider.log.protocol import Entry, EventLog, Mark, NewModel, NewVersion, SealedDecision, Tick
-from decider.log.sqlite import version_cache
-from decider.log.sqlite.version_cache import VersionCache
 from decider.log.sqlite.writer import SqliteLog
+from decider.log.version_cache import VersionCache
 from decider.serving.current import Current
 from decider.serving.follower import Copies, Follower
 from decider.serving.lineup import Lineup

@@ -6,28 +6,23 @@ Any number of threads may write; one lock gives positions and times.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from decider.errors import LogError, LogLocked
-from decider.experiment.aggregate import NamedReward, final_reward
+from decider.experiment.aggregate import NamedReward
 from decider.experiment.attribution import OpenDecision, SameId, credited
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.limits import Counts
 from decider.experiment.origin import Origin
-from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, measures_of_all, strata_of_all
+from decider.experiment.strata import measures_of_all, strata_of_all
 from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
-from decider.log.cell_totals import LEAST, Cell, cell_of
-from decider.log.daily_totals import DayCell, DayGroup, Earned, day_of
-from decider.log.exact_sum import ZERO, ExactSum
-from decider.log.exploration import exploration_cost
+from decider.log.count_entries import count_change, count_decision, count_ended, count_reward
 from decider.log.exposures import Exposures, FollowUp, ShownActivation, ShownDecision, ShownSeal, are_reached
 from decider.log.forgotten import Removal, removals
 from decider.log.group_commit import write_wanted
-from decider.log.lift_totals import LEARNED, StratumTotals, place_of
 from decider.log.protocol import (
     EARLY_MICROSECONDS,
     END,
@@ -82,22 +77,8 @@ from decider.log.protocol import (
     units_of,
 )
 from decider.log.totals import (
-    ALL,
-    CALLED,
-    CHANNEL,
-    DELAY_BUCKETS,
-    HOLDOUT,
-    POLICY,
-    POLICY_DRAWS,
-    SLOTS,
-    ActionNames,
-    FieldCell,
-    NamedTotals,
-    RewardTotals,
-    SealedTotals,
     Totals,
     names_of,
-    slots_variance,
 )
 from decider.policy.saved import SavedModel
 from decider.types import (
@@ -961,12 +942,11 @@ class MemoryLog:
         for logged in self._logged_decisions():
             if after.position < logged.position <= until.position:
                 version = self._version(logged)
-                _count_decision(totals, logged, names_of(version), measures[logged.decision.version].first)
+                count_decision(totals, logged, names_of(version), measures[logged.decision.version].first)
             if after.time < self._usual_deadline(logged) <= until.time:
                 sealed = replace(self._seal(logged), named=self._named_in_time(logged))
-                _count_sealed(totals, sealed, self._version(logged), strata.get(logged.decision.version), logged.time)
-                _count_rewarded(totals, sealed, self._version(logged), day_of(logged.time))
-                _count_exploration(totals, sealed, self._version(logged), measures[logged.decision.version])
+                position = logged.decision.version
+                count_ended(totals, sealed, self._version(logged), strata.get(position), measures[position])
         sent = [
             (mark, reward, logged)
             for logged in self._logged_decisions()
@@ -974,7 +954,9 @@ class MemoryLog:
         ]
         for mark, reward, logged in sorted(sent, key=lambda one: one[0]):
             if after.position < mark.position <= until.position:
-                self._count_reward(totals, mark, reward, logged)
+                outcome = self._outcome(mark, reward, logged)
+                delay = mark.time - logged.time
+                count_reward(totals, logged.decision.version, reward.name, reward.value, outcome, delay)
         changed = [
             (at, change, reward.name, logged)
             for mark, reward, logged in sent
@@ -982,17 +964,8 @@ class MemoryLog:
             if after.position < at.position <= until.position
         ]
         for at, change, name, logged in sorted(changed, key=lambda one: one[0]):
-            _count_change(totals, change, name, logged.decision.version, in_time=self._in_time(at, logged))
+            count_change(totals, change, name, logged.decision.version, in_time=self._in_time(at, logged))
         return totals
-
-    def _count_reward(self, totals: Totals, mark: Mark, reward: NewReward, logged: LoggedDecision) -> None:
-        version, value = logged.decision.version, reward.value
-        key = (version, reward.name, self._outcome(mark, reward, logged))
-        more = RewardTotals(1, ExactSum.of(value), ExactSum.of(value * value))
-        totals.rewards[key] = totals.rewards.get(key, RewardTotals()) + more
-        delay = mark.time - logged.time
-        totals.delays[version, bisect_left(DELAY_BUCKETS, delay / 1e6)] += 1
-        totals.delay[version] += delay
 
     def totals_checkpoint(self, until: Mark | None = None) -> TotalsCheckpoint | None:
         """See LogReader. Only the last one is stored."""
@@ -1075,101 +1048,3 @@ def _key(entry: Entry) -> Any:
             return "model", entry.name
         case _:
             return None
-
-
-def _count_decision(totals: Totals, logged: LoggedDecision, names: ActionNames, measure: Position) -> None:
-    decision, day = logged.decision, day_of(logged.time)
-    version, action = decision.version, names.counted_as(decision.action)
-    totals.decisions[version, action, decision.reason] += 1
-    if decision.reason not in HOLDOUT_REASONS:
-        totals.days[DayCell(version, day, decision.context.segment, action)] += 1
-    if decision.reason in POLICY_DRAWS:
-        key = (version, action)
-        totals.inverse_propensity[key] = totals.inverse_propensity.get(key, ZERO) + ExactSum.of(1 / decision.propensity)
-        totals.excess[*key, day] += SLOTS
-        for eligible, slots in zip(decision.eligible, decision.pmf, strict=True):
-            key = (version, names.counted_as(eligible))
-            totals.possible[key] += slots > 0
-            totals.excess[*key, day] -= slots
-            totals.variance[*key, day] += slots_variance(slots)
-            if slots and key[1] != CALLED:
-                cell = Cell(measure, decision.context.segment, key[1])
-                cell_of(totals.cells, cell).add_pmf(slots)
-
-
-def _count_change(totals: Totals, change: NewRewardChange, name: str, version: Position, *, in_time: bool) -> None:
-    key = (version, name, _outcome_of_change(change) if in_time else RewardOutcome.LATE)
-    totals.rewards[key] = totals.rewards.get(key, RewardTotals()) + RewardTotals(1)
-
-
-def _outcome_of_change(change: NewRewardChange) -> RewardOutcome:
-    return RewardOutcome.RETRACTED if change.value is None else RewardOutcome.CORRECTED
-
-
-def _count_sealed(
-    totals: Totals, sealed: SealedDecision, version: ExperimentVersion, stratum: Stratum | None, decided: Time
-) -> None:
-    is_holdout = sealed.decision.reason in HOLDOUT_REASONS
-    key = (version.position, HOLDOUT if is_holdout else POLICY)
-    more = _sealed_totals(sealed, version)
-    totals.sealed[key] = totals.sealed.get(key, SealedTotals()) + more
-    if more.count:
-        day = DayGroup(version.position, day_of(decided), key[1])
-        totals.earned[day] = totals.earned.get(day, Earned()).plus(Earned(more.count, more.reward))
-    if stratum is None:
-        return
-    lift = totals.lift.setdefault(stratum, StratumTotals())
-    place = place_of(bucket_of(sealed.decision.unit_id), holdout=is_holdout)
-    if not version.counts(activated=sealed.activated):
-        lift.left_out[place] += 1
-    else:
-        lift.decisions[place] += 1
-        lift.of(LEARNED).add_float(place, final_reward(version.experiment.reward, sealed.rewards))
-        for name, value in sealed.named or ():
-            lift.of(name).add_float(place, value)
-
-
-def _count_rewarded(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, day: int) -> None:
-    if not version.counts(activated=sealed.activated):
-        return
-    group = HOLDOUT if sealed.decision.reason in HOLDOUT_REASONS else POLICY
-    context, rewarded = sealed.decision.context, int(bool(sealed.rewards))
-    values: dict[str, float] = {}
-    for name, value in sealed.named:
-        values[name] = values.get(name, 0.0) + value
-    totals.count_fields(version.position, context, group, day, count=1, rewarded=rewarded)
-    for name in (ALL, *values):
-        totals.rewarded[version.position, name, group, day] += 1
-    for name, value in values.items():
-        key = (version.position, name, group)
-        totals.named[key] = totals.named.get(key, NamedTotals()) + NamedTotals.of(value)
-        totals.by_field[FieldCell(version.position, CHANNEL, context.channel, name, group, day)] += 1
-
-
-def _count_exploration(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, measure: Stratum) -> None:
-    decision = sealed.decision
-    if decision.reason in POLICY_DRAWS and version.counts(activated=sealed.activated):
-        draws = totals.exploration.setdefault(measure, StratumTotals())
-        place = place_of(bucket_of(decision.unit_id), holdout=False)
-        draws.decisions[place] += 1
-        reward = final_reward(version.experiment.reward, sealed.rewards)
-        draws.of(LEARNED).add_float(place, exploration_cost(decision, reward))
-        action = names_of(version).counted_as(decision.action)
-        if action != CALLED and decision.propensity >= LEAST:
-            cell = Cell(measure.first, decision.context.segment, action)
-            cell_of(totals.cells, cell).add_draw(bucket_of(decision.unit_id), decision.propensity, reward)
-
-
-def _sealed_totals(sealed: SealedDecision, version: ExperimentVersion) -> SealedTotals:
-    """Of one decision."""
-    if not version.counts(activated=sealed.activated):
-        return SealedTotals(not_activated=1)
-    reward = final_reward(version.experiment.reward, sealed.rewards)
-    return SealedTotals(
-        count=1,
-        defaulted=int(not sealed.rewards),
-        overridden=int(sealed.overridden),
-        activated=int(sealed.activated),
-        reward=ExactSum.of(reward),
-        squared=ExactSum.of(reward * reward),
-    )

@@ -10,32 +10,13 @@ from typing import Any
 import pyarrow as pa
 
 from decider.experiment.definition import ExperimentVersion
+from decider.log.arrow_schema import DECISIONS, REWARDS
 from decider.log.protocol import ArrowBatches, Head, LoggedDecision, Mark, NewReward, SealedDecision
 
 Rewards = Sequence[tuple[Mark, NewReward, float | None, bool]]
 """With the value in force, None: retracted; and whether it came in time."""
 
 _SLOT = re.compile(r"/([0-9]|[1-9][0-9])\Z")
-_NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden", "activated")
-_TEXTS = (
-    "unit_id", "action", "reason", "segment", "device", "channel", "location", "intent_stage",
-    "features", "eligible", "action_features", "pmf", "slot",
-)  # fmt: skip
-_DECISIONS = pa.schema(
-    [
-        *[(name, pa.int64()) for name in _NUMBERS],
-        ("propensity", pa.float64()),
-        *[(name, pa.string()) for name in _TEXTS],
-    ]
-)
-_REWARDS = pa.schema(
-    [
-        *[(name, pa.int64()) for name in ("decision", "time", "joined", "retracted")],
-        ("value", pa.float64()),
-        ("unweighted", pa.float64()),
-        ("name", pa.string()),
-    ]
-)
 
 
 def arrow_batches(
@@ -48,7 +29,7 @@ def arrow_batches(
         _reward(one, *of_it) for one, _, _, sent in until for of_it in sent if of_it[0].position <= head.position
     ]
     return ArrowBatches(
-        iter([pa.RecordBatch.from_pylist(decisions, _DECISIONS)]), iter([pa.RecordBatch.from_pylist(rewards, _REWARDS)])
+        iter([pa.RecordBatch.from_pylist(decisions, DECISIONS)]), iter([pa.RecordBatch.from_pylist(rewards, REWARDS)])
     )
 
 

@@ -1,4 +1,5 @@
-"""Opens a log: the one place that chooses the implementation for a path. Called by the server and the simulator."""
+"""Opens a log: the one place that chooses the implementation for a path or an address. Called by the server and the
+simulator."""
 
 from __future__ import annotations
 
@@ -36,6 +37,7 @@ from decider.types import Time, now
 __all__ = [
     "DECISIONS_FILE",
     "Copied",
+    "LogUrl",
     "archive_folders",
     "archived",
     "back_up_log",
@@ -45,6 +47,7 @@ __all__ = [
     "is_archive",
     "is_led",
     "is_part",
+    "log_place",
     "open_beside",
     "open_in_memory",
     "open_log",
@@ -54,6 +57,21 @@ __all__ = [
     "open_to_plan",
     "restore_log",
 ]
+
+
+class LogUrl(str):
+    """The address of a log in PostgreSQL, as libpq takes it; the log is in the first schema of its search path."""
+
+    __slots__ = ()
+
+
+def log_place(text: str) -> Path | LogUrl:
+    """Where a log is, as people write it.
+
+    >>> log_place("demo.db"), type(log_place("postgresql://db/shop")).__name__
+    (PosixPath('demo.db'), 'LogUrl')
+    """
+    return LogUrl(text) if text.startswith(("postgresql://", "postgres://")) else Path(text)
 
 
 def has_missing_parts(path: Path) -> bool:
@@ -88,7 +106,7 @@ def _check_copy(on_checked: OnProgress, copy: Path) -> None:
 
 
 def open_log(
-    path: Path,
+    path: Path | LogUrl,
     *,
     synchronous: Synchronous = "NORMAL",
     clock: Callable[[], Time] = now,
@@ -97,9 +115,21 @@ def open_log(
 ) -> EventLog:
     """A log to write beside other writers; made if there is none, upgraded if an older release made it.
 
-    See SqliteLog. Raises LogError.
+    See SqliteLog and PostgresLog, whose commits are always safe on the disk of PostgreSQL. Raises LogError.
     """
+    if isinstance(path, LogUrl):
+        with _needs_psycopg(path):
+            from decider.log.postgres.writer import PostgresLog
+        return PostgresLog(path, clock=clock, on_commit=on_commit)
     return SqliteLog(path, synchronous=synchronous, clock=clock, on_commit=on_commit, archives=archives)
+
+
+@contextmanager
+def _needs_psycopg(url: LogUrl) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise LogError(f"{url.split(':')[0]}: needs the extra `postgres`: pip install 'decider[postgres]'") from error
 
 
 def open_in_memory() -> EventLog:
@@ -140,13 +170,15 @@ def open_to_plan(path: Path, *, archives: Sequence[Path] = ()) -> Iterator[Cutta
             yield log
 
 
-def open_reader(path: Path, *, archive: Sequence[Path] = ()) -> LogReader:
+def open_reader(path: Path | LogUrl, *, archive: Sequence[Path] = ()) -> LogReader:
     """A log to read. One that an older release wrote is read from an upgraded copy, since reading changes nothing.
 
     path: of a log, or of a folder with parts of an archive, which is read as the log was then. archive: folders with
     (more) parts; then the whole log is read, put together in a temporary copy.
     Raises LogError; ArchiveMissing, ArchiveDamaged where a part is not what it must be.
     """
+    if isinstance(path, LogUrl):
+        return _open_url(path, archive)
     if path.is_dir():
         parts = parts_in(path, *archive)
         return _Copy(path, partial(_restore, parts, None), parts)
@@ -161,6 +193,14 @@ def open_beside(path: Path, archives: Sequence[Path]) -> LogReader:
     archives: folders with parts that do not lie any more where they were written. Raises LogError.
     """
     return open_reader(path) if path.is_dir() or is_old(path) else SqliteReader(path, archives=archives)
+
+
+def _open_url(url: LogUrl, archive: Sequence[Path]) -> LogReader:
+    if archive:
+        raise LogError("nothing is archived out of PostgreSQL yet: leave out --archive")
+    with _needs_psycopg(url):
+        from decider.log.postgres.reader import PostgresReader
+    return PostgresReader(url)
 
 
 def _open_whole(path: Path, folders: Sequence[Path]) -> LogReader:

@@ -1,10 +1,10 @@
 """The log's protocol: one total order of entries, with any number of writers and readers.
 
-Implementations: `sqlite/` (the real one) and `memory.py` (tests, small simulations); one conformance suite runs on
-all. An append takes position and time from one row, `head`, in its own transaction, and returns after the commit.
-Uniqueness (a decision id; a reward id for a decision; a change of a reward; one activation; a version's number) holds
-by a unique key that the statement names, never by check-then-act. Opened by `open.py`: nobody outside this room names
-an implementation.
+Implementations: `sqlite/` (one file), `postgres/` (many machines) and `memory.py` (tests, small simulations); one
+conformance suite runs on all. An append takes position and time from one row, `head`, in its own transaction, and
+returns after the commit. Uniqueness (a decision id; a reward id for a decision; a change of a reward; one activation; a
+version's number) holds by a unique key that the statement names, never by check-then-act. Opened by `open.py`: nobody
+outside this room names an implementation.
 """
 
 from __future__ import annotations

@@ -28,6 +28,9 @@ POLICY_DRAWS = (Reason.EXPLOIT, Reason.EXPLORE)
 CALLED = ActionId("(called)")
 """Where others have an action: all that only calls knew, together. Their ids are no labels: there may be any number."""
 
+CONTENT_FORMAT = 3
+"""Of stored totals: to be raised when their meaning changes."""
+
 POLICY, HOLDOUT = "policy", "holdout"
 """Groups of units, as labels. Older totals do not know them: there the label is empty."""
 

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from decider.errors import ArchiveMissing
 from decider.log.forgotten import KEY, removals
-from decider.log.open import archived, open_reader
+from decider.log.open import LogUrl, archived, log_place, open_reader
 from decider.log.protocol import Damage, LogReader
 from decider.replay.recompute import Mismatch
 from decider.types import START
@@ -21,24 +21,34 @@ from simulator.commands.options import archive_option, bad_input
 from simulator.kept import compare_bases, compare_totals
 from simulator.verify import verify
 
-DB = click.Path(path_type=Path)
+
+class LogPlace(click.ParamType["Path | LogUrl"]):
+    """A path, or the address of a log in PostgreSQL."""
+
+    name = "log"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Path | LogUrl:  # noqa: ARG002
+        """See click."""
+        return log_place(value)
+
 
 EXAMPLES = """\b
 Examples:
   simulator verify demo.db
   simulator verify demo.db --archive /backup/demo
-  simulator verify /backup/demo"""
+  simulator verify /backup/demo
+  simulator verify postgresql://reader@db/shop"""
 
 
 @click.command("verify", epilog=EXAMPLES)
-@click.argument("db", type=DB)
+@click.argument("db", type=LogPlace())
 @archive_option
-def verify_command(db: Path, archive: tuple[Path, ...]) -> None:
+def verify_command(db: Path | LogUrl, archive: tuple[Path, ...]) -> None:
     """Recompute every decision of the log DB with the code that serves, and compare.
 
-    DB may also be the folder of an archive. With --archive DIR the log and its archived parts are put together again in
-    a temporary copy (TMPDIR says where), and everything is compared from the first entry on, also the models and totals
-    that the log has kept at the cut.
+    DB may also be the address of a log in PostgreSQL, or the folder of an archive. With --archive DIR the log and its
+    archived parts are put together again in a temporary copy (TMPDIR says where), and everything is compared from the
+    first entry on, also the models and totals that the log has kept at the cut.
 
     First the log is compared with its own checksums: each entry that was changed, is missing or was added since it was
     acknowledged is printed with its position. Prints `N of N decisions equal`; exits 1 with the first difference
@@ -46,8 +56,8 @@ def verify_command(db: Path, archive: tuple[Path, ...]) -> None:
     Decisions that `simulator import` wrote are counted apart: another system drew them.
     """
     with bad_input():
-        elsewhere = archived(db, archive)
-        if elsewhere and db.is_dir():
+        elsewhere = archived(db, archive) if isinstance(db, Path) else ""
+        if elsewhere and isinstance(db, Path) and db.is_dir():
             raise ArchiveMissing(f"{db}: {elsewhere}; without the first decisions nothing can be recomputed")
         if elsewhere:
             click.echo(elsewhere)
@@ -92,9 +102,9 @@ def _entries_of_removals(log: LogReader) -> str:
     return " and ".join([*here, *([] if is_all else ["the entries of the log behind this archive"])])
 
 
-def _open_what_is_kept(db: Path, archive: Sequence[Path], opened: ExitStack) -> LogReader | None:
+def _open_what_is_kept(db: Path | LogUrl, archive: Sequence[Path], opened: ExitStack) -> LogReader | None:
     """The log without its archive, to be compared with it; None where there is no such pair."""
-    if not archive or db.is_dir():
+    if not archive or isinstance(db, LogUrl) or db.is_dir():
         return None
     live = opened.enter_context(closing(open_reader(db)))
     return live if live.cut().position > START else None

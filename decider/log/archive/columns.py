@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from decider.log.sqlite.tables import BUILDS, EntryTable
+from decider.log.tables import BUILDS, EntryTable
 
 _INTEGERS = {
     *("position", "time", "number", "window", "waits", "version", "model", "build", "decision"),

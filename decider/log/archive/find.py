@@ -18,7 +18,7 @@ from decider.log.archive.files import file_sha256
 from decider.log.archive.part import FORGOTTEN, OLD, PART_JSON, UNFINISHED, Part, read_head
 from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.errors import sqlite_errors
-from decider.log.sqlite.tables import json_text
+from decider.log.tables import json_text
 from decider.types import Position
 
 _FIRST_ENTRY = """

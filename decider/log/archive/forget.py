@@ -31,10 +31,10 @@ from decider.log.archive.part import (
     to_text,
 )
 from decider.log.archive.read import arrow_errors, entry_rows, marks_of, prove, rows_of
+from decider.log.commits import Commit, commits_of, entries
 from decider.log.forgotten import MADE_UP, ChangedCommit, Removal
-from decider.log.sqlite.commits import Commit, commits_of, entries
 from decider.log.sqlite.forget import made_up_id
-from decider.log.sqlite.tables import ENTRY_TABLES, LINKS, REWARDS, UNIT_REWARDS
+from decider.log.tables import ENTRY_TABLES, LINKS, REWARDS, UNIT_REWARDS
 from decider.types import ExperimentId, Position, Time
 
 REWARDS_FILE, UNIT_REWARDS_FILE, LINKS_FILE = map(file_of, (REWARDS, UNIT_REWARDS, LINKS))

@@ -17,7 +17,7 @@ from decider.errors import ArchiveDamaged, ArchiveMissing, LogCorrupt, LogError
 from decider.log.archive.files import file_sha256, sync
 from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import Head, Mark
-from decider.log.sqlite.tables import (
+from decider.log.tables import (
     DECISIONS,
     ENTRY_TABLES,
     LEAVE_OUTS,

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from decider.errors import ArchiveDamaged
 from decider.log.archive import columns
 from decider.log.archive.part import MARKS, Part, file_of
+from decider.log.commits import commits_of, entries, head_after
 from decider.log.forgotten import Originals
-from decider.log.sqlite.commits import commits_of, entries, head_after
-from decider.log.sqlite.tables import ENTRY_TABLES, EntryTable
+from decider.log.tables import ENTRY_TABLES, EntryTable
 
 BATCH_ROWS = 5_000
 

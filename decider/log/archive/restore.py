@@ -24,8 +24,8 @@ from decider.log.sqlite.exposures import recount
 from decider.log.sqlite.log_files import witness_path
 from decider.log.sqlite.migrations import migrate
 from decider.log.sqlite.read_rows import version_reader
-from decider.log.sqlite.tables import BUILDS, ENTRY_TABLES, EXPERIMENTS, INTERN_SIGNATURE, PUBLISHED_MODELS, EntryTable
 from decider.log.sqlite.units import join_all
+from decider.log.tables import BUILDS, ENTRY_TABLES, EXPERIMENTS, INTERN_SIGNATURE, PUBLISHED_MODELS, EntryTable
 from decider.types import START, Position
 
 _OF_DECISIONS = (

@@ -15,7 +15,7 @@ from decider.log.archive.part import Part, check_content, file_of
 from decider.log.archive.read import rows_of
 from decider.log.protocol import Mark, SealedDecision
 from decider.log.sqlite.sealed import CAME_BEFORE
-from decider.log.sqlite.tables import REWARD_CHANGES, REWARDS, SEALS, EntryTable
+from decider.log.tables import REWARD_CHANGES, REWARDS, SEALS, EntryTable
 from decider.types import Position
 
 _COLUMNS = {

@@ -24,8 +24,8 @@ from decider.log.archive.find import check_joined
 from decider.log.archive.part import DECISIONS_FILE, Part, check_content, check_sizes
 from decider.log.archive.read import BATCH_ROWS, arrow_errors
 from decider.log.protocol import SealedDecision
+from decider.log.rows import DECISION, decision, row_type
 from decider.log.sqlite.merge import merge
-from decider.log.sqlite.read_rows import DECISION, decision, row_type
 from decider.types import START, ExperimentId, Position, Time
 
 _ROW = row_type(f"{DECISION.columns}, deadline, overridden, activated, shown, rewards_in_time")

@@ -44,11 +44,12 @@ from decider.log.archive.part import (
 )
 from decider.log.archive.read import prove
 from decider.log.protocol import Head, Mark
+from decider.log.rows import experiment_version
 from decider.log.sqlite.commits import originals, removals_behind
 from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.errors import sqlite_errors
-from decider.log.sqlite.read_rows import experiment_version, read
-from decider.log.sqlite.tables import BUILDS, DECISIONS, ENTRY_TABLES, EXPERIMENTS, EntryTable
+from decider.log.sqlite.read_rows import read
+from decider.log.tables import BUILDS, DECISIONS, ENTRY_TABLES, EXPERIMENTS, EntryTable
 from decider.types import START, Position, Time
 
 LOCK = ".lock"

@@ -17,8 +17,9 @@ from decider.experiment.aggregate import NamedReward
 from decider.experiment.definition import ExperimentVersion
 from decider.log.chain import REFUSED_BITS
 from decider.log.protocol import Mark, SealedDecision
-from decider.log.sqlite.read_rows import DECISION, decision, read, row_type
-from decider.log.sqlite.tables import (
+from decider.log.rows import DECISION, decision, row_type
+from decider.log.sqlite.read_rows import read
+from decider.log.tables import (
     BUILDS,
     EXPERIMENTS,
     LEAVE_OUTS,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from decider.log.sqlite.read_rows import DECISION
+from decider.log.rows import DECISION
 from decider.types import ExperimentId, Position, Time
 
 AT_ONCE = 500

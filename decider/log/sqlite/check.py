@@ -20,6 +20,7 @@ from decider.errors import InvalidExperiment, LogCorrupt
 from decider.experiment.limits import LONGEST_DAY
 from decider.experiment.schema import from_message, read_json
 from decider.log import chain
+from decider.log.commits import Commit, head_after, leaves_mark
 from decider.log.forgotten import MADE_UP, ChangedCommit, Originals
 from decider.log.protocol import Damage, Head, Mark, OnProgress
 from decider.log.sqlite import action_counts, early, units
@@ -33,13 +34,13 @@ from decider.log.sqlite.archived import (
     digest_of_models,
 )
 from decider.log.sqlite.checkpoints import Stored, stored_checkpoints
-from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark, originals
+from decider.log.sqlite.commits import commits, originals
 from decider.log.sqlite.exposures import counted
-from decider.log.sqlite.models import read_whole
 from decider.log.sqlite.read_rows import version_reader
-from decider.log.sqlite.tables import ENTRY_TABLES, EXPERIMENTS, version_row
 from decider.log.sqlite.totals import add_totals
 from decider.log.sqlite.trim import DELETED, FIRST_LEFT
+from decider.log.stored_models import read_whole
+from decider.log.tables import ENTRY_TABLES, EXPERIMENTS, version_row
 from decider.log.totals import LabelTotals
 from decider.types import START, Position, Time
 

@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from decider.log import chain
+from decider.log.commits import head_after
 from decider.log.protocol import Head, Mark, TotalsCheckpoint
-from decider.log.sqlite.commits import commits, head_after, originals
-from decider.log.sqlite.read_rows import read, row_type
-from decider.log.sqlite.tables import ENTRY_TABLES
+from decider.log.rows import row_type
+from decider.log.sqlite.commits import commits, originals
+from decider.log.sqlite.read_rows import read
+from decider.log.tables import ENTRY_TABLES
+from decider.log.totals import CONTENT_FORMAT as FORMAT
 from decider.log.totals import LabelTotals
 from decider.types import START, Position, Time
 
 logger = logging.getLogger(__name__)
-
-FORMAT = 3
-"""Of the content: to be raised when its meaning changes."""
 
 WITHOUT_GROUPS, BY_SEAL = OLD_FORMATS = (1, 2)
 """Of older builds: the first did not count the policy and the holdout apart, both counted a decision as soon as a final

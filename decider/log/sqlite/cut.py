@@ -26,9 +26,9 @@ from decider.log.sqlite.archived import (
 from decider.log.sqlite.connection import transaction
 from decider.log.sqlite.models import PAUSE, PIECE_BYTES
 from decider.log.sqlite.reader import NEWEST_MODELS
-from decider.log.sqlite.tables import json_text
 from decider.log.sqlite.trim import FIRST_LEFT
 from decider.log.sqlite.writer import SqliteLog
+from decider.log.tables import json_text
 from decider.policy.saved import SavedModel
 from decider.types import START, ExperimentId, Position, Time
 

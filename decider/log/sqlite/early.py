@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from decider.log import chain
+from decider.log.commit_tables import Place
 from decider.log.protocol import EARLY_MICROSECONDS, MOST_EARLY, EarlyActivation
+from decider.log.rows import row_type
 from decider.log.sqlite.archived import archived_sum
 from decider.log.sqlite.migrations import COUNT_REFUSED_SUM
-from decider.log.sqlite.read_rows import row_type
 from decider.types import ActionId, Position, Time
 
 _ROW = row_type("id, decision_id, action, time")
@@ -39,9 +40,6 @@ _PLACES = "select decision_id, position, action from decisions where decision_id
 _LEFT = """
 select e.decision_id from early_activations e join decisions d on d.decision_id = e.decision_id and d.time >= e.time
 """
-
-Place = tuple[Position, ActionId]
-"""Of a decision, with the action drawn."""
 
 
 def remember(connection: sqlite3.Connection, activation: EarlyActivation, at: Time) -> bool:

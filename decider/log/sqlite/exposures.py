@@ -1,6 +1,6 @@
 """What counts for caps and budgets, in tables beside the entries; `log/exposures.py` says what counts.
 
-Called by `reader.py`, `unit_state.py`, `writer.py`, `check.py`, `forgetting.py` and `archive/restore.py`.
+Called by `reader.py`, `commit_tables.py`, `writer.py`, `check.py`, `forgetting.py` and `archive/restore.py`.
 
 Written in the transaction of the decision or activation from which it follows. Only experiments with limits have rows.
 """

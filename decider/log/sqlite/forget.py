@@ -19,7 +19,7 @@ from decider.log import chain
 from decider.log.chain import REFUSED_BITS
 from decider.log.forgotten import MADE_UP, ChangedCommit, Removal
 from decider.log.sqlite.archived import ARCHIVED_DECISION, archived_sum
-from decider.log.sqlite.tables import ENTRY_TABLES
+from decider.log.tables import ENTRY_TABLES
 from decider.types import ExperimentId, Position, Time
 
 FORGET_AT_ONCE = 100

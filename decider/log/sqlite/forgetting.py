@@ -14,6 +14,7 @@ from functools import partial
 from decider.errors import ArchiveDamaged, ArchiveMissing, LogCorrupt
 from decider.log.archive.find import NamedPart, parts_of
 from decider.log.archive.part import Part
+from decider.log.entry_writer import OpenCommit
 from decider.log.forgotten import MADE_UP, Removal
 from decider.log.protocol import Forgotten, Head, NewBuild
 from decider.log.sqlite.archived import CUT, KEPT, digest_of_cut, digest_of_entries, digest_of_models
@@ -33,7 +34,6 @@ from decider.log.sqlite.forget import (
     made_up_id,
 )
 from decider.log.sqlite.units import forget_unit
-from decider.log.sqlite.writer import OpenCommit
 from decider.types import Position
 
 _REWARDED = f"""
@@ -128,7 +128,7 @@ class SqliteForgettingLog(SqliteCuttableLog):
                 removal = change(writer)
                 head = Head(*writer.execute("select position, time, chain from head").fetchone())
                 commit = OpenCommit(head, self._time_after(head))
-                self._insert(commit, [NewBuild(removal.to_build())])
+                self._entries.write(commit, [NewBuild(removal.to_build())])
                 after = commit.end()
                 writer.execute("update head set position = ?, time = ?, chain = ?", after)
             self._head = after

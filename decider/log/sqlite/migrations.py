@@ -17,13 +17,15 @@ from sqlite_utils import Database, Migrations
 
 from decider.errors import LogError
 from decider.log import chain
+from decider.log.commits import Commit, head_after, leaves_mark
 from decider.log.protocol import Head
 from decider.log.sqlite.archived import ARCHIVED_DECISION, archived_sum
-from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark
+from decider.log.sqlite.commits import commits
 from decider.log.sqlite.connection import open_to_read, transaction
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.models import insert_pieces
-from decider.log.sqlite.tables import (
+from decider.log.sqlite.units import sum_of_persons
+from decider.log.tables import (
     ACTIVATIONS,
     BUILDS,
     DECISIONS,
@@ -34,7 +36,6 @@ from decider.log.sqlite.tables import (
     TICKS,
     build_row,
 )
-from decider.log.sqlite.units import sum_of_persons
 from decider.types import START, Position, Time, now
 
 MIGRATIONS = Migrations("decider.log")

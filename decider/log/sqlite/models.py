@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from hashlib import sha256
@@ -16,6 +15,7 @@ from typing import Any
 
 from decider.errors import LogCorrupt
 from decider.log.protocol import Base, ModelName
+from decider.log.stored_models import AT_ONCE, compress, read_whole, surplus
 from decider.policy.saved import SavedModel
 from decider.types import ExperimentId, Position, now
 
@@ -40,26 +40,10 @@ select signature, position, created, sum(length(data)) as size, count(*) = max(p
 from models where experiment = ? group by signature, position order by position desc
 """
 
-NEWEST, MOST = 100, 200
-"""Models of an experiment: the newest are all kept, and of the others one an hour, up to so many. Small ones are stored
-twice a second, and each store looks at all."""
-
-AT_ONCE = 50
-"""Models that one store deletes, at most: a log of an older build may have thousands."""
-
-HOUR = 3_600_000_000
-"""Microseconds."""
-
 _DELETE_PIECE = "delete from models where experiment = ? and signature = ? and position = ? and part = ?"
 
 _BASE = "select position, time, checksum from bases where experiment = ? and signature = ?"
 _BASE_PIECES = "select data from base_pieces where experiment = ? and signature = ? and position = ? order by part"
-
-_COMPRESSED = b"zlib "
-"""Before the data of a compressed model; models that older builds stored are not compressed."""
-
-LEVEL = 1
-"""Of zlib: models shrink to a sixth at 100 MB/s; more effort brings a tenth of that."""
 
 PAGE_BYTES = 4096
 """What a small model takes in the file at least."""
@@ -183,7 +167,7 @@ class SqliteModelStore(SqliteModelReader):
         """Delete what a killed process left incomplete, and what is too much; of signatures in `keep` the newest
         stays."""
         rows = list(self._read(_STORED_MODELS, (experiment,)))
-        for row in list(islice(_surplus(rows, keep_bytes, set(keep)), AT_ONCE)):
+        for row in list(islice(surplus(rows, keep_bytes, set(keep)), AT_ONCE)):
             self._delete((experiment, row["signature"], row["position"]))
 
     def _delete(self, key: Key) -> None:
@@ -191,41 +175,6 @@ class SqliteModelStore(SqliteModelReader):
         # The last piece first: what a killed process leaves is then the beginning of a model, which `check` accepts.
         for row in list(self._read(sql, key)):
             self._execute(_DELETE_PIECE, (*key, row["part"]))
-
-
-def _surplus(models: Sequence[Any], keep_bytes: int, newest: set[str]) -> Iterator[Any]:
-    """Of an experiment's models, from the newest on, those to be deleted. newest: signatures of which one stays."""
-    size, kept, hours = 0, 0, set[int]()
-    for row in models:
-        hour = row["created"] // HOUR
-        needed = row["complete"] and row["signature"] in newest
-        crowded = kept >= MOST or (kept >= NEWEST and hour in hours) or size + row["size"] > keep_bytes
-        if not row["complete"] or (crowded and not needed):
-            yield row
-            continue
-        size, kept = size + row["size"], kept + 1
-        hours.add(hour)
-        newest.discard(row["signature"])
-
-
-def compress(data: bytes) -> bytes:
-    """Data of a model as it is stored."""
-    smaller = _COMPRESSED + zlib.compress(data, LEVEL)
-    return smaller if len(smaller) < len(data) or data.startswith(_COMPRESSED) else data
-
-
-def read_whole(stored: Sequence[bytes], checksum: str) -> bytes | None:
-    """The data of a model from its pieces; None where one is missing or damaged.
-
-    >>> read_whole([compress(b"weights " * 99)], sha256(b"weights " * 99).hexdigest()) == b"weights " * 99
-    True
-    """
-    data = b"".join(stored)
-    try:
-        whole = zlib.decompress(data.removeprefix(_COMPRESSED)) if data.startswith(_COMPRESSED) else data
-    except zlib.error:
-        return None
-    return whole if sha256(whole).hexdigest() == checksum else None
 
 
 def pieces(key: Key, created: int, checksum: str, data: bytes, size: int = PIECE_BYTES) -> Iterator[tuple[Any, ...]]:

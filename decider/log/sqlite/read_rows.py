@@ -1,57 +1,17 @@
-"""Reads rows with named columns, and the decisions and experiment versions in them.
-
-Called by `reader.py` and `totals.py`. Where there are many rows they are named tuples: one is made in 0.3 us, and
-reading a column costs less than with `sqlite3.Row`.
-"""
+"""Reads rows of an SQLite file with named columns. Called by the whole room and by `archive/`."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections import namedtuple
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
-from decider.errors import InvalidExperiment, LogCorrupt
 from decider.experiment.definition import ExperimentVersion
-from decider.experiment.origin import Origin
-from decider.experiment.schema import from_message, read_json
-from decider.log.protocol import DecisionRef, LeaveOut, LoggedDecision, NewLeaveOut
-from decider.log.sqlite.tables import MADE
-from decider.types import START, ActionId, Context, Decision, DecisionId, Position, Reason, Time
-
-Parameters = Sequence[Any] | Mapping[str, Any]
-
-
-class RowType(NamedTuple):
-    """Rows of certain columns. columns: as in a `select`. make: a named tuple from values in that order."""
-
-    columns: str
-    make: Callable[[Iterable[Any]], Any]
-
-
-def row_type(columns: str) -> RowType:
-    """From column names with commas between them.
-
-    >>> row_type("position, time").make((7, 1800))
-    Row(position=7, time=1800)
-    """
-    made: Any = namedtuple("Row", columns.split(", "))  # type: ignore[misc]  # mypy wants them written out
-    return RowType(columns, made._make)
-
-
-DECISION = row_type(
-    "position, time, version, decision_id, unit_id, segment, device, channel, location, intent_stage, features, "
-    "eligible, action_features, pmf, action, propensity, reason, model, build"
-)
-SEALED_DECISION = row_type(f"{DECISION.columns}, deadline, overridden, activated, shown, reward")
-"""Of `decision_rewards`: several rows of a decision with several rewards."""
-
-PLACE = row_type(", ".join(("decision_id", *DecisionRef._fields)))
-"""A decision id, then the columns of a DecisionRef."""
+from decider.log.rows import VERSION, Parameters, RowType, experiment_version
+from decider.types import Position
 
 
 def read(
@@ -77,45 +37,6 @@ def read_one(connection: sqlite3.Connection, sql: str, parameters: Parameters = 
     return found if row is None or found is None else row.make(found)
 
 
-def logged_decision(row: Any, all_active: tuple[ActionId, ...]) -> LoggedDecision:
-    """The decision in a row with the columns of DECISION, with its place. Raises LogCorrupt if it cannot be one."""
-    return LoggedDecision(row.position, row.time, decision(row, all_active), row.build or START)
-
-
-def decision(row: Any, all_active: tuple[ActionId, ...]) -> Decision:
-    """The decision in a row with the columns of DECISION. all_active: of its version, to share one tuple.
-
-    Raises LogCorrupt if it cannot be one.
-    """
-    try:
-        return _decision(row, all_active)
-    except (ValueError, TypeError) as error:
-        raise LogCorrupt(f"the decision at position {row.position} is damaged: {error}") from error
-
-
-def _decision(row: Any, all_active: tuple[ActionId, ...]) -> Decision:
-    return Decision(
-        decision_id=DecisionId(row.decision_id),
-        version=Position(row.version),
-        unit_id=row.unit_id,
-        context=Context(
-            segment=row.segment or "",
-            device=row.device or "",
-            channel=row.channel or "",
-            location=row.location or "",
-            intent_stage=row.intent_stage or "",
-            features=json.loads(row.features) if row.features else {},
-        ),
-        eligible=tuple(json.loads(row.eligible)) if row.eligible else all_active,
-        action_features=json.loads(row.action_features) if row.action_features else {},
-        pmf=tuple(json.loads(row.pmf)),
-        action=ActionId(row.action),
-        propensity=row.propensity,
-        reason=Reason(row.reason),
-        model=Position(row.model),
-    )
-
-
 def version_reader(connection: sqlite3.Connection) -> Callable[[Position], ExperimentVersion]:
     """Reads versions by position, each once. It raises LogCorrupt where a definition cannot be read."""
 
@@ -126,40 +47,4 @@ def version_reader(connection: sqlite3.Connection) -> Callable[[Position], Exper
     return version_at
 
 
-_VERSION = "select position, time, number, definition from experiments where position = ?"
-
-
-def experiment_version(row: Any) -> ExperimentVersion:
-    """The experiment version in a row of `experiments`. Raises LogCorrupt if it cannot be one."""
-    try:
-        experiment = from_message(read_json(row["definition"]))
-    except InvalidExperiment as error:
-        raise LogCorrupt(
-            f"the definition of the experiment at position {row['position']} is damaged: {error}"
-        ) from error
-    return ExperimentVersion(
-        experiment,
-        number=row["number"],
-        position=Position(row["position"]),
-        time=Time(row["time"]),
-    )
-
-
-def leave_out(row: Any) -> LeaveOut:
-    """What a row of `leave_outs` leaves out, beside who made it. Raises LogCorrupt if it cannot be one."""
-    numbers, texts = (row["sealed_after"], row["sealed_until"], row["replaces"]), row[6:]
-    wrong = [one for one in numbers[:1] if one is None] + [one for one in numbers if not isinstance(one, int | None)]
-    wrong += [one for one in texts if not isinstance(one, str)]
-    if wrong:
-        raise LogCorrupt(f"what the entry at position {row['position']} leaves out is damaged: {wrong[0]!r}")
-    after, end, replaces = numbers
-    of_made = end is not None and end < -MADE // 2
-    entry = NewLeaveOut(
-        row["experiment"],
-        after,
-        None if of_made else end,
-        replaces,
-        Origin(*texts),
-        Time(end + MADE) if of_made else None,
-    )
-    return LeaveOut(row["position"], row["time"], entry)
+_VERSION = f"select {VERSION} from experiments where position = ?"  # noqa: S608 - a constant

@@ -21,8 +21,11 @@ from decider.experiment.origin import Origin
 from decider.experiment.schema import active_actions
 from decider.experiment.unit_history import HistoryDefinition, PastDecision, Seen
 from decider.log.archive.part import Part, check_sizes
+from decider.log.commits import build_of
 from decider.log.exposures import FollowUp, ShownDecision
 from decider.log.forgotten import ChangedCommit, Removal, removals
+from decider.log.past_decisions import ROW as PAST_DECISION
+from decider.log.past_decisions import past_decisions
 from decider.log.protocol import (
     END,
     ArrowBatches,
@@ -48,12 +51,12 @@ from decider.log.protocol import (
     UnitRewardRef,
     VersionName,
 )
+from decider.log.rows import DECISION, PLACE, Parameters, RowType, experiment_version, leave_out, logged_decision
 from decider.log.sqlite import unit_history
 from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE, read_cut
 from decider.log.sqlite.assignments import ASSIGNED
 from decider.log.sqlite.check import check
 from decider.log.sqlite.checkpoints import known_place, may_be_gone, newest_checkpoint
-from decider.log.sqlite.commits import build_of
 from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.deadlines import FIRST_DEADLINES, FIRST_DEADLINES_OF, due_until
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
@@ -62,17 +65,7 @@ from decider.log.sqlite.known_strata import KnownMeasures, KnownStrata
 from decider.log.sqlite.locks import hold, let_go
 from decider.log.sqlite.log_files import last_acknowledged
 from decider.log.sqlite.models import SqliteModelReader
-from decider.log.sqlite.read_rows import (
-    DECISION,
-    PLACE,
-    Parameters,
-    RowType,
-    experiment_version,
-    leave_out,
-    logged_decision,
-    read,
-    read_one,
-)
+from decider.log.sqlite.read_rows import read, read_one
 from decider.log.sqlite.sealed import (
     LAST_PLACE,
     ArchiveStream,
@@ -85,8 +78,8 @@ from decider.log.sqlite.sealed import (
 )
 from decider.log.sqlite.totals import Grouped, count_totals
 from decider.log.sqlite.units import CREDITS, PERSONS, UNIT_REWARD, UNITS, by_decision, open_decisions
-from decider.log.sqlite.version_cache import VersionCache
 from decider.log.totals import ActionNames, Totals, names_of
+from decider.log.version_cache import VersionCache
 from decider.types import START, ActionId, DecisionId, ExperimentId, Position, Reason, RewardOutcome, Time
 
 _SEALS = "select decision, position from seals where decision in (select value from json_each(?)) and position <= ?"
@@ -439,10 +432,10 @@ class SqliteReader:
         self, sql: str, experiment: ExperimentId, unit: str, history: HistoryDefinition, **span: int
     ) -> list[Any]:
         asked = {"experiment": experiment, "unit": unit, "period": history.period, "most": history.most}
-        return list(self._read(sql, {**asked, **span}, unit_history.ROW))
+        return list(self._read(sql, {**asked, **span}, PAST_DECISION))
 
     def _past_decisions(self, rows: Sequence[Any]) -> Sequence[PastDecision]:
-        return tuple(unit_history.past_decisions(rows, self.version_at))
+        return tuple(past_decisions(rows, self.version_at))
 
     def recall(self, decision: Position) -> Seen | None:
         """See LogReader."""

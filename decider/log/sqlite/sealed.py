@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 from decider.experiment.aggregate import NamedReward
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import END, Mark, SealedDecision
+from decider.log.rows import DECISION, SEALED_DECISION, decision, row_type
 from decider.log.sqlite.archived import ArchivedSealed, archived_sealed, read_cut
 from decider.log.sqlite.deadlines import FIRST_DEADLINES_OF, due_until
 from decider.log.sqlite.merge import merge
-from decider.log.sqlite.read_rows import DECISION, SEALED_DECISION, decision, read, row_type
+from decider.log.sqlite.read_rows import read
 from decider.types import START, Decision, ExperimentId, Position, Time
 
 PAGE, PAGE_VALUES = 1_000, 100_000

@@ -20,8 +20,9 @@ from decider.log.daily_totals import DAY, DayCell, DayGroup, Earned
 from decider.log.exact_sum import ZERO
 from decider.log.lift_totals import LEARNED, PlaceSums, StratumTotals, place_of
 from decider.log.protocol import Mark
+from decider.log.rows import experiment_version
 from decider.log.sqlite.exact_sums import exact_sum, sum_columns
-from decider.log.sqlite.read_rows import experiment_version, read
+from decider.log.sqlite.read_rows import read
 from decider.log.totals import (
     ALL,
     CALLED,

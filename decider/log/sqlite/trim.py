@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 
 from decider.experiment.definition import ExperimentVersion
 from decider.log.chain import REFUSED_BITS
+from decider.log.rows import DECISION, row_type
 from decider.log.sqlite.action_counts import take_out
 from decider.log.sqlite.archived import ARCHIVED_DECISION, archived_sum
 from decider.log.sqlite.checkpoints import keep_checkpoint
 from decider.log.sqlite.connection import transaction
-from decider.log.sqlite.read_rows import DECISION, read, row_type
+from decider.log.sqlite.read_rows import read
 from decider.types import START, ExperimentId, Position, Reason, Time
 
 PIECE = 250

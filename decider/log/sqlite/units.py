@@ -7,11 +7,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from decider.experiment.attribution import OpenDecision, SameId
 from decider.experiment.definition import ExperimentVersion
 from decider.log.chain import REFUSED_BITS
+from decider.log.commit_tables import CreditedReward
 from decider.log.forgotten import MADE_UP
 from decider.log.protocol import MOST_OPEN, MOST_UNITS, DecisionRef, DirectReward, UnitRewardRef
 from decider.log.sqlite.archived import archived_sum
@@ -121,15 +121,6 @@ delete from persons where unit_id = :unit or (
   and (select count(*) from persons where person = (select person from persons where unit_id = :unit)) = 2)
 returning unit_id, person
 """
-
-
-class CreditedReward(NamedTuple):
-    """A reward that belongs to a reward by unit."""
-
-    decision: Position
-    position: Position
-    name: str
-    weight: float
 
 
 def units_of(connection: sqlite3.Connection, unit: str) -> Sequence[str]:

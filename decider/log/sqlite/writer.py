@@ -7,95 +7,51 @@ sqlite-utils runs the migrations.
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import math
 import sqlite3
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from decider.errors import LogCorrupt, LogError, LogLocked
-from decider.experiment.attribution import Credit, credited
-from decider.experiment.definition import ExperimentVersion
-from decider.log import chain
 from decider.log.archive.last_part import LastPart
+from decider.log.entry_writer import EntryWriter, OpenCommit, head_after, parts
 from decider.log.group_commit import GroupCommit, write_wanted
 from decider.log.protocol import (
     END,
-    EarlyActivation,
     Entry,
     Head,
     Mark,
-    NewActivation,
     NewBuild,
-    NewLeaveOut,
-    NewLink,
-    NewRecall,
-    NewReward,
-    NewRewardChange,
-    NewSeal,
-    NewSlate,
-    NewUnitReward,
-    NewUnitRewardChange,
-    NewVersion,
-    NewVersionNote,
-    NewWithheld,
-    Orphan,
-    RefusedReward,
     TotalsCheckpoint,
-    UnitDecision,
-    can_change,
-    units_of,
 )
 from decider.log.sqlite import action_counts, assignments, early, exposures, units
-from decider.log.sqlite.archived import CUT
 from decider.log.sqlite.checkpoints import write_checkpoint
+from decider.log.sqlite.commit_tables import SqliteTables
 from decider.log.sqlite.connection import open_to_read, roll_back, transaction
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
 from decider.log.sqlite.locks import DatabaseFile, FileLease, hold, let_go, start_writing, stop_writing
 from decider.log.sqlite.log_files import FileGone, LogFiles, Witness, last_acknowledged
-from decider.log.sqlite.migrations import COUNT_REFUSED_SUM, migrate
+from decider.log.sqlite.migrations import migrate
 from decider.log.sqlite.models import PIECE_BYTES, SqliteModelStore
 from decider.log.sqlite.open_versions import CLOSE_INTERVAL, close_versions, find_over
 from decider.log.sqlite.reader import SqliteReader
-from decider.log.sqlite.tables import (
-    DECISIONS,
-    INTERN_SIGNATURE,
-    PUBLISHED_MODELS,
-    REWARD_CHANGES,
-    REWARDS,
-    SEALS,
-    UNIT_REWARDS,
-    EntryTable,
-    change_row,
-    decision_row,
-    table_and_row,
-    unit_reward_row,
-)
 from decider.log.sqlite.trim import Trimmer
-from decider.log.sqlite.unit_state import UnitState
 from decider.log.sqlite.write_ahead import LARGE_BYTES, WriteAheadLog
-from decider.types import START, ActionId, Decision, Position, RewardOutcome, Time, now
+from decider.log.tables import (
+    DECISIONS,
+)
+from decider.types import START, Decision, Position, Time, now
 
 logger = logging.getLogger(__name__)
 
 Synchronous = Literal["NORMAL", "FULL"]
 
-MOST_AT_ONCE = 200
-"""Entries that one statement writes."""
-
-DECISION_ID, ACTION = map(DECISIONS.columns.index, ("decision_id", "action"))
-_REWARD = "select position from rewards where decision = ? and reward_id = ?"
-
 _HEAD = "select position, time, chain, exists (select 1 from seals) from head"
-
-_VERSION_AND_TIME = "select version, time from decisions where position = ?"
 
 MOST_DROPS = 20
 """Pieces of what counts no longer that one look deletes."""
@@ -106,11 +62,6 @@ MOST_COUNTS = 5
 CLOSE_PATIENCE = 500
 """Milliseconds that closing waits for readers: one that stays, as a program that copies the log all the time, would
 make every restart longer. What is not written back then stays in the write-ahead log, and is read from there."""
-
-MAX_REFUSED_NAMES = 50
-OTHER_NAME = "other"
-
-_ANY_DECISION = "select 1 from decisions where decision_id in (select value from json_each(?)) limit 1"
 
 
 @lru_cache
@@ -150,9 +101,6 @@ class SqliteLog(SqliteReader):
     ) -> None:
         self._clock = clock
         self._on_commit = on_commit
-        self._refused_names: dict[str, set[str]] = {}
-        self._build: Position | None = None
-        self._last_version: ExperimentVersion | None = None
         self._closed_at = -math.inf
         self._unsealed = START  # up to here the log has no seals
         with ExitStack() as opened:
@@ -175,7 +123,7 @@ class SqliteLog(SqliteReader):
         self._lease: FileLease | None = None
         self._trouble: LogError | None = None
         self._damage: LogCorrupt | None = None
-        self._units = UnitState(self._writer, self.version_at)
+        self._entries = EntryWriter(SqliteTables(self._writer, self.version_at), self.version_at)
         self._trimmer = Trimmer(self._writer, self._exclusive, self.version_at)
         self._trimmed = START
         self._last_part = LastPart(path, archives)
@@ -236,16 +184,16 @@ class SqliteLog(SqliteReader):
         # head is not read: the statement fails where it is not the one that this writer knows.
         if set(map(type, entries)) != {Decision}:
             return None
-        if any(self._version_of(decision).limits for decision in entries):
+        if any(self._entries.version_of(decision).limits for decision in entries):
             return None
         head, at = self._head, self._time_after(self._head)
-        parts = list(_parts(entries))
+        pieces = list(parts(entries))
         try:
-            if len(parts) > 1:
+            if len(pieces) > 1:
                 self._writer.execute("begin immediate")
-            for part in parts:
+            for part in pieces:
                 head = self._insert_decisions(part, head, at)
-            if len(parts) > 1:
+            if len(pieces) > 1:
                 self._writer.execute("commit")
         except sqlite3.IntegrityError:
             roll_back(self._writer)
@@ -258,8 +206,8 @@ class SqliteLog(SqliteReader):
 
     def _insert_decisions(self, decisions: Sequence[Any], head: Head, at: Time) -> Head:
         """The head after them. Raises sqlite3.IntegrityError where the log's own is not `head`."""
-        rows = [self._decision_row(decision) for decision in decisions]
-        after = _head_after(head, at, [DECISIONS.kind] * len(rows), rows)
+        rows = [self._entries.row_of(decision) for decision in decisions]
+        after = head_after(head, at, [DECISIONS.kind] * len(rows), rows)
         values: list[Any] = []
         for position, row in enumerate(rows, head.position + 1):
             values += (position, at, *row)
@@ -270,25 +218,13 @@ class SqliteLog(SqliteReader):
     def _time_after(self, head: Head) -> Time:
         return Time(max(self._clock(), head.time))
 
-    def _version_of(self, decision: Any) -> ExperimentVersion:
-        version = self._last_version  # of the decision before: in most commits they have one version
-        if version is None or version.position != decision.version:
-            version = self._last_version = self.version_at(decision.version)
-        return version
-
-    def _decision_row(self, decision: Any) -> chain.EntryRow:
-        return decision_row(decision, self._version_of(decision), self._build)
-
     def _write_any(self, entries: list[Entry]) -> list[Mark | None]:
         """Entries of any kind, some of which a unique key may refuse, in one transaction."""
         with transaction(self._writer):  # nobody moves the head in between
             (*row, has_seals) = self._writer.execute(_HEAD).fetchone()
             head = Head(*row)
             commit = OpenCommit(head, self._time_after(head))
-            marks: list[Mark | None] = []
-            for _, alike in groupby([self._with_unit(entry) for entry in entries], type):
-                for part in _parts(list(alike)):
-                    marks += self._insert(commit, part)
+            marks = self._entries.write(commit, entries)
             after = commit.end()
             if after is not head:
                 self._writer.execute("update head set position = ?, time = ?, chain = ?", after)
@@ -301,315 +237,11 @@ class SqliteLog(SqliteReader):
         """See LogReader."""
         return {} if until <= self._unsealed else super().seals(decisions, until=until)
 
-    def _with_unit(self, entry: Entry) -> Entry:
-        """A decision for which others of its unit will ask, as one that says so."""
-        return UnitDecision(entry) if isinstance(entry, Decision) and self._version_of(entry).limits else entry
-
-    def _insert(self, commit: OpenCommit, entries: Sequence[Any]) -> list[Mark | None]:
-        """Entries of one kind, with one statement where no unique key refuses one of them."""
-        match entries[0]:
-            case Orphan():
-                return self._only_count(entries, RewardOutcome.ORPHAN)
-            case RefusedReward():
-                for outcome in sorted({one.outcome for one in entries}):
-                    self._only_count([one for one in entries if one.outcome is outcome], outcome)
-                return [None] * len(entries)
-            case NewSlate():
-                return [self._insert_slate(commit, one) for one in entries]
-            case UnitDecision():
-                return self._insert_of_units(commit, entries)
-            case NewActivation():
-                return self._insert_activations(commit, entries)
-            case EarlyActivation():
-                return self._insert_early(commit, entries)
-            case NewReward():
-                return self._insert_rewards(commit, entries)
-            case NewRewardChange():
-                return [self._insert_change(commit, one) for one in entries]
-            case NewUnitReward():
-                return [self._insert_unit_reward(commit, one) for one in entries]
-            case NewUnitRewardChange():
-                return [self._insert_unit_change(commit, one) for one in entries]
-            case NewLink():
-                return [self._insert_link(commit, one) for one in entries]
-            case NewVersion() | NewLeaveOut():
-                return [self._insert_with_origin(commit, one) for one in entries]
-            case _:
-                return self._insert_in(commit, *self._table_and_rows(entries))
-
-    def _only_count(self, entries: Sequence[Orphan | RefusedReward], outcome: RewardOutcome) -> list[Mark | None]:
-        self._count_refused([entry.name for entry in entries], outcome)
-        return [None] * len(entries)
-
-    def _insert_rewards(self, commit: OpenCommit, rewards: Sequence[NewReward]) -> list[Mark | None]:
-        """Rewards, and just behind each final one the seal of its decision."""
-        marks: list[Mark | None] = []
-        for some in _up_to_final(rewards):
-            marks += self._insert_in(commit, *self._table_and_rows(some))
-            if some[-1].final and marks[-1] is not None:
-                self._seal(commit, some[-1].decision, marks[-1])
-        return marks
-
-    def _seal(self, commit: OpenCommit, decision: Position, last: Mark) -> None:
-        """Close a decision's window behind its last entry, where it is not over."""
-        version, time = self._writer.execute(_VERSION_AND_TIME, (decision,)).fetchone()
-        if last.time < time + self.version_at(version).experiment.reward.window:
-            self._insert(commit, [NewSeal(decision, version)])
-            self._units.note_seal(decision)
-
-    def _insert_change(self, commit: OpenCommit, change: NewRewardChange) -> Mark | None:
-        """A change of a reward, which is looked up here, where nobody writes beside; made where it has not come yet."""
-        if self._is_archived(change):
-            return None
-        found = self._writer.execute(_REWARD, (change.decision, change.reward_id)).fetchone()
-        reward = Position(found[0]) if found else None
-        if reward is None:
-            by_unit = units.credited_in_experiment(self._writer, change.decision, change.reward_id, change.name)
-            if by_unit:
-                return self._change_by_unit(commit, change, *by_unit)
-            (made,) = self._insert(commit, [change.missing_reward()])
-            if made is None:
-                return None
-            reward = made.position
-        return self._change_reward(commit, change, reward)
-
-    def _change_by_unit(self, commit: OpenCommit, change: NewRewardChange, of: Position, name: str) -> Mark | None:
-        """A change of each reward that was credited with the same purchase; the first one's mark."""
-        by_unit = NewUnitRewardChange("", change.reward_id, change.value, name, change.occurred_at, final=change.final)
-        marks = [self._change_credited(commit, by_unit, one) for one in units.credited_rewards(self._writer, of)]
-        return next((mark for mark in marks if mark is not None), None)
-
-    def _is_archived(self, change: NewRewardChange) -> bool:
-        """Whether it is of an archived decision, whose window is over: then it is only counted."""
-        (cut,) = self._writer.execute(f"select {CUT}").fetchone()
-        if change.decision <= cut:
-            self._count_refused([change.name], RewardOutcome.LATE)
-        return bool(change.decision <= cut)
-
-    def _change_reward(self, commit: OpenCommit, change: NewRewardChange, reward: Position) -> Mark | None:
-        (mark,) = self._insert_in(commit, REWARD_CHANGES, [change_row(change, reward)])
-        if mark is None:
-            self._count_refused([change.name], RewardOutcome.DUPLICATE)
-        elif change.final:
-            self._seal(commit, change.decision, mark)
-        return mark
-
-    def _insert_unit_reward(self, commit: OpenCommit, reward: NewUnitReward, *, told: bool = False) -> Mark | None:
-        """A reward by unit, then what is credited. The lock is held: nobody decides or rewards in between. told: it is
-        no duplicate where all have it already; those are changed."""
-        new = self._credited(reward, commit.last.time)
-        if new is None:
-            if not told:
-                self._count_refused([reward.name], RewardOutcome.DUPLICATE)
-            return None
-        last = Position(commit.last.position + 1 + len(new) * (2 if reward.final else 1))
-        (mark,) = self._insert_in(commit, UNIT_REWARDS, [unit_reward_row(reward, last)])
-        if mark is None:
-            raise sqlite3.IntegrityError("a reward by unit is refused that was not there")
-        self._insert_rewards(commit, [reward.credit(*one) for one in new])
-        if commit.last.position != last:
-            raise sqlite3.IntegrityError("a reward by unit has credited something else than was chosen")
-        if not new:
-            self._count_refused([reward.name], RewardOutcome.NO_DECISION)
-        return mark
-
-    def _credited(self, reward: NewUnitReward, at: Time) -> Sequence[Credit] | None:
-        """To what it is credited; None where the person has it already."""
-        persons, id_ = units.units_of(self._writer, reward.unit), reward.reward_id
-        if id_ is not None and units.find_unit_reward(self._writer, reward.unit, persons, id_):
-            return None
-        same = () if id_ is None else units.same_id(self._writer, persons, reward.experiment, at, id_)
-        found = units.open_decisions(self._writer, self.version_at, persons, reward.experiment, at)
-        return credited(found, reward.name, reward.value, same)
-
-    def _insert_unit_change(self, commit: OpenCommit, change: NewUnitRewardChange) -> Mark | None:
-        """A change of each reward that was credited, or sent for a decision; the first one's mark."""
-        persons, at = units.units_of(self._writer, change.unit), commit.last.time
-        found = units.find_unit_reward(self._writer, change.unit, persons, change.reward_id)
-        sent = units.by_decision(self._writer, persons, change.experiment, at, change.reward_id)
-        meant = [one for one in sent if one.is_changed_by(change)]
-        made = self._insert_unit_reward(commit, change.missing_reward(), told=bool(meant)) if found is None else None
-        of = found.position if found else made.position if made else START
-        marks = [self._change_credited(commit, change, one) for one in units.credited_rewards(self._writer, of)]
-        for one in meant:
-            credit = units.CreditedReward(one.place.position, one.reward, one.name, one.weight)
-            marks.append(self._change_credited(commit, change, credit))
-        return next((mark for mark in marks if mark is not None), None)
-
-    def _change_credited(
-        self, commit: OpenCommit, change: NewUnitRewardChange, credit: units.CreditedReward
-    ) -> Mark | None:
-        """By the place of the reward, not by its id: that may be forgotten."""
-        new = change.of_credited(credit.decision, credit.name, credit.weight)
-        if not can_change(credit.name, credit.weight, change.value):
-            self._count_refused([change.name], RewardOutcome.DUPLICATE)
-            return None
-        return None if self._is_archived(new) else self._change_reward(commit, new, credit.position)
-
-    def _insert_link(self, commit: OpenCommit, link: NewLink) -> Mark | None:
-        if not units.join_persons(self._writer, link.unit, link.same_as, Position(commit.last.position + 1)):
-            return None
-        (mark,) = self._insert_in(commit, *self._table_and_rows([link]))
-        if mark is None:
-            raise sqlite3.IntegrityError("a link is refused that was not there")
-        return mark
-
-    def _insert_with_origin(self, commit: OpenCommit, entry: NewVersion | NewLeaveOut) -> Mark | None:
-        """And just behind it who made it."""
-        (mark,) = self._insert_in(commit, *self._table_and_rows([entry]))
-        if mark is not None and any(entry.origin):
-            self._insert(commit, [NewVersionNote(mark.position, entry.origin)])
-        return mark
-
-    def _insert_in(self, commit: OpenCommit, table: EntryTable, rows: list[chain.EntryRow]) -> list[Mark | None]:
-        # Every statement releases the interpreter lock and has to win it back, which costs more than its work.
-        refused = self._insert_rows(table, rows, commit)
-        if refused:
-            # Positions have no gaps, so the others move up. The lock is held: no key refuses them this time.
-            self._writer.execute(f"delete from {table.name} where position > ?", (commit.last.position,))  # noqa: S608
-            accepted = [row for index, row in enumerate(rows) if index not in refused]
-            if accepted and self._insert_rows(table, accepted, commit):
-                raise sqlite3.IntegrityError(f"{table.name}: a row is refused that was not")
-            if table is REWARDS:
-                self._count_refused_rewards([rows[index] for index in sorted(refused)])
-        else:
-            accepted = rows
-        marks = commit.add(table, accepted)
-        written = [None if index in refused else next(marks) for index in range(len(rows))]
-        if commit.early:
-            self._activate_early(commit, rows, written)
-        return written
-
-    def _activate_early(self, commit: OpenCommit, rows: Sequence[chain.EntryRow], marks: Sequence[Mark | None]) -> None:
-        """Write the activations that came before these decisions."""
-        said, commit.early = commit.early, {}
-        activations = [
-            _activation(mark.position, row[ACTION], said[row[DECISION_ID]])
-            for row, mark in zip(rows, marks, strict=True)
-            if mark is not None and row[DECISION_ID] in said
-        ]
-        if activations:
-            self._insert(commit, activations)
-
-    def _insert_early(self, commit: OpenCommit, activations: Sequence[EarlyActivation]) -> list[Mark | None]:
-        """Activations of decisions that were not there when their callers looked."""
-        there = early.places(self._writer, activations)
-        marks: list[Mark | None] = []
-        for one in activations:
-            if one.decision_id in there:
-                marks += self._insert(commit, [_activation(*there[one.decision_id], one.action)])
-            else:
-                first = early.remember(self._writer, one, commit.last.time)
-                marks.append(Mark(START, commit.last.time) if first else None)
-        return marks
-
-    def _insert_slate(self, commit: OpenCommit, slate: NewSlate) -> Mark | None:
-        """All of its decisions, or none."""
-        new = units_of(slate)
-        if len({one.decision.decision_id for one in new}) < len(new):
-            raise sqlite3.IntegrityError("a slate names a decision twice")
-        return self._insert_all_or_none(commit, new)
-
-    def _insert_of_units(self, commit: OpenCommit, new: Sequence[UnitDecision]) -> list[Mark | None]:
-        if any(map(self._units.has_any, new)):
-            return [self._insert_all_or_none(commit, [one]) for one in new]
-        return self._insert_with_rules(commit, new)
-
-    def _insert_all_or_none(self, commit: OpenCommit, new: Sequence[UnitDecision]) -> Mark | None:
-        """The decisions of a unit and what belongs to them, or nothing; the first one's mark."""
-        ids = json.dumps([one.decision.decision_id for one in new])
-        if self._writer.execute(_ANY_DECISION, (ids,)).fetchone():  # the lock is held: no other writer can come between
-            return None
-        if not self._units.is_current(new, commit.last.time):
-            return None
-        for position, one in enumerate(new, commit.last.position + 1):
-            self._units.note(one, Mark(Position(position), commit.last.time))
-        return self._insert_with_rules(commit, new)[0]
-
-    def _insert_with_rules(self, commit: OpenCommit, new: Sequence[UnitDecision]) -> list[Mark | None]:
-        """The decisions, then what was withheld for them, and from what their units' histories were read."""
-        marks = self._insert_in(commit, DECISIONS, [self._decision_row(one.decision) for one in new])
-        written = [(mark.position, one) for mark, one in zip(marks, new, strict=True) if mark is not None]
-        for beside in (
-            [NewWithheld(position, one.withheld) for position, one in written if one.withheld],
-            [NewRecall(position, one.seen) for position, one in written if one.seen is not None],
-        ):
-            if beside:
-                self._insert(commit, beside)
-        return marks
-
-    def _insert_activations(self, commit: OpenCommit, activations: Sequence[NewActivation]) -> list[Mark | None]:
-        marks = self._insert_in(commit, *self._table_and_rows(activations))
-        for mark, one in zip(marks, activations, strict=True):
-            if mark is not None and one.action is not None:
-                self._units.note_override(one, mark.time)
-        return marks
-
-    def _table_and_rows(self, entries: Sequence[Any]) -> tuple[EntryTable, list[chain.EntryRow]]:
-        if isinstance(entries[0], Decision):
-            return DECISIONS, [self._decision_row(entry) for entry in entries]
-        tables, rows = zip(*map(table_and_row, entries), strict=True)
-        return tables[0], list(rows)
-
-    def _insert_rows(self, table: EntryTable, rows: Sequence[chain.EntryRow], commit: OpenCommit) -> set[int]:
-        """Insert rows after the commit's last one. Returns the indexes of those that the table's key refuses."""
-        if table is PUBLISHED_MODELS:
-            self._writer.executemany(INTERN_SIGNATURE, [row[1:2] for row in rows])
-        first, at = commit.last.position + 1, commit.last.time
-        values = [value for position, row in enumerate(rows, first) for value in (position, at, *row)]
-        if self._insert_values(table, rows, values, commit) == len(rows):
-            return set()
-        written = self._writer.execute(f"select position from {table.name} where position >= ?", (first,))  # noqa: S608
-        return {*range(len(rows))} - {position - first for (position,) in written}
-
-    def _insert_values(
-        self, table: EntryTable, rows: Sequence[chain.EntryRow], values: Sequence[Any], commit: OpenCommit
-    ) -> int:
-        """Returns how many rows were inserted."""
-        sql = table.insert_many(len(rows))
-        try:
-            return self._writer.execute(sql, values).rowcount
-        except sqlite3.IntegrityError:
-            # Only the statement is undone. See the trigger `activated_before`: most decisions were not, so nobody looks
-            # before one was.
-            ids = [row[DECISION_ID] for row in rows] if table is DECISIONS else []
-            said = early.take(self._writer, ids, commit.last.time) if ids else None
-            if said is None:
-                raise
-            commit.early |= said
-        return self._writer.execute(sql, values).rowcount
-
-    def _count_refused(self, names: Sequence[str], outcome: str) -> None:
-        counts = Counter([self._refused_name(name, outcome) for name in names])
-        for name, count in counts.items():
-            self._writer.execute(
-                "insert into refused_rewards (name, outcome, count) values (?, ?, ?) "
-                "on conflict (name, outcome) do update set count = count + excluded.count",
-                (name, outcome, count),
-            )
-            self._writer.execute(COUNT_REFUSED_SUM, (chain.refused_sum(name, outcome) * count & chain.REFUSED_BITS,))
-
-    def _count_refused_rewards(self, rows: Sequence[chain.EntryRow]) -> None:
-        """Those that a unique key refused, and those of archived decisions, whose windows are over."""
-        (cut,) = self._writer.execute(f"select {CUT}").fetchone()
-        self._count_refused([name for decision, name, *_ in rows if decision > cut], RewardOutcome.DUPLICATE)
-        self._count_refused([name for decision, name, *_ in rows if decision <= cut], RewardOutcome.LATE)
-
-    def _refused_name(self, name: str, outcome: str) -> str:
-        """The name to count under: callers invent names, so their number is bounded."""
-        if outcome not in self._refused_names:
-            rows = self._writer.execute("select name from refused_rewards where outcome = ?", (outcome,))
-            self._refused_names[outcome] = {row[0] for row in rows}
-        known = self._refused_names[outcome]
-        if len(known) < MAX_REFUSED_NAMES:
-            known.add(name)
-        return name if name in known else OTHER_NAME
-
     def name_build(self, build: Mapping[str, Any]) -> Position:
         """See EventLog."""
         (mark,) = self.append([NewBuild(build)])
         assert mark is not None, "no key refuses a build"
-        self._build = mark.position
+        self._entries.build = mark.position
         return mark.position
 
     def lease(self) -> FileLease:
@@ -720,63 +352,6 @@ class SqliteLog(SqliteReader):
                 self._witness.close(remove=written_back and alone)
         stop_writing(self._file)
         let_go(self._file)
-
-
-class OpenCommit:
-    """The entries that an open transaction has written since the head."""
-
-    def __init__(self, head: Head, at: Time) -> None:
-        self._head = head
-        self._at = at
-        self._kinds: list[str] = []
-        self._rows: list[chain.EntryRow] = []
-        self.early: dict[str, ActionId | None] = {}
-        """What was shown for decisions whose activation came first, until that is written."""
-
-    @property
-    def last(self) -> Mark:
-        """The last position, and the time of the commit."""
-        return Mark(Position(self._head.position + len(self._rows)), self._at)
-
-    @property
-    def has_seals(self) -> bool:
-        """Whether one of them is a seal."""
-        return SEALS.kind in self._kinds
-
-    def add(self, table: EntryTable, rows: Sequence[chain.EntryRow]) -> Iterator[Mark]:
-        """Note entries that were written. Returns their marks."""
-        first = self.last.position + 1
-        self._kinds += [table.kind] * len(rows)
-        self._rows += rows
-        return iter([Mark(Position(position), self._at) for position in range(first, first + len(rows))])
-
-    def end(self) -> Head:
-        """The head after the commit; the old one where nothing was written."""
-        return _head_after(self._head, self._at, self._kinds, self._rows) if self._rows else self._head
-
-
-def _activation(decision: Position, drawn: ActionId, shown: ActionId | None) -> NewActivation:
-    return NewActivation(decision, None if shown == drawn else shown)
-
-
-def _up_to_final(rewards: Sequence[NewReward]) -> Iterator[Sequence[NewReward]]:
-    """In pieces that end with a final one, or with the last."""
-    first = 0
-    for place, reward in enumerate(rewards, 1):
-        if reward.final or place == len(rewards):
-            yield rewards[first:place]
-            first = place
-
-
-def _parts(entries: list[Entry]) -> Iterator[list[Entry]]:
-    for first in range(0, len(entries), MOST_AT_ONCE):
-        yield entries[first : first + MOST_AT_ONCE]
-
-
-def _head_after(head: Head, at: Time, kinds: Sequence[str], rows: Sequence[chain.EntryRow]) -> Head:
-    first = Position(head.position + 1)
-    linked = chain.link(head.chain, first, at, chain.digest(kinds, rows))
-    return Head(Position(head.position + len(rows)), at, linked)
 
 
 def _tell_of_loss(path: Path, end: Position) -> None:

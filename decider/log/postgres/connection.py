@@ -1,0 +1,284 @@
+"""Connections to PostgreSQL: texts, rows, errors, and a pool of those that read. Called by the whole room.
+
+PostgreSQL's text holds every character but U+0000, which unit ids and contexts may have: `to_text` writes it in another
+way, and reading takes that back.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.numeric import Int8Dumper
+
+from decider.errors import LogError, LogFull
+from decider.log.rows import RowType
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+Parameters = Mapping[str, Any]
+
+NOTHING: Parameters = {}
+
+CONNECT_SECONDS = 5
+"""For which a new connection waits for the server."""
+
+_ESCAPE, _NUL = "\x1a", "\x00"
+
+_DEFAULTS: dict[str, Any] = {
+    "connect_timeout": CONNECT_SECONDS,
+    "application_name": "decider",
+    "keepalives_idle": 5,  # seconds; a server that is gone without a word is noticed after about 15
+    "keepalives_interval": 2,
+    "keepalives_count": 5,
+    "tcp_user_timeout": 10_000,  # milliseconds
+}
+
+
+def to_text(text: str) -> str:
+    """A text as it is stored.
+
+    >>> to_text("a\\0b"), to_text("\\x1a") == "\\x1a1", to_text("plain")
+    ('a\\x1a0b', True, 'plain')
+    """
+    if _ESCAPE in text or _NUL in text:
+        return text.replace(_ESCAPE, _ESCAPE + "1").replace(_NUL, _ESCAPE + "0")
+    return text
+
+
+def from_text(text: str) -> str:
+    """The text as it was.
+
+    >>> from_text(to_text("a\\0b\\x1a1\\x1a")) == "a\\0b\\x1a1\\x1a"
+    True
+    """
+    return text.replace(_ESCAPE + "0", _NUL).replace(_ESCAPE + "1", _ESCAPE) if _ESCAPE in text else text
+
+
+def to_stored(value: Any) -> Any:
+    """A parameter as it is stored: a text, a list with texts, or anything else."""
+    if isinstance(value, str):
+        return to_text(value)
+    return [to_stored(one) for one in value] if isinstance(value, list) else value
+
+
+def _from_stored(row: Sequence[Any]) -> Sequence[Any]:
+    return [from_text(value) if type(value) is str else value for value in row]
+
+
+class Row(tuple[Any, ...]):
+    """A row whose columns are read by number or by name, as those of SQLite."""
+
+    __slots__ = ()
+    _places: Mapping[str, int] = {}
+
+    def __getitem__(self, column: Any) -> Any:
+        return super().__getitem__(self._places[column] if isinstance(column, str) else column)
+
+
+@lru_cache(500)
+def _row_of(columns: tuple[str, ...]) -> type[Row]:
+    places = {name: place for place, name in enumerate(columns)}
+    return type("Row", (Row,), {"__slots__": (), "_places": places})
+
+
+def _make(cursor: psycopg.Cursor[Any], row: RowType | None) -> Callable[[Sequence[Any]], Any]:
+    return row.make if row is not None else _row_of(tuple([one.name for one in cursor.description or ()]))
+
+
+def read(connection: Connection, sql: str, values: Parameters = NOTHING, row: RowType | None = None) -> list[Any]:
+    """All rows of a query: as Row where no type is given."""
+    cursor = connection.execute(sql.encode(), {name: to_stored(value) for name, value in values.items()})
+    make = _make(cursor, row)
+    return [make(_from_stored(one)) for one in cursor.fetchall()]
+
+
+def read_one(connection: Connection, sql: str, values: Parameters = NOTHING, row: RowType | None = None) -> Any:
+    """The first row, or None."""
+    cursor = connection.execute(sql.encode(), {name: to_stored(value) for name, value in values.items()})
+    found = cursor.fetchone()
+    return None if found is None else _make(cursor, row)(_from_stored(found))
+
+
+FETCH = 500
+"""Rows that a stream takes at once."""
+
+
+def stream(
+    connection: Connection,
+    sql: str,
+    values: Parameters = NOTHING,
+    row: RowType | None = None,
+) -> Generator[Any, None, None]:
+    """Rows of a query of any length, in pieces: within a transaction of the caller's."""
+    with connection.cursor(name="stream_" + str(abs(hash(sql)))) as cursor:
+        cursor.itersize = FETCH
+        cursor.execute(sql.encode(), {name: to_stored(value) for name, value in values.items()})
+        make = None
+        for one in cursor:
+            make = make or _make(cursor, row)
+            yield make(_from_stored(one))
+
+
+def execute(connection: Connection, sql: str, values: Parameters = NOTHING) -> int:
+    """Returns how many rows were written."""
+    stored = {name: to_stored(value) for name, value in values.items()}
+    return connection.execute(sql.encode(), stored).rowcount
+
+
+def name_of(url: str) -> str:
+    """A log's name in messages: its address without passwords and options.
+
+    >>> name_of("postgresql://ann:secret@db:5432/shop?sslmode=require")
+    'postgresql://ann@db:5432/shop'
+    """
+    parts = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
+    user = f"{parts['user']}@" if "user" in parts else ""
+    port = f":{parts['port']}" if "port" in parts else ""
+    return f"postgresql://{user}{parts.get('host', '')}{port}/{parts.get('dbname', parts.get('user', ''))}"
+
+
+def connect(url: str) -> Connection:
+    """A connection in autocommit mode. Raises psycopg.Error."""
+    given: dict[str, Any] = dict(conninfo_to_dict(url))
+    connection: Connection = psycopg.connect(make_conninfo(url, **_DEFAULTS | given), autocommit=True)
+    connection.adapters.register_dumper(int, Int8Dumper)  # one type of each parameter, so one prepared statement
+    # A commit reads what the one before it has written, and is safe once it is answered, whatever the defaults are.
+    connection.execute("set default_transaction_isolation = 'read committed'; set synchronous_commit = on")
+    return connection
+
+
+def end_if_gone(connection: Connection) -> None:
+    """Have the server end this connection, and what it holds, within seconds where this machine is cut off or stands
+    still: the others wait for it. By itself it would take two hours."""
+    connection.execute(
+        "set tcp_keepalives_idle = 2; set tcp_keepalives_interval = 1; set tcp_keepalives_count = 2; "
+        "set tcp_user_timeout = 4000; set idle_in_transaction_session_timeout = 4000"
+    )
+
+
+def log_error(name: str, error: psycopg.Error) -> LogError:
+    """An exception of psycopg as ours, saying what to do."""
+    text = " ".join(str(error).split())
+    match error:
+        case psycopg.errors.DiskFull():
+            return LogFull(f"{name}: PostgreSQL has no space left ({text}); free some, the server goes on by itself")
+        case psycopg.errors.TooManyConnections():
+            return LogError(f"{name}: PostgreSQL takes no more connections ({text}); raise max_connections")
+        case psycopg.errors.InsufficientPrivilege():
+            return LogError(f"{name}: the user may not do that ({text}); see decider/log/postgres/roles.sql")
+        case psycopg.errors.UndefinedTable():
+            return LogError(f"{name}: there is no such log ({text})")
+    if is_lost(error):
+        return LogError(f"{name}: PostgreSQL cannot be reached ({text}); the server goes on by itself once it answers")
+    return LogError(f"{name}: {text}")
+
+
+def is_lost(error: psycopg.Error) -> bool:
+    """Whether a connection was lost, or none could be made: then it is not known whether a commit has been written."""
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):  # a standby that is about to be promoted
+        return True
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not isinstance(
+        error,
+        psycopg.errors.DiskFull
+        | psycopg.errors.LockNotAvailable
+        | psycopg.errors.QueryCanceled
+        | psycopg.errors.OutOfMemory,
+    )
+
+
+@contextmanager
+def postgres_errors(name: str) -> Iterator[None]:
+    """psycopg's exceptions as ours."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise log_error(name, error) from error
+
+
+def _has_ended(connection: Connection) -> bool:
+    """Whether the server has ended an idle connection: then there is something to read on it."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class Pool:
+    """Connections that are kept and used again, from any thread. A lost one is not."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.name = name_of(url)
+        self._idle: deque[Connection] = deque()
+        self._closed = False
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """One that nobody else uses meanwhile. Raises LogError."""
+        with postgres_errors(self.name), self._plain() as connection:
+            yield connection
+
+    def _take(self) -> Connection:
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break
+            if not connection.closed and not _has_ended(connection):
+                return connection
+            connection.close()
+        return connect(self._url)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """One on which all queries see the same log, whatever others write meanwhile."""
+        with self.connection() as connection, connection.transaction():
+            connection.execute("set transaction isolation level repeatable read, read only")
+            yield connection
+
+    def read(self, sql: str, values: Parameters = NOTHING, row: RowType | None = None) -> list[Any]:
+        """All rows; tried again on a new connection where an idle one was lost."""
+        rows: list[Any] = self._again(lambda connection: read(connection, sql, values, row))
+        return rows
+
+    def one(self, sql: str, values: Parameters = NOTHING, row: RowType | None = None) -> Any:
+        """The first row, or None; as `read`."""
+        return self._again(lambda connection: read_one(connection, sql, values, row))
+
+    def _again(self, ask: Callable[[Connection], Any]) -> Any:
+        with postgres_errors(self.name):
+            try:
+                with self._plain() as connection:
+                    return ask(connection)
+            except psycopg.Error as error:
+                if not is_lost(error):
+                    raise
+            self._drop_idle()  # a server that was started anew has ended them all
+            with self._plain() as connection:
+                return ask(connection)
+
+    @contextmanager
+    def _plain(self) -> Iterator[Connection]:
+        connection = self._take()
+        try:
+            yield connection
+        finally:
+            if connection.closed or self._closed:
+                connection.close()
+            else:
+                self._idle.append(connection)
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    def close(self) -> None:
+        """Nobody may be reading."""
+        self._closed = True
+        self._drop_idle()

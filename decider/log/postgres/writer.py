@@ -1,0 +1,350 @@
+"""Writes a log in PostgreSQL: group commit, any number of writers and readers on any number of machines.
+
+Order and time are dealt by the row in `head`, inside the statement or transaction that appends. A commit whose
+connection was lost is sent again with its number, until it is known to be written once or the patience is over.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+
+from decider.errors import LogError
+from decider.log import chain
+from decider.log.entry_writer import EntryWriter, OpenCommit
+from decider.log.group_commit import GroupCommit, write_wanted
+from decider.log.postgres.checkpoints import store_checkpoint
+from decider.log.postgres.commit_tables import PostgresTables
+from decider.log.postgres.connection import (
+    Connection,
+    connect,
+    end_if_gone,
+    execute,
+    is_lost,
+    log_error,
+    name_of,
+    postgres_errors,
+    read_one,
+    to_stored,
+)
+from decider.log.postgres.connection import read as read_rows
+from decider.log.postgres.lease import PostgresLease, check_epoch
+from decider.log.postgres.migrations import migrate
+from decider.log.postgres.models import PostgresModelStore
+from decider.log.postgres.reader import PostgresReader
+from decider.log.postgres.statements import TAKE_PLACE, append, by_column, copy
+from decider.log.postgres.upkeep import drop_over
+from decider.log.protocol import (
+    Entry,
+    Head,
+    Mark,
+    NewActivation,
+    NewBuild,
+    NewModel,
+    NewReward,
+    Serves,
+    Tick,
+    TotalsCheckpoint,
+)
+from decider.log.tables import DECISIONS, EntryTable, table_and_row
+from decider.types import Decision, Position, Time, now
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 10.0
+"""Seconds for which a commit whose connection was lost is sent again."""
+
+PAUSE = 0.1
+"""Seconds between two tries."""
+
+MOST_AT_ONCE = 1_000
+"""Entries that one statement writes."""
+
+COPY_FROM = 24
+"""Entries from which on streaming them costs less than one statement with lists, although it asks four times."""
+
+CLOSE_INTERVAL = 60.0
+"""Seconds between two looks for what counts no longer."""
+
+_LEADS = (NewModel, Serves, Tick)
+"""What only a leader writes."""
+
+_OPEN = """
+insert into writers (writer, commits, positions, time) values (%(writer)s, 0, '{}', 0) on conflict (writer) do nothing
+"""
+_BEGIN = """
+select w.commits, h.position, h.time, h.chain from writers w, head h where w.writer = %(writer)s for update
+"""
+_END = """
+with h as (update head set position = %(position)s, time = %(time)s, chain = %(chain)s)
+update writers set commits = %(commit)s, positions = %(positions)s::bigint[], time = %(at)s where writer = %(writer)s
+"""
+_WRITTEN = "select positions, time from writers where writer = %(writer)s and commits = %(commit)s"
+_LEAVE = "delete from writers where writer = %(writer)s"
+_FORGET_WRITERS = "delete from writers where opened < now() - interval '30 days' and time < %(before)s"
+
+_NOT_NEW = (psycopg.errors.UniqueViolation, psycopg.errors.RaiseException)
+
+
+_NO_ROW = "the row of this writer in `writers` is gone"
+
+
+def _ignore_commit(size: int, seconds: float) -> None:
+    pass
+
+
+class _Written(Exception):
+    """This commit was written before."""
+
+
+class PostgresLog(PostgresReader):
+    """A log to write: see EventLog. Made if there is none.
+
+    url: as libpq takes it; the log is in the first schema of its search path. on_commit: called with the number of
+    entries and the seconds of every commit. patience: seconds for which a commit is sent again while PostgreSQL cannot
+    be reached.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Callable[[], Time] = now,
+        on_commit: Callable[[int, float], None] = _ignore_commit,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._url = url
+        self._clock = clock
+        self._on_commit = on_commit
+        self._patience = patience
+        self._writer_id = uuid4()
+        self._commit = 0
+        self._closed_at = -CLOSE_INTERVAL
+        with ExitStack() as opened, postgres_errors(name_of(url)):
+            self._writer = self._connect()
+            opened.callback(self._close_writer)
+            migrate(self._writer, name_of(url))
+            self._open_row()
+            super().__init__(url)
+            opened.pop_all()
+        self._group = GroupCommit[Entry, Mark | None](self._write)
+        self._entries = EntryWriter(PostgresTables(lambda: self._writer, self.version_at), self.version_at)
+        self._lease: PostgresLease | None = None
+        self._trouble: LogError | None = None
+        self._models = PostgresModelStore(self._pool)
+
+    @property
+    def models(self) -> PostgresModelStore:
+        """See EventLog."""
+        return self._models
+
+    @property
+    def trouble(self) -> LogError | None:
+        """See EventLog."""
+        return self._trouble
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """See EventLog."""
+        return ()
+
+    def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
+        """See EventLog."""
+        if not entries:
+            return []
+        try:
+            marks = self._group(entries)
+        except LogError as error:
+            self._trouble = error
+            raise
+        self._trouble = None
+        return marks
+
+    def _write(self, entries: list[Entry]) -> list[Mark | None]:
+        started = time.perf_counter()
+        if self._writer.closed:  # before anybody asks who still waits for an answer
+            self._connect_again(time.monotonic() + self._patience)
+        marks = write_wanted(entries, self._write_now)
+        self._on_commit(len(entries), time.perf_counter() - started)
+        return marks
+
+    def _write_now(self, entries: list[Entry]) -> list[Mark | None]:
+        """Never asks first what became of a commit: one that was not there when somebody looked may still come."""
+        if not entries:
+            return []
+        self._commit += 1
+        give_up = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._try_to_write(entries)
+            except psycopg.Error as error:
+                if not is_lost(error) or time.monotonic() >= give_up:
+                    raise log_error(self.name, error) from error
+                logger.warning("%s: sending a commit again: %s", self.name, error)
+                self._connect_again(give_up)
+
+    def _connect(self) -> Connection:
+        connection = connect(self._url)
+        end_if_gone(connection)  # it may have the head, for which all writers wait
+        return connection
+
+    def _open_row(self) -> None:
+        """Where a server that took over has lost the row, as it has lost the last commits, they are written again."""
+        execute(self._writer, _OPEN, {"writer": self._writer_id})
+
+    def _connect_again(self, give_up: float) -> None:
+        self._close_writer()
+        while True:
+            try:
+                self._writer = self._connect()
+                self._open_row()
+                return
+            except psycopg.OperationalError as error:
+                if time.monotonic() >= give_up:
+                    raise log_error(self.name, error) from error
+            time.sleep(PAUSE)
+
+    def _try_to_write(self, entries: list[Entry]) -> list[Mark | None]:
+        if self._writer.closed:
+            raise psycopg.OperationalError("the connection is closed")
+        try:
+            return self._write_at_once(entries) or self._write_any(entries)
+        except _Written:
+            row = read_one(self._writer, _WRITTEN, {"writer": self._writer_id, "commit": self._commit})
+            if row is None:
+                raise psycopg.OperationalError(_NO_ROW) from None
+            return [None if position is None else Mark(position, row["time"]) for position in row["positions"]]
+
+    def _write_at_once(self, entries: list[Entry]) -> list[Mark | None] | None:
+        """New entries of one kind that depend on nothing, the common case, in one statement that is its own
+        transaction. None, and nothing is written, where one of them is not new or needs another look."""
+        if len(entries) > MOST_AT_ONCE or len(set(map(type, entries))) > 1:
+            return None
+        found = self._rows_at_once(entries)
+        if found is None:
+            return None
+        try:
+            return self._copy(*found) if len(entries) >= COPY_FROM else self._append(*found)
+        except _NOT_NEW:
+            return None
+
+    def _append(self, table: EntryTable, rows: Sequence[chain.EntryRow]) -> list[Mark | None]:
+        values = {**by_column(table, rows), **self._commit_of(table, rows)}
+        marks = sorted([Mark(*row) for row in read_rows(self._writer, append(table), values)])
+        if not marks:
+            raise _Written
+        return [*marks]
+
+    def _copy(self, table: EntryTable, rows: Sequence[chain.EntryRow]) -> list[Mark | None]:
+        with self._writer.transaction(), self._writer.cursor() as cursor:
+            row = read_one(self._writer, TAKE_PLACE, {"_count": len(rows), **self._commit_of(table, rows)})
+            if row is None:
+                raise _Written
+            before, at = row
+            with cursor.copy(copy(table).encode()) as stream:
+                for position, values in enumerate(rows, before + 1):
+                    stream.write_row((position, at, *map(to_stored, values)))
+        return [Mark(Position(before + number), at) for number in range(1, len(rows) + 1)]
+
+    def _commit_of(self, table: EntryTable, rows: Sequence[chain.EntryRow]) -> dict[str, Any]:
+        return {
+            "_writer": self._writer_id,
+            "_commit": self._commit,
+            "_at": self._clock(),
+            "_digest": chain.digest([table.kind] * len(rows), rows),
+        }
+
+    def _rows_at_once(self, entries: Sequence[Any]) -> tuple[EntryTable, Sequence[chain.EntryRow]] | None:
+        match entries[0]:
+            case Decision():
+                if any(self._entries.version_of(decision).limits for decision in entries):
+                    return None
+                return DECISIONS, [self._entries.row_of(decision) for decision in entries]
+            case NewReward() if any(reward.final for reward in entries):
+                return None
+            case NewActivation() if any(one.action is not None for one in entries):
+                return None
+            case NewReward() | NewActivation():
+                return table_and_row(entries[0])[0], [table_and_row(entry)[1] for entry in entries]
+            case _:
+                return None
+
+    def _write_any(self, entries: list[Entry]) -> list[Mark | None]:
+        """Entries of any kind, some of which a unique key may refuse, in one transaction."""
+        with self._writer.transaction():  # nobody moves the head in between
+            row = read_one(self._writer, _BEGIN, {"writer": self._writer_id})
+            if row is None:
+                raise psycopg.OperationalError(_NO_ROW)
+            if row["commits"] >= self._commit:
+                raise _Written
+            if self._lease is not None and any(isinstance(entry, _LEADS) for entry in entries):
+                check_epoch(self._writer, self._lease.epoch, self.name)
+            head = Head(*row[1:])
+            commit = OpenCommit(head, Time(max(self._clock(), head.time)))
+            marks = self._entries.write(commit, entries)
+            self._end(commit, marks)
+        return marks
+
+    def _end(self, commit: OpenCommit, marks: Sequence[Mark | None]) -> None:
+        after = commit.end()
+        values = {
+            **after._asdict(),
+            "writer": self._writer_id,
+            "commit": self._commit,
+            "at": commit.last.time,
+            "positions": [None if mark is None else mark.position for mark in marks],
+        }
+        execute(self._writer, _END, values)
+
+    def name_build(self, build: Mapping[str, Any]) -> Position:
+        """See EventLog."""
+        (mark,) = self.append([NewBuild(build)])
+        assert mark is not None, "no key refuses a build"
+        self._entries.build = mark.position
+        return mark.position
+
+    def lease(self) -> PostgresLease:
+        """See EventLog."""
+        lease = PostgresLease(self._url)
+        self._lease = lease
+        return lease
+
+    def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
+        """See EventLog."""
+        with self._pool.connection() as connection, connection.transaction():
+            if self._lease is not None:
+                check_epoch(connection, self._lease.epoch, self.name)
+            store_checkpoint(connection, checkpoint)
+
+    def maintain(self) -> None:
+        """See EventLog. Now and then, deletes what counts no longer: none of it is an entry."""
+        if time.monotonic() - self._closed_at < CLOSE_INTERVAL:
+            return
+        self._closed_at = time.monotonic()
+        at, log_time = self._clock(), self.head().time
+        with self._pool.connection() as connection:
+            drop_over(connection, at, log_time)
+            execute(connection, _FORGET_WRITERS, {"before": at - 30 * 86_400_000_000})
+
+    def close(self) -> None:
+        """See EventLog."""
+        if self._lease is not None:
+            self._lease.release()
+        with self._group.lock:
+            self._close_writer(leave=True)
+        super().close()
+
+    def _close_writer(self, *, leave: bool = False) -> None:
+        try:
+            if leave and not self._writer.closed:
+                execute(self._writer, _LEAVE, {"writer": self._writer_id})
+        except psycopg.Error as error:
+            logger.warning("%s: %s", self.name, error)
+        finally:
+            self._writer.close()

@@ -1,0 +1,264 @@
+"""A log in PostgreSQL whose connections are cut, whose server dies, or whose leader was replaced.
+
+What was acknowledged is there once.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from decider.errors import LogError, LogLocked
+from decider.log.postgres.reader import PostgresReader
+from decider.log.postgres.writer import PostgresLog
+from decider.log.protocol import (
+    Entry,
+    EventLog,
+    Mark,
+    ModelName,
+    NewModel,
+    NewReward,
+    NewVersion,
+    Tick,
+)
+from decider.types import DecisionId, ExperimentId, Position
+from tests.conftest import sample_experiment
+from tests.postgres import PostgresServer, administer, damages, postgres_server
+from tests.two_writers import decision
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[PostgresServer]:
+    """A server that may be killed, and loses nothing then."""
+    with postgres_server(()) as server:
+        yield server
+
+
+@pytest.fixture
+def url(postgres_url: str) -> str:
+    """Of a log that is not there yet."""
+    return postgres_url
+
+
+def apply(log: EventLog) -> None:
+    """The version that `decision` is of."""
+    log.append([NewVersion(sample_experiment(), 1)])
+
+
+def append_some(log: EventLog, name: str, count: int) -> list[Mark | None]:
+    """So many decisions, each in a commit."""
+    (version,) = log.versions()
+    return [mark for number in range(count) for mark in log.append([decision(version, f"{name}-{number}")])]
+
+
+# --- lost connections
+
+
+class Cuts:
+    """A socket before the server that loses answers: the server writes, and nobody hears of it."""
+
+    def __init__(self, server: Path, folder: Path) -> None:
+        self._folders = (str(server), str(folder))
+        self._server = str(server / ".s.PGSQL.5432")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(folder / ".s.PGSQL.5432"))
+        self._listener.listen()
+        self.cut_next = False
+        self.count = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._server)
+                threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
+                threading.Thread(target=self._answer, args=(server, client), daemon=True).start()
+
+    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := client.recv(65536):
+                server.sendall(data)
+        with suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+
+    def _answer(self, server: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):
+            while data := server.recv(65536):
+                if self.cut_next:
+                    self.cut_next = False
+                    self.count += 1
+                    break
+                client.sendall(data)
+        for one in (client, server):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def through(self, url: str) -> str:
+        """The same log by way of this socket."""
+        return url.replace(*self._folders)
+
+    def close(self) -> None:
+        """No more connections."""
+        self._listener.close()
+
+
+@pytest.fixture
+def cuts(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cuts]:
+    """Before the server of all tests."""
+    folder = tmp_path_factory.mktemp("s")
+    with closing(Cuts(postgres.folder, folder)) as between:
+        yield between
+
+
+@pytest.mark.parametrize("size", [1, 5, 40])
+def test_a_commit_whose_answer_was_lost_counts_once(url: str, cuts: Cuts, size: int) -> None:
+    """Also of rewards without an id, which no key would know: the server's own retry is no second reward."""
+    random = Random(size)
+    with closing(PostgresLog(url)) as other, closing(PostgresLog(cuts.through(url))) as log:
+        apply(other)
+        version = other.versions()[0]
+        acknowledged = sent = 0
+        for group in range(12):
+            cuts.cut_next = random.random() < 0.7
+            marks = log.append([decision(version, f"{group}-{number}") for number in range(size)])
+            (first, *_) = [mark for mark in marks if mark]
+            assert all(marks)
+            cuts.cut_next = random.random() < 0.7
+            rewards: list[Entry] = [NewReward(first.position, "click", 1.0) for _ in range(size)]
+            if group % 2:
+                rewards.append(Tick())  # so that it is a transaction, not one statement
+            marks = log.append(rewards)
+            assert all(marks)
+            sent += size
+            acknowledged += len(marks) + size
+            assert [other.time_at(mark.position) == mark.time for mark in marks if mark] == [True] * len(marks)
+        assert cuts.count > 8
+        assert other.count_decisions() == sent
+        assert other.head().position == 1 + acknowledged
+        assert len(list(other.rewards_between("", "a"))) == sent
+        assert damages(other) == []
+
+
+def test_a_writer_whose_connections_are_ended_goes_on(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As after a failover, or by an administrator: at any moment, in every thread."""
+    caplog.set_level(logging.CRITICAL, "decider.log.postgres.writer")
+    end = """select pg_terminate_backend(pid) from pg_stat_activity
+        where application_name = 'decider' and query like '%decisions%' and pid <> pg_backend_pid()"""
+    with closing(PostgresLog(url)) as log:
+        apply(log)
+        stop = threading.Event()
+
+        def end_connections() -> None:
+            while not stop.wait(0.02):
+                administer(url, end)
+
+        with ThreadPoolExecutor(3) as threads:
+            killer = threads.submit(end_connections)
+            appended = [threads.submit(append_some, log, str(name), 60) for name in range(2)]
+            marks = [mark for one in appended for mark in one.result()]
+            stop.set()
+            killer.result()
+        assert len({mark.position for mark in marks if mark}) == 120 == log.count_decisions()
+        assert damages(log) == []
+
+
+def test_a_writer_whose_row_is_gone_goes_on(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As behind a failover to a server that had not heard of it yet."""
+    caplog.set_level(logging.CRITICAL, "decider.log.postgres.writer")
+    with closing(PostgresLog(url)) as log:
+        apply(log)
+        for entry in (decision(log.versions()[0], "d"), Tick()):  # in one statement, and in a transaction
+            administer(url, "delete from writers")
+            assert log.append([entry]) != [None]
+        assert log.head().position == 3
+        assert damages(log) == []
+
+
+def test_a_server_that_is_killed_and_started_again_has_what_was_acknowledged(mortal: PostgresServer) -> None:
+    """PostgreSQL itself dies: the writer waits for it, and nothing is lost or doubled."""
+    with closing(PostgresLog(url := mortal.new_schema(), patience=60)) as log:
+        apply(log)
+        version = log.versions()[0]
+        acknowledged: list[str] = []
+        stop = threading.Event()
+
+        def append() -> None:
+            while not stop.is_set():
+                (mark,) = log.append([decision(version, id_ := f"d{len(acknowledged)}")])
+                assert mark is not None
+                acknowledged.append(id_)
+
+        with ThreadPoolExecutor(1) as threads:
+            running = threads.submit(append)
+            stop.wait(0.3)
+            mortal.kill()
+            mortal.restart()
+            stop.wait(0.3)
+            stop.set()
+            running.result()
+        with closing(PostgresReader(url)) as reader:
+            assert reader.count_decisions() == len(acknowledged) > 3
+            assert all(reader.locate_all([DecisionId(id_) for id_ in acknowledged]))
+        assert damages(log) == []
+
+
+def test_a_server_that_stays_away_is_an_error_with_a_reason(mortal: PostgresServer) -> None:
+    """Nobody waits for ever; and the log is written again once it is back."""
+    with closing(PostgresLog(mortal.new_schema(), patience=0.2)) as log:
+        apply(log)
+        mortal.kill()
+        with pytest.raises(LogError, match="PostgreSQL cannot be reached"):
+            log.append([Tick()])
+        assert log.trouble is not None
+        mortal.restart()
+        assert log.append([Tick()]) != [None]
+        assert log.trouble is None
+
+
+# --- one leader
+
+
+@contextmanager
+def two_logs(url: str) -> Iterator[tuple[PostgresLog, PostgresLog]]:
+    """Of two processes."""
+    with closing(PostgresLog(url)) as one, closing(PostgresLog(url)) as other:
+        yield one, other
+
+
+NEW_MODEL = NewModel(ModelName(ExperimentId("home"), Position(1), "signature"), 1)
+
+END_LEADER = """
+select pg_terminate_backend(pid) from pg_stat_activity where query like '%as alive%' and pid <> pg_backend_pid()
+"""
+
+
+def test_a_leader_that_lost_its_connection_publishes_nothing(url: str) -> None:
+    """It may not know it yet: two leaders would publish past each other."""
+    with two_logs(url) as (old, new):
+        apply(old)
+        lease = old.lease()
+        with pytest.raises(LogLocked, match="another server writes this log"):
+            new.lease()
+        assert old.append([NEW_MODEL]) != [None]
+        assert lease.held
+        administer(url, END_LEADER)
+        assert not lease.held
+        with closing(PostgresReader(url)) as reader:
+            end = reader.head()
+        assert new.lease().held
+        with pytest.raises(LogLocked, match="another server writes this log since"):
+            old.append([Tick()])
+        assert old.head() == end, "nothing of it is written"
+        assert old.append([decision(old.versions()[0], "d")]) != [None], "it serves on"
+        assert new.append([Tick()]) != [None]
