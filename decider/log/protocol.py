@@ -443,8 +443,12 @@ class Caller(NamedTuple):
 
 
 class Awaited(NamedTuple):
-    """Decisions that are written only if their caller still waits when the commit begins; `append` returns None for
-    them else: nobody can have seen them."""
+    """Decisions that are written only if their caller still waits when the commit begins, and if no version has taken
+    the place of theirs before it: `append` returns None for them else. Nobody can have seen them.
+
+    So no decision of another version stands behind a pause, or behind an entry from which a version serves, whichever
+    process wrote that.
+    """
 
     decision: NewDecision
     caller: Caller
@@ -479,6 +483,15 @@ def units_of(slate: NewSlate) -> list[UnitDecision]:
 
 
 NewDecision = Decision | NewSlate | UnitDecision
+
+
+def version_of(new: NewDecision) -> Position:
+    """Of all decisions of a slate, too, which one version has made."""
+    while not isinstance(new, Decision):
+        new = new.decisions[0] if isinstance(new, NewSlate) else new.decision
+    return new.version
+
+
 Entry = (
     NewDecision
     | Awaited

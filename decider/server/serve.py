@@ -280,6 +280,7 @@ class Server:
                 metrics=self._requests,
                 agreement=self._agreement,
                 clock=self._clock,
+                follow=self._follower.follow,
                 max_reply_bytes=settings.max_reply_bytes,
             ),
             EXPERIMENTS: ExperimentService(
