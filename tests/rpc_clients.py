@@ -36,8 +36,9 @@ from decider.learn.versions import Versions
 from decider.log.open import open_log
 from decider.log.sqlite.writer import SqliteLog
 from decider.server.experiments import ExperimentService
+from decider.server.leading import FILES_INTERVAL
 from decider.server.rpc import to_status
-from decider.server.serve import FILES_INTERVAL, Server
+from decider.server.serve import Server
 from decider.server.service import DeciderService
 from decider.server.settings import Settings
 from decider.serving.current import Current

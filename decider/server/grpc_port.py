@@ -1,4 +1,4 @@
-"""A gRPC port: our services behind `rpc.py`, standard health and reflection. Called by `serve.py` for each of
+"""A gRPC port: our services behind `rpc.py`, standard health and reflection. Called by `worker.py` for each of
 `listeners.py`.
 """
 
@@ -57,7 +57,7 @@ class GrpcPort:
     services: what answers each service that the listener has. calls: runs the handlers of DeciderService. access: says
     who calls. Applying a version reads much of the log, so those handlers have threads of their own and decisions never
     wait behind them; nor do those that only read. Calls and streams are counted by listener: a crowd at one of them
-    keeps nobody out of the other one.
+    keeps nobody out of the other one. shared: other processes may listen there, too.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class GrpcPort:
         calls: CommitExecutor,
         metrics: RpcMetrics,
         access: Access,
+        shared: bool = False,
     ) -> None:
         self._stopped = False
         self._applying = ThreadPoolExecutor(APPLIERS, "experiments")
@@ -82,7 +83,7 @@ class GrpcPort:
             self._intake,
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(shared)),
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", PING_MS),
