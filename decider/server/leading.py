@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from prometheus_client import CollectorRegistry
+
 from decider.errors import DeciderError
 from decider.learn.guard import Guard, describe
 from decider.learn.guardrails import Guardrails
@@ -23,12 +25,14 @@ from decider.metrics.access import AccessCollector
 from decider.metrics.archive import ArchiveCollector
 from decider.metrics.collector import LogCollector
 from decider.metrics.guardrails import GuardrailCollector
+from decider.metrics.merged import Several
 from decider.metrics.shared_totals import SharedTotals
 from decider.metrics.state import StateCollector
 from decider.page.page import Page
 from decider.policy.protocol import Model
 from decider.replay.explain import Explanation, Patience, explain, not_found
 from decider.replay.models import Owner as ModelOwner
+from decider.server.crew import Crew
 from decider.server.daily_archive import DailyArchive
 from decider.server.files import ExperimentFiles
 from decider.server.http.changes import Changes, changes
@@ -43,7 +47,7 @@ from decider.server.roles import Rights
 from decider.server.settings import split_address
 from decider.serving.change_lines import ChangeLines
 from decider.serving.follower import Owner
-from decider.types import DecisionId, Position
+from decider.types import DecisionId, ExperimentId, Position
 
 logger = logging.getLogger(__name__)
 
@@ -73,13 +77,16 @@ class LeaderPart:
     """`listen`, `open`, `catch_up`, `begin`, then `phase` is set to "" once calls are taken; at the end the others.
     phase: what a start is at. `http_port` is the real one.
 
-    listening: the socket of the HTTP port, where it is open already. files_interval: see FILES_INTERVAL.
+    listening: the socket of the HTTP port, where it is open already. files_interval: see FILES_INTERVAL. crew: who
+    serves.
     """
 
     http_port: int
 
-    def __init__(self, process: Process, *, listening: socket.socket | None, files_interval: float) -> None:
+    def __init__(self, process: Process, *, listening: socket.socket | None, files_interval: float, crew: Crew) -> None:
         self._process = process
+        self._crew = crew
+        self._of_log = CollectorRegistry()
         self._settings = process.settings
         self._clock = process.clock
         self._current = process.current
@@ -97,7 +104,8 @@ class LeaderPart:
     def listen(self) -> None:
         """Answer over HTTP from now on. Raises AddressInUse."""
         settings, access = self._settings, self._process.access
-        routes = [exposition(self._process.registry), *probes(self.readiness)]
+        metrics = Several(self._crew.gather(self._process.registry), self._of_log)
+        routes = [exposition(metrics), *probes(self.readiness)]
         routes += [*pages(lambda: self._page, self.readiness), *decisions(self._explain, settings.db)]
         if settings.page_writes:
             routes += changes(lambda: self._changes, settings.page_writes)
@@ -154,7 +162,7 @@ class LeaderPart:
             self._current,
             clock=self._clock,
             lag=leader.lag,
-            forget=process.forget,
+            forget=self._forget,
             leave_outs=self._leave_outs,
         )
         self._guardrails = Guardrails(self._log, process.versions, totals.read, clock=self._clock)
@@ -172,7 +180,7 @@ class LeaderPart:
             AccessCollector(process.access.problems),
             GuardrailCollector(self._guardrails),
         ):
-            process.registry.register(collector)
+            self._of_log.register(collector)
         self._page = Page(
             self._log,
             totals,
@@ -189,6 +197,14 @@ class LeaderPart:
             self._log, process.versions, last_change=self._page.last_change, follow=process.follower.follow
         )
         process.run(self._lead, "leader")
+
+    def _forget(self, experiment: ExperimentId) -> None:
+        self._process.forget(experiment)
+        self._crew.forget(experiment)
+
+    def tell_crew(self) -> None:
+        """What is not in the log. Called often."""
+        self._crew.tell(self.progress(), self._missing, [*self._current])
 
     def catch_up(self) -> bool:
         """As the leader's. Where a part of the archive is missing that an experiment has to learn, the others serve;
@@ -238,6 +254,9 @@ class LeaderPart:
 
     def readiness(self) -> Readiness:
         """The answer of /readyz."""
+        return self._crew.judge(self._own_readiness())
+
+    def _own_readiness(self) -> Readiness:
         if self._stopping.is_set():
             return Readiness(False, "stopping")
         if not self.phase and self._log.trouble is not None:

@@ -15,18 +15,24 @@ from collections.abc import Callable, Mapping
 
 from decider.log.clock import LogClock
 from decider.log.protocol import EventLog
+from decider.server.board import Board, Reporter, worker_name
+from decider.server.crew import Crew, NoCrew, Workers
 from decider.server.grpc_port import GrpcPort
 from decider.server.leading import FILES_INTERVAL, NO_EXPERIMENT, LeaderPart
 from decider.server.listeners import listeners
 from decider.server.process import Process
 from decider.server.settings import Settings
 from decider.server.worker import Worker
-from decider.serving.follower import Copies
+from decider.serving.follower import Copies, Owner
+from decider.serving.model_files import LeaderFiles, ModelFiles
 
 logger = logging.getLogger(__name__)
 
 LAST_WRITES = 0.3
 """Share of the grace period for storing models and flushing the log."""
+
+REPORT_INTERVAL = 0.5
+"""Seconds between two reports of a worker, and of a leader to its workers."""
 
 DRAIN_SHARE = 0.9
 """Of the grace period: when the rest begins, what is under way is given up. Whoever ends processes does it when the
@@ -36,25 +42,26 @@ SHORTEST_STOP = 3.0
 """Seconds that a stop may take however short the grace period is: a model that is not stored is learned again."""
 
 
-class LeaderServer:
+class _Leading:
     """Leads a log, and serves HTTP. `start`, then `stop`; `http_port` is the real one.
 
     listening: the socket of the HTTP port, where it is open already. clock: of the log; the wall clock, as far as
-    elapsed time confirms it. files_interval: see FILES_INTERVAL. copies: where models are put for workers.
+    elapsed time confirms it. files_interval: see FILES_INTERVAL. copies: where models are put. crew: who serves.
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
-        listening: socket.socket | None = None,
-        clock: LogClock | None = None,
-        files_interval: float = FILES_INTERVAL,
-        copies: Copies | None = None,
+        listening: socket.socket | None,
+        clock: LogClock | None,
+        files_interval: float,
+        copies: Copies,
+        crew: Crew,
     ) -> None:
         self._settings = settings
-        self._process = Process(settings, clock=clock or LogClock(), copies=copies or Copies())
-        self._leading = LeaderPart(self._process, listening=listening, files_interval=files_interval)
+        self._process = Process(settings, clock=clock or LogClock(), copies=copies)
+        self._leading = LeaderPart(self._process, listening=listening, files_interval=files_interval, crew=crew)
 
     @property
     def log(self) -> EventLog:
@@ -141,8 +148,120 @@ class LeaderServer:
         """Finish what callers of gRPC wait for: it has none."""
 
 
-class Server(LeaderServer):
-    """Everything in one process. `start`, then `stop`; `port` is gRPC's real one. See LeaderServer."""
+class LeaderServer(_Leading):
+    """Leads a log, whose workers are processes of their own. `start`, then `stop`. board: where they report."""
+
+    def __init__(self, settings: Settings, *, listening: socket.socket, board: Board) -> None:
+        super().__init__(
+            settings,
+            listening=listening,
+            clock=None,
+            files_interval=FILES_INTERVAL,
+            copies=LeaderFiles(board.folder),
+            crew=Workers(board, settings.workers),
+        )
+        self._board = board
+
+    def _open(self) -> None:
+        super()._open()
+        self._board.remove_others(self._settings.db)
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._leading.tell_crew()
+        self._process.run(self._tell_crew, "board")
+
+    def _tell_crew(self) -> None:
+        while not self._process.stopping.wait(REPORT_INTERVAL):
+            try_to(self._leading.tell_crew)
+
+
+class WorkerServer:
+    """Serves, beside a leader and other workers on this machine. `start`, then `stop`. settings: with real ports, which
+    all workers share."""
+
+    def __init__(self, settings: Settings, *, number: int, board: Board) -> None:
+        self._settings = settings
+        self._board = board
+        self._process = Process(settings, clock=LogClock(), copies=ModelFiles(board.folder))
+        self._worker = Worker(self._process, progress=lambda: board.leader_state().progress, share_ports=True)
+        self._reporter = Reporter(board, worker_name(number), self._process.registry)
+        self._held: dict[Owner, str] = {}
+
+    def start(self) -> bool:
+        """Take calls; False if it was asked to stop before. Raises DeciderError."""
+        process = self._process
+        try:
+            process.open_access()
+            process.open(ready=lambda: not self._problem())
+            process.name_build()
+            self._look_at_board()
+            process.follower.follow()
+            self._worker.open(listeners(self._settings))
+            process.start()
+            self._worker.start()
+            self._reporter.report("")
+            process.run(self._report, "board")
+        except BaseException:
+            process.stopping.set()
+            process.opened.close()
+            raise
+        return not process.stopping.is_set()
+
+    def _problem(self) -> str:
+        """Why it should get no calls."""
+        if self._process.stopping.is_set():
+            return "is stopping"
+        if self._process.log.trouble is not None:
+            return str(self._process.log.trouble)
+        behind = self._process.behind
+        return f"does not follow the log: {behind}" if behind else ""
+
+    def _report(self) -> None:
+        while not self._process.stopping.wait(REPORT_INTERVAL):
+            self._process.look_after_log()
+            try_to(self._look_at_board)
+            try_to(lambda: self._reporter.report(self._problem()))
+
+    def _look_at_board(self) -> None:
+        state, process = self._board.leader_state(), self._process
+        for owner, problem in state.held.items():
+            process.follower.hold(owner, problem)
+        for owner in self._held.keys() - state.held.keys():
+            process.follower.release(owner)
+        self._held = dict(state.held)
+        for id_ in state.forgotten:
+            process.forget(id_)
+        self._reporter.forget(state.forgotten)
+
+    def request_stop(self) -> None:
+        """Ask it to stop; a signal handler may call it."""
+        self._process.stopping.set()
+
+    def request_look(self) -> None:
+        """Experiment files are the leader's."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until `request_stop` is called, at most so many seconds. Returns whether it was."""
+        return self._process.stopping.wait(seconds)
+
+    def stop(self, grace: float | None = None) -> None:
+        """Drain: set NOT_SERVING and finish calls in flight, within so many seconds; by default of the settings."""
+        seconds = self._settings.grace if grace is None else grace
+        if not in_time(lambda: self._stop(seconds), seconds):
+            logger.error("the grace period is over; the calls that are left end with the process")
+
+    def _stop(self, grace: float) -> None:
+        process, deadline = self._process, time.monotonic() + DRAIN_SHARE * grace
+        process.stopping.set()
+        self._worker.drain(deadline)
+        self._reporter.report("is stopping")
+        if process.join(deadline):
+            try_to(process.opened.close)
+
+
+class Server(_Leading):
+    """Everything in one process. `start`, then `stop`; `port` is gRPC's real one. See _Leading."""
 
     def __init__(
         self,
@@ -152,7 +271,14 @@ class Server(LeaderServer):
         clock: LogClock | None = None,
         files_interval: float = FILES_INTERVAL,
     ) -> None:
-        super().__init__(settings, listening=listening, clock=clock, files_interval=files_interval)
+        super().__init__(
+            settings,
+            listening=listening,
+            clock=clock,
+            files_interval=files_interval,
+            copies=Copies(),
+            crew=NoCrew(),
+        )
         self._worker = Worker(self._process, progress=self._leading.progress)
 
     @property
