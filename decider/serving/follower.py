@@ -35,8 +35,8 @@ class Copies:
     def __init__(self) -> None:
         self._models: dict[Owner, tuple[ModelName, Model]] = {}
 
-    def put(self, name: ModelName, model: Model) -> None:
-        """Keep a model. Called before its name is published."""
+    def put(self, name: ModelName, model: Model, save: Callable[[], SavedModel]) -> None:  # noqa: ARG002
+        """Keep a model. Called before its name is published. save: makes what other processes can load."""
         self._models[name.experiment, name.signature] = (name, model)
 
     def get(self, name: ModelName) -> Model | None:

@@ -7,6 +7,7 @@ that is stored there. What is here may be lost at any moment: it is learned agai
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -48,13 +49,13 @@ class ModelFiles(Copies):
 class LeaderFiles(ModelFiles):
     """The leader's end: it keeps each model in memory as well."""
 
-    def put(self, name: ModelName, model: Model) -> None:
+    def put(self, name: ModelName, model: Model, save: Callable[[], SavedModel]) -> None:
         """See Copies. A disk that is full holds up no learning: workers go on with the model before."""
-        super().put(name, model)
-        data, path = model.policy.save(), self._path(name)
+        super().put(name, model, save)
+        saved, path = save(), self._path(name)
         try:
             unfinished = path.with_suffix(".new")
-            unfinished.write_bytes(sha256(data).hexdigest().encode() + data)
+            unfinished.write_bytes(saved.checksum.encode() + saved.data)
             unfinished.replace(path)
             for old in self._paths((name.experiment, name.signature))[:-KEPT]:
                 old.unlink(missing_ok=True)
