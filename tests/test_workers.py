@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import grpc
 import pytest
 
 from decider.v1 import experiment_service_pb2 as experiment_pb
-from tests.rpc_clients import GrpcClient, ServerProcess, experiment, refused, rows, until
+from tests.rpc_clients import GrpcClient, ServerProcess, experiment, fetch, refused, rows, until
 from tests.test_crash import ACTIONS, ID, WINDOW, Visitor, check_acknowledged, check_replay, finish
 
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 100))
@@ -41,8 +42,8 @@ select count(*) from decisions d join experiments mine on mine.position = d.vers
 class Crew(ServerProcess):
     """A parent with a leader and two workers."""
 
-    def __init__(self, db: Path, *options: str) -> None:
-        super().__init__(db, "--workers", "2", "--learn-interval", "0.05", *options)
+    def __init__(self, db: Path, *, listening: socket.socket | None = None) -> None:
+        super().__init__(db, "--workers", "2", "--learn-interval", "0.05", listening=listening)
 
     def pid(self, name: str) -> int:
         """Of a child."""
@@ -231,9 +232,12 @@ def test_all_end_with_their_parent(tmp_path: Path) -> None:
     pids = [server.pid(name) for name in ("leader", "worker 1", "worker 2")]
     server.kill()
     until(lambda: not any(map(lives, pids)), what="all have ended")
-    again = Crew(tmp_path / "log.db")
-    assert len([*tmp_path.glob("log.db-workers-*")]) == 1, "what the killed ones left is gone"
-    assert again.terminate() == 0
+    with socket.create_server(("127.0.0.1", 0)) as given:  # as a service manager's, which outlives them
+        again = Crew(tmp_path / "log.db", listening=given)
+        assert len([*tmp_path.glob("log.db-workers-*")]) == 1, "what the killed ones left is gone"
+        os.kill(again.pid("leader"), signal.SIGKILL)
+        assert fetch(f"http://127.0.0.1:{given.getsockname()[1]}/healthz") == (200, "ok\n"), "callers wait for another"
+        assert again.terminate() == 0
 
 
 def lives(pid: int) -> bool:

@@ -17,7 +17,7 @@ from decider.log.clock import LogClock
 from decider.log.protocol import EventLog
 from decider.server.board import Board, Reporter, worker_name
 from decider.server.crew import Crew, NoCrew, Workers
-from decider.server.grpc_port import GrpcPort
+from decider.server.grpc_port import SHARED, GrpcPort
 from decider.server.leading import FILES_INTERVAL, NO_EXPERIMENT, LeaderPart
 from decider.server.listeners import listeners
 from decider.server.process import Process
@@ -184,7 +184,7 @@ class WorkerServer:
         self._settings = settings
         self._board = board
         self._process = Process(settings, clock=LogClock(), copies=ModelFiles(board.folder))
-        self._worker = Worker(self._process, progress=lambda: board.leader_state().progress, share_ports=True)
+        self._worker = Worker(self._process, progress=lambda: board.leader_state().progress, sharing=SHARED)
         self._reporter = Reporter(board, worker_name(number), self._process.registry)
         self._held: dict[Owner, str] = {}
 

@@ -82,6 +82,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Until SIGTERM, Ctrl-C, or a failure before all serve. Returns the exit code."""
+        _speak_as("parent")
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._request_stop())
@@ -91,9 +92,9 @@ class Supervisor:
             self._start_due()
             self._wait(min([0.5, *[max(0.0, due - time.monotonic()) for due in self._due.values()]]))
             for name, status in self._reap():
-                if not self._serving and not self._stopping:
+                if not self._serving and not self._stopping:  # it has said why
                     self._drain()
-                    return os.waitstatus_to_exitcode(status) or 1
+                    return 1
                 self._start_again(name, status)
         logger.info("draining")
         self._drain()
@@ -192,6 +193,12 @@ class Supervisor:
 _NOBODY = _Child(0, -1, -1, 0.0)
 
 
+def _speak_as(name: str) -> None:
+    """Lines of the output say whose they are."""
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(logging.Formatter(FORMAT.format(name)))
+
+
 def _how(status: int) -> str:
     code = os.waitstatus_to_exitcode(status)
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
@@ -205,8 +212,7 @@ def _live(role: Role, lifeline: int, said: int, grace: float) -> NoReturn:
         for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and the parent says what to do
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(logging.Formatter(FORMAT.format(role.name)))
+        _speak_as(role.name)
         server = role.make()
         signal.signal(signal.SIGTERM, lambda *_: server.request_stop())
         signal.signal(signal.SIGHUP, lambda *_: server.request_look())

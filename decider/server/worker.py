@@ -11,7 +11,7 @@ from decider.learn.limits import largest_definition
 from decider.log.group_commit import CommitExecutor
 from decider.metrics.rpc import RpcMetrics
 from decider.server.experiments import ExperimentService
-from decider.server.grpc_port import GrpcPort
+from decider.server.grpc_port import ALONE, GrpcPort
 from decider.server.listeners import DECISIONS, EXPERIMENTS, LISTEN, Listener
 from decider.server.process import Process
 from decider.server.service import DeciderService
@@ -25,15 +25,19 @@ FEW_FILES = (
 
 
 class Worker:
-    """`open`, `start`, `drain`. process: open. progress: of the models of versions that wait. share_ports: other
-    workers listen there, too; the system gives each new connection to one of them."""
+    """`open`, `start`, `drain`. process: open. progress: of the models of versions that wait. sharing: of its ports,
+    see GrpcPort."""
 
     def __init__(
-        self, process: Process, *, progress: Callable[[], Sequence[Progress]], share_ports: bool = False
+        self,
+        process: Process,
+        *,
+        progress: Callable[[], Sequence[Progress]],
+        sharing: Sequence[tuple[str, int]] = ALONE,
     ) -> None:
         self._process = process
         self._progress = progress
-        self._share_ports = share_ports
+        self._sharing = sharing
         self._ports: dict[str, GrpcPort] = {}
 
     def open(self, listeners: Sequence[Listener]) -> None:
@@ -74,7 +78,7 @@ class Worker:
                 calls=calls,
                 metrics=metrics,
                 access=process.access,
-                shared=self._share_ports,
+                sharing=self._sharing,
             )
             process.opened.callback(port.stop)
             process.access_looks.append(port.look)
