@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import pytest
 from decider.v1 import experiment_service_pb2 as experiment_pb
 from tests.rpc_clients import GrpcClient, ServerProcess, experiment, fetch, refused, rows, until
 from tests.test_crash import ACTIONS, ID, WINDOW, Visitor, check_acknowledged, check_replay, finish
+from tests.test_experiment_files import definition
 
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 100))
 VISITORS = 8
@@ -42,8 +43,8 @@ select count(*) from decisions d join experiments mine on mine.position = d.vers
 class Crew(ServerProcess):
     """A parent with a leader and two workers."""
 
-    def __init__(self, db: Path, *, listening: socket.socket | None = None) -> None:
-        super().__init__(db, "--workers", "2", "--learn-interval", "0.05", listening=listening)
+    def __init__(self, db: Path, *options: str, listening: socket.socket | None = None) -> None:
+        super().__init__(db, "--workers", "2", "--learn-interval", "0.05", *options, listening=listening)
 
     def pid(self, name: str) -> int:
         """Of a child."""
@@ -91,9 +92,9 @@ class PatientVisitor(Visitor):
             time.sleep(0.01)
 
 
-def version_at(client: GrpcClient) -> int:
-    """The version of `home` that a worker serves; 0 where it has not seen it yet."""
-    request = experiment_pb.GetExperimentRequest(id="home")
+def version_at(client: GrpcClient, id_: str = "home") -> int:
+    """The version that a worker serves; 0 where it has not seen it yet."""
+    request = experiment_pb.GetExperimentRequest(id=id_)
     try:
         return int(client.call("ExperimentService", "GetExperiment", request).experiment.version)
     except grpc.RpcError:
@@ -175,7 +176,9 @@ def test_each_process_is_killed_under_load_and_nothing_is_lost(tmp_path: Path) -
 @pytest.fixture(scope="module")
 def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
     """One for the tests that leave it as it was."""
-    server = Crew(tmp_path_factory.mktemp("crew") / "log.db")
+    folder = tmp_path_factory.mktemp("crew")
+    (folder / "experiments").mkdir()
+    server = Crew(folder / "log.db", "--experiments", str(folder / "experiments"))
     yield server
     server.terminate()
 
@@ -187,6 +190,14 @@ def test_every_worker_tells_of_a_version_that_waits(crew: Crew) -> None:
     for client in clients:
         assert until(partial(version_at, client), what="it is known") == 1
         client.close()
+
+
+def test_the_leader_hears_of_sighup(crew: Crew) -> None:
+    """An operator knows one process; a file that was written just now is applied at once."""
+    with closing(own_client(crew.target)) as client:
+        (crew.db.parent / "experiments" / "shop.toml").write_text(definition())
+        os.kill(crew.process.pid, signal.SIGHUP)
+        until(lambda: version_at(client, "shop"), what="it serves", patience=2.5)
 
 
 def test_readyz_names_a_worker_that_hangs(crew: Crew) -> None:
