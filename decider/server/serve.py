@@ -173,7 +173,7 @@ class LeaderServer(_Leading):
 
     def _tell_crew(self) -> None:
         while not self._process.stopping.wait(REPORT_INTERVAL):
-            try_to(self._leading.tell_crew)
+            self._process.try_to(self._leading.tell_crew)
 
 
 class WorkerServer:
@@ -220,8 +220,8 @@ class WorkerServer:
     def _report(self) -> None:
         while not self._process.stopping.wait(REPORT_INTERVAL):
             self._process.look_after_log()
-            try_to(self._look_at_board)
-            try_to(lambda: self._reporter.report(self._problem()))
+            self._process.try_to(self._look_at_board)
+            self._process.try_to(lambda: self._reporter.report(self._problem()))
 
     def _look_at_board(self) -> None:
         state, process = self._board.leader_state(), self._process
@@ -257,7 +257,7 @@ class WorkerServer:
         self._worker.drain(deadline)
         self._reporter.report("is stopping")
         if process.join(deadline):
-            try_to(process.opened.close)
+            process.try_to(process.opened.close)
 
 
 class Server(_Leading):
