@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 LAST_WRITES = 0.3
 """Share of the grace period for storing models and flushing the log."""
 
-REPORT_INTERVAL = 0.5
+REPORT_INTERVAL = 1.0
 """Seconds between two reports of a worker, and of a leader to its workers."""
 
 DRAIN_SHARE = 0.9
