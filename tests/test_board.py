@@ -139,6 +139,17 @@ def test_a_worker_loads_what_the_leader_has_published(board: Board) -> None:
     assert not [*board.folder.iterdir()]
 
 
+def test_what_a_kill_has_left_is_removed_and_nothing_else(board: Board, tmp_path: Path) -> None:
+    """A folder of somebody's that only has such a name is not ours."""
+    left, other = make_board(tmp_path / "log.db"), tmp_path / "log.db-workers-notes"
+    (left / "leader.json").write_text("{}")
+    other.mkdir()
+    (other / "read.me").write_text("mine")
+    board.remove_others(tmp_path / "log.db")
+    assert sorted(tmp_path.iterdir()) == sorted([board.folder, other])
+    assert (other / "read.me").read_text() == "mine"
+
+
 def test_a_full_disk_holds_up_nobody(board: Board) -> None:
     """Workers serve on with the models that they have, and the leader leads."""
     board.folder.rmdir()

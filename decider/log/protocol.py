@@ -948,7 +948,8 @@ class EventLog(LogReader, Protocol):
 
         A Mark for each, of a slate its first one, of a change of a reward by unit the first one of what it wrote; None
         for what the unique key of its kind refused (written before), for a link that is refused, for an Orphan, a
-        RefusedReward, and an Awaited whose caller has given up. See also EarlyActivation.
+        RefusedReward, and an Awaited whose caller has given up or whose version was overtaken. See also
+        EarlyActivation.
         Raises LogError: then nothing of these entries is acknowledged. Any other clash is a LogError too.
         """
 

@@ -6,9 +6,9 @@ All of it is about now: a folder of processes that are gone is worth nothing, an
 
 from __future__ import annotations
 
+import glob
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +24,9 @@ from decider.serving.follower import Owner
 from decider.types import ExperimentId, Position
 
 LEADER = "leader"
+
+SUFFIXES = (".json", ".model", ".new")
+"""Of the files in a board."""
 
 
 def worker_name(number: int) -> str:
@@ -60,8 +63,12 @@ def make_board(db: Path) -> Path:
 
 
 def remove_board(folder: Path) -> None:
-    """Whatever is left of it."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Whatever is left of it; a folder that only has such a name keeps what is somebody else's."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.suffix in SUFFIXES:
+                path.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 class Board:
@@ -72,7 +79,7 @@ class Board:
 
     def remove_others(self, db: Path) -> None:
         """Folders of processes that were killed. Called by the leader, which has the lease: nobody else is there."""
-        for other in db.parent.glob(f"{db.name}-workers-*"):
+        for other in db.parent.glob(f"{glob.escape(db.name)}-workers-*"):
             if other != self.folder:
                 remove_board(other)
 
