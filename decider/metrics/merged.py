@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
-from prometheus_client.core import Metric
+from prometheus_client.core import Metric as Metric
 
 COUNTED = ("counter", "histogram")
 """Kinds of families that are added up."""

@@ -7,10 +7,9 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-
 from decider.learn.leader import Progress
-from decider.metrics.merged import Source, families, merge
+from decider.metrics.merged import Metric, Several, Source, families, merge
+from decider.metrics.workers import WorkerFamilies, WorkerState
 from decider.server.board import LEADER, Board, LeaderState, Report, Reporter, worker_name
 from decider.server.http.probes import Readiness
 from decider.serving.follower import Owner
@@ -47,7 +46,7 @@ class NoCrew:
 
     def gather(self, own: Source) -> Source:
         """See Crew."""
-        return own
+        return Several(own, WorkerFamilies(lambda: []))
 
     def tell(self, progress: Sequence[Progress], held: Mapping[Owner, str], serving: Collection[ExperimentId]) -> None:
         """See Crew."""
@@ -83,7 +82,11 @@ class Workers:
     def gather(self, own: Source) -> Source:
         """See Crew."""
         self._reporter = Reporter(self._board, LEADER, own)
-        return _Gathered(self._board, self._names, self._reporter)
+        return Several(_Counts(self._board, self._names, self._reporter), WorkerFamilies(self._states))
+
+    def _states(self) -> list[WorkerState]:
+        reports = [self._board.read(name) for name in self._names]
+        return [WorkerState(not _problem(report), report.starts if report else 0) for report in reports]
 
     def tell(self, progress: Sequence[Progress], held: Mapping[Owner, str], serving: Collection[ExperimentId]) -> None:
         """See Crew."""
@@ -116,8 +119,8 @@ def _lives(pid: int) -> bool:
     return True
 
 
-class _Gathered:
-    """See Source."""
+class _Counts:
+    """See Source: what all processes have counted."""
 
     def __init__(self, board: Board, names: Sequence[str], reporter: Reporter) -> None:
         self._board = board
@@ -126,13 +129,5 @@ class _Gathered:
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
-        reports = {name: self._board.read(name) for name in self._names}
-        yield from families(merge([self._reporter.counts(), *[one.metrics for one in reports.values() if one]]))
-        up = GaugeMetricFamily("decider_worker_up", "1 while the worker serves, 0 while not.", labels=("worker",))
-        starts = CounterMetricFamily(
-            "decider_worker_starts", "Processes of the worker that have started.", labels=("worker",)
-        )
-        for number, report in enumerate(reports.values(), 1):
-            up.add_metric((str(number),), float(not _problem(report)))
-            starts.add_metric((str(number),), report.starts if report else 0)
-        yield from (up, starts)
+        reports = [report for name in self._names if (report := self._board.read(name)) is not None]
+        yield from families(merge([self._reporter.counts(), *[report.metrics for report in reports]]))

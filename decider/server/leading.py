@@ -13,8 +13,6 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from prometheus_client import CollectorRegistry
-
 from decider.errors import DeciderError
 from decider.learn.guard import Guard, describe
 from decider.learn.guardrails import Guardrails
@@ -86,7 +84,6 @@ class LeaderPart:
     def __init__(self, process: Process, *, listening: socket.socket | None, files_interval: float, crew: Crew) -> None:
         self._process = process
         self._crew = crew
-        self._of_log = CollectorRegistry()
         self._settings = process.settings
         self._clock = process.clock
         self._current = process.current
@@ -104,7 +101,7 @@ class LeaderPart:
     def listen(self) -> None:
         """Answer over HTTP from now on. Raises AddressInUse."""
         settings, access = self._settings, self._process.access
-        metrics = Several(self._crew.gather(self._process.registry), self._of_log)
+        metrics = Several(self._crew.gather(self._process.registry), self._process.of_log)
         routes = [exposition(metrics), *probes(self.readiness)]
         routes += [*pages(lambda: self._page, self.readiness), *decisions(self._explain, settings.db)]
         if settings.page_writes:
@@ -180,7 +177,7 @@ class LeaderPart:
             AccessCollector(process.access.problems),
             GuardrailCollector(self._guardrails),
         ):
-            self._of_log.register(collector)
+            process.of_log.register(collector)
         self._page = Page(
             self._log,
             totals,

@@ -80,7 +80,8 @@ class Process:
 
     copies: where models may be whose contents are not in the log. behind: why what serves does not follow the log;
     empty where it does. tell: is called with what is new to serve; may be added to before the first `follow`.
-    access_looks: are called after each look at tokens and certificates.
+    access_looks: are called after each look at tokens and certificates. registry: metrics of this process; of_log: of
+    the log, and what its leader knows.
     """
 
     log: EventLog
@@ -105,7 +106,7 @@ class Process:
         self._failures = SayOnce()
         self._trouble: LogError | None = None
         self._troubled_at = 0.0
-        self.registry = CollectorRegistry()
+        self.registry, self.of_log = CollectorRegistry(), CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
 
