@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import NamedTuple, NoReturn
 
 from decider.errors import AddressInUse, DeciderError
@@ -41,6 +42,10 @@ WORKERS_SHARE = 0.7
 
 LAST_SECOND = 1.0
 """Seconds after the grace period in which processes end by themselves."""
+
+PRELOADED = ("decider.policy.thompson.thompson", "decider.policy.vw.workspace")
+"""Imported once, before the first fork: else each child would do so with its first model, which takes longer than all
+the rest of its start."""
 
 READY = b"r"
 
@@ -251,6 +256,8 @@ def _obey(lifeline: int, server: LeaderServer | WorkerServer, left: list[float])
 def supervise(settings: Settings, listening: Listening, on_serving: Callable[[Mapping[str, str]], None]) -> int:
     """Run a leader and its workers until they are to end. Returns the exit code. on_serving: called with the addresses
     of gRPC, by option. Raises DeciderError."""
+    for name in PRELOADED:
+        import_module(name)
     asked = {LISTEN: settings.listen, OPERATE_LISTEN: settings.operate_listen}
     reserved = {option: _reserve(address) for option, address in asked.items() if address is not None}
     addresses = {
