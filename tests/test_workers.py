@@ -216,7 +216,7 @@ def test_readyz_names_a_worker_that_hangs(crew: Crew) -> None:
 
 
 def test_a_worker_that_is_asked_to_end_is_started_again(crew: Crew) -> None:
-    """SIGTERM to one after the other replaces all workers without a refused call."""
+    """SIGTERM to one after the other replaces all workers while others serve."""
     before = crew.pid("worker 1")
     os.kill(before, signal.SIGTERM)
     until(lambda: crew.pid("worker 1") != before, what="it is started again")
