@@ -28,13 +28,14 @@ from decider.log.protocol import (
     Awaited,
     Entry,
     Mark,
+    NewDecision,
+    NewSlate,
     NewUnitReward,
     NewUnitRewardChange,
     NewVersion,
     Serves,
-    version_of,
 )
-from decider.types import Position
+from decider.types import Decision, Position
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def write_wanted(
     # Each caller once: half of a batch must not be written because its deadline passed between two looks.
     now = time.monotonic()
     gone = {one for one in {entry.caller for entry in awaited} if now >= one.deadline or not one.is_there()}
-    old = {one for one in {version_of(entry.decision) for entry in awaited} if is_overtaken(one)}
+    old = {one for one in {_version_of(entry.decision) for entry in awaited} if is_overtaken(one)}
     if len(awaited) == len(entries) and not (gone or old):
         return write([entry.decision for entry in awaited])
     # A pause in the same commit comes behind what was decided before anybody could know of it.
@@ -128,12 +129,19 @@ def write_wanted(
     order = [*ahead, *sorted({*range(len(entries))}.difference(ahead))]
     unwanted = {
         place for place in order
-        if type(entry := entries[place]) is Awaited and (entry.caller in gone or version_of(entry.decision) in old)
+        if type(entry := entries[place]) is Awaited and (entry.caller in gone or _version_of(entry.decision) in old)
     }  # fmt: skip
     wanted = [place for place in order if place not in unwanted]
     marks = write([entry.decision if type(entry := entries[place]) is Awaited else entry for place in wanted])
     known = dict(zip(wanted, marks, strict=True))
     return [known.get(place) for place in range(len(entries))]
+
+
+def _version_of(new: NewDecision) -> Position:
+    """Of all decisions of a slate, too, which one version has made."""
+    while not isinstance(new, Decision):
+        new = new.decisions[0] if isinstance(new, NewSlate) else new.decision
+    return new.version
 
 
 _Work = Callable[[Sequence[Any]], Sequence[Any]]

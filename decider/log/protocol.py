@@ -485,13 +485,6 @@ def units_of(slate: NewSlate) -> list[UnitDecision]:
 NewDecision = Decision | NewSlate | UnitDecision
 
 
-def version_of(new: NewDecision) -> Position:
-    """Of all decisions of a slate, too, which one version has made."""
-    while not isinstance(new, Decision):
-        new = new.decisions[0] if isinstance(new, NewSlate) else new.decision
-    return new.version
-
-
 Entry = (
     NewDecision
     | Awaited
