@@ -18,7 +18,17 @@ from typing import NamedTuple
 
 import click
 
-from simulator.studies.bench import DIFFERENT, FROZEN, LEARNING, METHOD, MICRO, MILLI, START_UP, CallFailed, serving_echo
+from simulator.studies.bench import (
+    DIFFERENT,
+    FROZEN,
+    LEARNING,
+    METHOD,
+    MICRO,
+    MILLI,
+    START_UP,
+    CallFailed,
+    serving_echo,
+)
 from simulator.studies.load import Frames, frames, play
 from simulator.studies.prepared import Ask, never_twice, requests, storefront_visitor, write_log
 from simulator.studies.results import write_results
