@@ -4,7 +4,7 @@ grpcio's server is fastest with one or two threads, but a thread that waits for 
 threads alone make small, expensive commits. So every call runs in a greenlet. Where it appends to the log it yields,
 its thread starts the next call, and when no call is left (or enough wait) one commit serves them all; so do looked up
 decisions. Handlers stay
-plain blocking code. Called by the logs that write files, and by `serve.py`.
+plain blocking code. Called by the logs that write files, and by `worker.py`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """/metrics: text for Prometheus, OpenMetrics for who asks for it, compressed for who can read that. Called by
-`server/serve.py`.
+`server/leading.py`.
 """
 
 from __future__ import annotations
