@@ -36,8 +36,9 @@ from decider.learn.versions import Versions
 from decider.log.open import open_log
 from decider.log.sqlite.writer import SqliteLog
 from decider.server.experiments import ExperimentService
+from decider.server.leading import FILES_INTERVAL
 from decider.server.rpc import to_status
-from decider.server.serve import FILES_INTERVAL, Server
+from decider.server.serve import Server
 from decider.server.service import DeciderService
 from decider.server.settings import Settings
 from decider.serving.current import Current
@@ -280,13 +281,13 @@ class ServicerClient(RpcClient):
 
 
 class GrpcClient(RpcClient):
-    """A server that listens at `target`, over gRPC; `http` is its other address."""
+    """A server that listens at `target`, over gRPC; `http` is its other address. options: of the channel."""
 
-    def __init__(self, db: Path, target: str, http: str) -> None:
+    def __init__(self, db: Path, target: str, http: str, *, options: Sequence[tuple[str, int]] = ()) -> None:
         self.db = db
         self.target = target
         self.http = http
-        self.channel = grpc.insecure_channel(target)
+        self.channel = grpc.insecure_channel(target, options=options)
         self._stubs = {
             "DeciderService": DeciderServiceStub(self.channel),  # type: ignore[no-untyped-call]
             "ExperimentService": ExperimentServiceStub(self.channel),  # type: ignore[no-untyped-call]

@@ -579,7 +579,7 @@ def test_streams_and_calls_that_have_not_begun_end_with_their_token(tmp_path: Pa
         watch = health_pb2_grpc.HealthStub(client.channel).Watch(HEALTH)
         assert next(watch).status
         kept, gone, ended = (opened(token) for token in (stays, goes, ends))
-        until(lambda: len(client.server._grpc._intake._arriving) == 3, what="the headers have come")
+        until(lambda: len(client.server.grpc_port._intake._arriving) == 3, what="the headers have come")
         tokens.write_text(first + third)
         for (stream, reward), reason in ((gone, "UNKNOWN_TOKEN"), (ended, "TOKEN_EXPIRED")):
             for status in (status_of(partial(next, stream)), status_of(partial(reward.result, 20))):
@@ -949,11 +949,11 @@ def test_the_limit_of_calls_is_the_token_s_wherever_it_calls_from(tmp_path: Path
             with closing(sqlite3.connect(client.db, isolation_level=None)) as other:
                 other.execute("begin immediate")
                 waiting = [unary(ones, "DeciderService/Decide").future(ask, timeout=20) for _ in range(2)]
-                until(lambda: client.server._grpc._intake._calls.count == 2, what="both wait")
+                until(lambda: client.server.grpc_port._intake._calls.count == 2, what="both wait")
                 full = status_of(lambda: unary(ones, "DeciderService/Decide")(ask, timeout=20))
                 assert code_of(full) == "RESOURCE_EXHAUSTED"
                 more = unary(twos, "DeciderService/Decide").future(ask, timeout=20)
-                until(lambda: client.server._grpc._intake._calls.count == 3, what="the other token's is taken")
+                until(lambda: client.server.grpc_port._intake._calls.count == 3, what="the other token's is taken")
                 other.execute("rollback")
             assert all(call.result().decision_id for call in [*waiting, more])
     finally:

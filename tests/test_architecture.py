@@ -93,14 +93,14 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "grpc_status": ("decider.server", "decider.client"),
     "sqlite3": (
         "decider.log",
-        "decider.server.serve",  # names the version of SQLite at start
+        "decider.server.process",  # names the version of SQLite at start
         "simulator.studies.soak",  # copies a live log, as an operator does
     ),
     "sqlite_utils": ("decider.log",),
     "psycopg": ("decider.log.postgres",),
     "prometheus_client": (
         "decider.metrics",
-        "decider.server.serve",
+        "decider.server.process",
         "decider.server.http.exposition",
         "simulator.studies.walk",  # a registry for the handler that it walks through
     ),

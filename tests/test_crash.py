@@ -45,7 +45,7 @@ class Visitor:
 
     def visit(self, target: str, *, pause: float = 0.0, over: threading.Event | None = None) -> None:
         """Until the server dies, or `over` is set."""
-        client = GrpcClient(Path(), target, "")
+        client = self.connect(target)
         try:
             while over is None or not over.is_set():
                 self._send(client, self._pending[0] if self._pending else self._request())
@@ -55,6 +55,10 @@ class Visitor:
                 raise
         finally:
             client.close()
+
+    def connect(self, target: str) -> GrpcClient:
+        """To the server."""
+        return GrpcClient(Path(), target, "")
 
     def settle(self, client: GrpcClient) -> None:
         """Send again what was never answered."""

@@ -80,7 +80,7 @@ def test_calls_whose_requests_do_not_come_keep_nobody_waiting(tmp_path: Path, me
 
 def arriving(client: InProcessClient) -> dict[Any, Any]:
     """The calls that a server waits for."""
-    return client.server._grpc._intake._arriving
+    return client.server.grpc_port._intake._arriving
 
 
 def test_where_many_requests_do_not_come_the_oldest_calls_are_refused(
@@ -128,12 +128,12 @@ def test_a_thousand_watches_use_up_no_calls_and_all_hear_of_the_end(tmp_path: Pa
         watches = [stub.Watch(ANYBODY) for _ in range(1_000)]
         assert {next(watch).status for watch in watches} == {SERVING}
         assert client.decide("e").action.id
-        client.server._grpc._health.set(NOT_SERVING)
+        client.server.grpc_port._health.set(NOT_SERVING)
         assert {next(watch).status for watch in watches} == {NOT_SERVING}
         for watch in watches:
             watch.cancel()
-        until(lambda: not client.server._grpc._health._watches, what="all watches are forgotten")
-        until(lambda: not client.server._grpc._intake._streams.count, what="none counts")
+        until(lambda: not client.server.grpc_port._health._watches, what="all watches are forgotten")
+        until(lambda: not client.server.grpc_port._intake._streams.count, what="none counts")
 
 
 def test_every_client_with_health_checking_is_served(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_health_is_answered_while_all_calls_wait(tmp_path: Path) -> None:
     """Who holds the log for a while makes calls wait; a probe that waits too has the server restarted."""
     with serving(tmp_path, max_concurrent_rpcs=4, threads=1) as client, writing(client):
         waiting = [client.future("Decide", pb.DecideRequest(experiment="e", unit_id="unit")) for _ in range(4)]
-        until(lambda: client.server._grpc._intake._calls.count == 4, what="no more calls are possible")
+        until(lambda: client.server.grpc_port._intake._calls.count == 4, what="no more calls are possible")
         assert code_of(status_of(lambda: client.get("e"))) == "RESOURCE_EXHAUSTED"
         stub = health_pb2_grpc.HealthStub(client.channel)
         assert stub.Check(ANYBODY, timeout=10).status == SERVING
@@ -226,7 +226,7 @@ def test_streams_that_are_cancelled_at_any_moment_do_not_end_the_server(tmp_path
         for thread in threads:
             thread.join()
         assert client.decide("e").action.id
-        until(lambda: not client.server._grpc._intake._streams.count, what="all have ended")
+        until(lambda: not client.server.grpc_port._intake._streams.count, what="all have ended")
 
 
 @pytest.mark.parametrize(("most", "of_one"), [(4, 9), (9, 4)])
@@ -267,7 +267,7 @@ def test_one_caller_leaves_calls_to_the_others(tmp_path: Path) -> None:
     """Of one address; another one is served meanwhile."""
     with serving(tmp_path, max_caller_rpcs=2, threads=1) as client, writing(client):
         waiting = [client.future("Decide", pb.DecideRequest(experiment="e", unit_id="unit")) for _ in range(2)]
-        until(lambda: client.server._grpc._intake._calls.count == 2, what="they wait")
+        until(lambda: client.server.grpc_port._intake._calls.count == 2, what="they wait")
         status = status_of(lambda: client.get("e"))
         assert code_of(status) == "RESOURCE_EXHAUSTED"
         assert "of one caller it takes 2 calls at once" in status.message
@@ -277,14 +277,14 @@ def test_one_caller_leaves_calls_to_the_others(tmp_path: Path) -> None:
 def test_a_reply_that_nobody_reads_counts_until_it_has_left(tmp_path: Path) -> None:
     """Each stays in memory: 400 callers that did not read replies of 2.7 MB took a gigabyte, and no limit."""
     with serving(tmp_path, max_caller_rpcs=3) as client:
-        calls, streams = client.server._grpc._intake._calls, range(1, 11, 2)
+        calls, streams = client.server.grpc_port._intake._calls, range(1, 11, 2)
         with socket.create_connection(("127.0.0.1", client.server.port)) as connection:
             connection.sendall(PREFACE.replace(PREFACE[-9:], _frame(4, 0, 0, b"\0\4\0\0\0\0")))  # reads nothing
             for stream in streams:
                 connection.sendall(_frame(1, 4, stream, GET_HEAD) + _frame(0, 1, stream, b"\0\0\0\0\3\n\1e"))
             until(lambda: 'grpc_code="ResourceExhausted"' in client.fetch("/metrics")[1], what="the fourth is refused")
             assert calls.count == 3
-            assert not client.server._grpc._intake._running  # so a stop waits for none of them
+            assert not client.server.grpc_port._intake._running  # so a stop waits for none of them
             assert code_of(status_of(lambda: client.get("e"))) == "RESOURCE_EXHAUSTED"
         until(lambda: not calls.count, what="they are forgotten with their connection")
         assert client.get("e").version

@@ -204,7 +204,7 @@ def test_a_crowd_at_one_listener_keeps_nobody_out_of_the_other(tmp_path: Path) -
             with closing(sqlite3.connect(client.db, isolation_level=None)) as other:
                 other.execute("begin immediate")
                 waiting = [client.future("Decide", decide) for _ in range(2)]
-                until(lambda: client.server._grpc._intake._calls.count == 2, what="both wait")
+                until(lambda: client.server.grpc_port._intake._calls.count == 2, what="both wait")
                 assert code_of(status_of(lambda: client.decide(OWN))) == "RESOURCE_EXHAUSTED"
                 assert ask(get)(REQUESTS[get](OWN, ""), timeout=20).experiment.version == 1
                 other.execute("rollback")

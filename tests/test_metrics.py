@@ -106,6 +106,8 @@ FAMILIES = {
     "decider_sealed_value": "counter",
     "decider_split_log_evalue": "gauge",
     "decider_weight_mean": "gauge",
+    "decider_worker_starts": "counter",
+    "decider_worker_up": "gauge",
     "decider_window_seconds": "gauge",
     "grpc_server_handled": "counter",
     "grpc_server_handling_seconds": "histogram",

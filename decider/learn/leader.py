@@ -443,7 +443,9 @@ class Leader:
         if training.news or (first and trainer.position > START):
             model = trainer.model()
             name = ModelName(trainer.experiment, model.position, trainer.signature)
-            self._copies.put(name, model)  # before the entry: a follower may look for it right after the commit
+            self._copies.put(
+                name, model, trainer.save
+            )  # before the entry: a follower may look for it right after the commit
             entries.append(NewModel(name, trainer.learned))
             if training.news:
                 self._on_learned(trainer.experiment, trainer.learned - training.published.learned, training.seconds)

@@ -23,7 +23,7 @@ MEMORY = 1_000_000_000
 
 DEFINITIONS_SHARE, FIXED_SHARE = 0.2, 0.15
 """Of the memory, what definitions and learners that cannot be evicted may take. Policies as a whole have a share of
-their own, see `server/serve.py`."""
+their own, see `server/process.py`."""
 
 ACTION_BYTES = 600
 """Of an action without features and payload: measured."""

@@ -41,9 +41,11 @@ from decider.log.protocol import (
 )
 from decider.log.tables import (
     DECISIONS,
+    EXPERIMENTS,
     REWARD_CHANGES,
     REWARDS,
     SEALS,
+    SERVES,
     UNIT_REWARDS,
     EntryTable,
     change_row,
@@ -414,6 +416,11 @@ class OpenCommit:
     def has_seals(self) -> bool:
         """Whether one of them is a seal."""
         return SEALS.kind in self._kinds
+
+    @property
+    def changes_what_serves(self) -> bool:
+        """Whether one of them is a version, or says that one serves."""
+        return EXPERIMENTS.kind in self._kinds or SERVES.kind in self._kinds
 
     def add(self, table: EntryTable, rows: Sequence[chain.EntryRow]) -> Iterator[Mark]:
         """Note entries that were written. Returns their marks."""

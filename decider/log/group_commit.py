@@ -4,7 +4,7 @@ grpcio's server is fastest with one or two threads, but a thread that waits for 
 threads alone make small, expensive commits. So every call runs in a greenlet. Where it appends to the log it yields,
 its thread starts the next call, and when no call is left (or enough wait) one commit serves them all; so do looked up
 decisions. Handlers stay
-plain blocking code. Called by the logs that write files, and by `serve.py`.
+plain blocking code. Called by the logs that write files, and by `worker.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,20 @@ from typing import Any, Generic, TypeVar
 from greenlet import getcurrent, greenlet
 
 from decider.experiment.attribution import MOST_CREDITED
-from decider.log.protocol import MOST_ROWS, Append, Awaited, Entry, Mark, NewUnitReward, NewUnitRewardChange
+from decider.log.protocol import (
+    MOST_ROWS,
+    Append,
+    Awaited,
+    Entry,
+    Mark,
+    NewDecision,
+    NewSlate,
+    NewUnitReward,
+    NewUnitRewardChange,
+    NewVersion,
+    Serves,
+)
+from decider.types import Decision, Position
 
 logger = logging.getLogger(__name__)
 
@@ -94,17 +107,41 @@ class GroupCommit(Generic[E, R]):
             first += len(waiting.entries)
 
 
-def write_wanted(entries: Sequence[Entry], write: Callable[[list[Entry]], list[Mark | None]]) -> list[Mark | None]:
-    """Write all but the decisions whose callers have given up; None for those, which the others do not notice."""
+def write_wanted(
+    entries: Sequence[Entry],
+    write: Callable[[list[Entry]], list[Mark | None]],
+    *,
+    is_overtaken: Callable[[Position], bool],
+) -> list[Mark | None]:
+    """Write all but the decisions whose callers have given up, or whose version serves no more; None for those, which
+    the others do not notice. is_overtaken: whether another version has taken the place of the one at that position."""
+    awaited = [entry for entry in entries if type(entry) is Awaited]
+    if not awaited:
+        return write(list(entries))
     # Each caller once: half of a batch must not be written because its deadline passed between two looks.
-    callers = {entry.caller for entry in entries if type(entry) is Awaited}
     now = time.monotonic()
-    gone = {caller for caller in callers if now >= caller.deadline or not caller.is_there()}
-    if not gone:
-        return write([entry.decision if type(entry) is Awaited else entry for entry in entries])
-    wanted = [entry for entry in entries if not (type(entry) is Awaited and entry.caller in gone)]
-    marks = iter(write([entry.decision if type(entry) is Awaited else entry for entry in wanted]))
-    return [None if type(entry) is Awaited and entry.caller in gone else next(marks) for entry in entries]
+    gone = {one for one in {entry.caller for entry in awaited} if now >= one.deadline or not one.is_there()}
+    old = {one for one in {_version_of(entry.decision) for entry in awaited} if is_overtaken(one)}
+    if len(awaited) == len(entries) and not (gone or old):
+        return write([entry.decision for entry in awaited])
+    # A pause in the same commit comes behind what was decided before anybody could know of it.
+    ahead = [place for place, entry in enumerate(entries) if not isinstance(entry, (NewVersion, Serves))]
+    order = [*ahead, *sorted({*range(len(entries))}.difference(ahead))]
+    unwanted = {
+        place for place in order
+        if type(entry := entries[place]) is Awaited and (entry.caller in gone or _version_of(entry.decision) in old)
+    }  # fmt: skip
+    wanted = [place for place in order if place not in unwanted]
+    marks = write([entry.decision if type(entry := entries[place]) is Awaited else entry for place in wanted])
+    known = dict(zip(wanted, marks, strict=True))
+    return [known.get(place) for place in range(len(entries))]
+
+
+def _version_of(new: NewDecision) -> Position:
+    """Of all decisions of a slate, too, which one version has made."""
+    while not isinstance(new, Decision):
+        new = new.decisions[0] if isinstance(new, NewSlate) else new.decision
+    return new.version
 
 
 _Work = Callable[[Sequence[Any]], Sequence[Any]]

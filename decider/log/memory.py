@@ -183,6 +183,8 @@ class MemoryLog:
         self._build = START
         self._entries: list[tuple[Mark, Entry]] = []
         self._versions: dict[Position, ExperimentVersion] = {}
+        self._serving: dict[ExperimentId, Position] = {}
+        self._waiting: dict[ExperimentId, Position] = {}
         self._origins: dict[Position, Origin] = {}
         self._decisions: dict[DecisionId, LoggedDecision] = {}
         self._rewards: dict[Position, list[tuple[Mark, NewReward]]] = {}
@@ -206,7 +208,10 @@ class MemoryLog:
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """See EventLog."""
         with self._lock:
-            return write_wanted(entries, self._write)
+            return write_wanted(entries, self._write, is_overtaken=self._is_overtaken)
+
+    def _is_overtaken(self, version: Position) -> bool:
+        return self._serving[self._versions[version].experiment.id] > version
 
     def _write(self, entries: list[Entry]) -> list[Mark | None]:
         at = Time(max(self._clock(), self._times[-1]))
@@ -485,8 +490,22 @@ class MemoryLog:
                 self._versions[mark.position] = ExperimentVersion(
                     entry.experiment, number=entry.number, position=mark.position, time=mark.time
                 )
+                self._note_version(entry, mark.position)
+            case Serves():
+                id_ = self._versions[entry.version].experiment.id
+                if self._waiting.get(id_) == entry.version:
+                    self._serving[id_] = self._waiting.pop(id_)
             case NewVersionNote():
                 self._origins[entry.version] = entry.origin
+
+    def _note_version(self, entry: NewVersion, position: Position) -> None:
+        """The rules of `serving/lineup.py`."""
+        id_ = entry.experiment.id
+        if entry.waits and id_ in self._serving:
+            self._waiting[id_] = position
+        else:
+            self._serving[id_] = position
+            self._waiting.pop(id_, None)
 
     def name_build(self, build: Mapping[str, Any]) -> Position:
         """See EventLog."""

@@ -443,8 +443,12 @@ class Caller(NamedTuple):
 
 
 class Awaited(NamedTuple):
-    """Decisions that are written only if their caller still waits when the commit begins; `append` returns None for
-    them else: nobody can have seen them."""
+    """Decisions that are written only if their caller still waits when the commit begins, and if no version has taken
+    the place of theirs before it: `append` returns None for them else. Nobody can have seen them.
+
+    So no decision of another version stands behind a pause, or behind an entry from which a version serves, whichever
+    process wrote that.
+    """
 
     decision: NewDecision
     caller: Caller
@@ -479,6 +483,8 @@ def units_of(slate: NewSlate) -> list[UnitDecision]:
 
 
 NewDecision = Decision | NewSlate | UnitDecision
+
+
 Entry = (
     NewDecision
     | Awaited
@@ -935,7 +941,8 @@ class EventLog(LogReader, Protocol):
 
         A Mark for each, of a slate its first one, of a change of a reward by unit the first one of what it wrote; None
         for what the unique key of its kind refused (written before), for a link that is refused, for an Orphan, a
-        RefusedReward, and an Awaited whose caller has given up. See also EarlyActivation.
+        RefusedReward, and an Awaited whose caller has given up or whose version was overtaken. See also
+        EarlyActivation.
         Raises LogError: then nothing of these entries is acknowledged. Any other clash is a LogError too.
         """
 

@@ -1,4 +1,4 @@
-"""Who calls: by token or by certificate, as files say that are looked at every second. Called by `serve.py`, and for
+"""Who calls: by token or by certificate, as files say that are looked at every second. Called by `process.py`, and for
 each call by `intake.py` and `http/guard.py`.
 """
 

@@ -1,4 +1,4 @@
-"""The process's memory, and the C library's allocator: what was freed goes back to the system. Called by `serve.py`.
+"""The process's memory, and the C library's allocator: what was freed goes back to the system. Called by `process.py`.
 
 By default glibc keeps it: once Vowpal Wabbit's first workspace is freed, it takes large blocks from the heap, where one
 small block above them holds them all. Measured with 100 workspaces in turns, 189 MB of them in memory: the process took

@@ -123,6 +123,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--memory": {"type": click.IntRange(min=300_000_000)},
     "--max-experiments": {"type": click.IntRange(min=1)},
     "--decide-budget": {"type": Finite(min=0.001, max=3600)},
+    "--workers": {"type": click.IntRange(min=0, max=256)},
     "--core": {"type": click.IntRange(min=0)},
     "--threads": {"type": click.IntRange(min=1, max=64)},
     "--max-concurrent-rpcs": {"type": click.IntRange(min=1)},
@@ -202,6 +203,8 @@ def serve(**options: Any) -> None:
     try:
         listening = listen(settings.http)
         settings = replace(settings, http=listening.address)  # a given socket may be one that others reach
+        if settings.workers:
+            _supervise(settings, listening)
         server = _make_server(settings, listening)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.request_stop())
@@ -221,14 +224,24 @@ def serve(**options: Any) -> None:
     _end()
 
 
-def _end() -> NoReturn:
+def _supervise(settings: Settings, listening: Listening) -> NoReturn:
+    """Serve by several processes, of which this is the parent."""
+    from decider.server.supervise import supervise  # seconds of imports, as below
+
+    code = supervise(settings, listening, lambda addresses: _tell_addresses(settings, addresses, listening.address))
+    if not code:
+        click.echo("stopped")
+    _end(code)
+
+
+def _end(code: int = 0) -> NoReturn:
     """End the process at once: all is closed, and whoever restarts it waits for its end."""
     # The interpreter would take apart its modules (0.2 s of processor time, much longer where clients that call in vain
     # share the core) and wait for threads that may never end.
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def _make_server(settings: Settings, listening: Listening) -> Server:

@@ -1,4 +1,4 @@
-"""Runs `decider archive` once a day, where --archive is set. Called by `serve.py`, whose leader's thread looks.
+"""Runs `decider archive` once a day, where --archive is set. Called by `leading.py`, whose leader's thread looks.
 
 In a process of its own, with low priority: writing Parquet and learning the models at the cut would hold the
 interpreter for long. When the last run succeeded is a file in the archive, so that a restart does not run it again.

@@ -1,5 +1,5 @@
 """Experiment files: read at the start, then watched. What is wrong with a file is said, and the serving version stays:
-no file stops a server or the other files. Called by `serve.py`.
+no file stops a server or the other files. Called by `leading.py`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""A gRPC port: our services behind `rpc.py`, standard health and reflection. Called by `serve.py` for each of
+"""A gRPC port: our services behind `rpc.py`, standard health and reflection. Called by `worker.py` for each of
 `listeners.py`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -47,6 +47,17 @@ PING_MS = 5_000
 HANDSHAKE_MS = 10_000
 """How long a caller may take for TLS; gRPC's own bound is two minutes."""
 
+ALONE = (("grpc.so_reuseport", 0),)
+"""Nobody else may listen there."""
+
+SHARED = (
+    ("grpc.so_reuseport", 1),
+    ("grpc.max_connection_age_ms", 300_000),
+    ("grpc.max_connection_age_grace_ms", 30_000),
+)
+"""The system gives each new connection to one of those who listen. A client is asked to connect anew every five
+minutes, more or less, and loses no call by that: else a worker that was started again would have nothing to do."""
+
 MODULES = {DECISIONS: decider_service_pb2, EXPERIMENTS: experiment_service_pb2}
 """Of each service."""
 
@@ -57,7 +68,8 @@ class GrpcPort:
     services: what answers each service that the listener has. calls: runs the handlers of DeciderService. access: says
     who calls. Applying a version reads much of the log, so those handlers have threads of their own and decisions never
     wait behind them; nor do those that only read. Calls and streams are counted by listener: a crowd at one of them
-    keeps nobody out of the other one.
+    keeps nobody out of the other one. sharing: ALONE, or SHARED where other
+    processes listen there, too.
     """
 
     def __init__(
@@ -69,6 +81,7 @@ class GrpcPort:
         calls: CommitExecutor,
         metrics: RpcMetrics,
         access: Access,
+        sharing: Sequence[tuple[str, int]] = ALONE,
     ) -> None:
         self._stopped = False
         self._applying = ThreadPoolExecutor(APPLIERS, "experiments")
@@ -83,7 +96,7 @@ class GrpcPort:
             self._intake,
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
-                ("grpc.so_reuseport", 0),
+                *sharing,
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", PING_MS),

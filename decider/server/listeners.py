@@ -1,5 +1,5 @@
-"""Which listener of gRPC answers which service. Called by `serve.py`, which opens them, and by `access.py`, which warns
-of those that others reach.
+"""Which listener of gRPC answers which service. Called by `serve.py`, whose worker opens them, and by `access.py`,
+which warns of those that others reach.
 
 Without `--operate-listen` one listener answers everything. With it each service is answered at one of two, and at no
 other: what a port lets in is said by its service alone, whatever tokens there are.

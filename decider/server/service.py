@@ -78,8 +78,9 @@ class _Answer(NamedTuple):
 
 
 MOST_TRIES = 100
-"""To decide for a unit. Each but the last one fails because another decision was written between the look at what the
-unit has had and the commit, and used up or freed a limit: that ends once nobody is quicker."""
+"""To decide. Each but the last one fails because something was written between the decision and the commit: another
+decision of the unit that used up or freed a limit, or a version that took the place of this one. That ends once nobody
+is quicker."""
 
 OF_SLOT = {field.name for field in pb.Slot.DESCRIPTOR.fields}
 """Fields that each slot has, and not the slate."""
@@ -88,10 +89,15 @@ PATIENT = Caller(math.inf, lambda: True)
 """A caller that never gives up."""
 
 
+def _follow_nothing() -> None:
+    pass
+
+
 class DeciderService(Feedback):
     """Handlers of the RPCs of the same names. budget: see `decide`. metrics: of what requests have that their
     experiment does not know. agreement: of apprentices. clock: the log's.
-    max_reply_bytes: a larger reply is refused, and what it would tell is not decided.
+    max_reply_bytes: a larger reply is refused, and what it would tell is not decided. follow: brings `current` up to
+    date with the log, where a decision's version was overtaken before its commit.
 
     caller: what its call decided is in the log only where it still waits when the commit begins. Rewards and
     activations are true whoever waits. rights: the caller's; looked at before anything else of the request is.
@@ -109,11 +115,13 @@ class DeciderService(Feedback):
         agreement: AgreementMetrics | None = None,
         clock: Callable[[], Time] = now,
         max_reply_bytes: int = MAX_REPLY_BYTES,
+        follow: Callable[[], None] = _follow_nothing,
     ) -> None:
         super().__init__(current, log, append=append, locate_all=locate_all)
         self._max_reply_bytes = max_reply_bytes
         self._budget = budget
         self._clock = clock
+        self._follow = follow
         self._replies = convert.Replies()
         self._metrics = metrics or RequestMetrics()
         self._checks = RequestChecks(self._metrics)
@@ -241,7 +249,7 @@ class DeciderService(Feedback):
     def _try_slate(
         self, request: pb.DecideSlateRequest, slate_id: str, slots: Sequence[DecisionRequest], caller: Caller
     ) -> pb.DecideSlateResponse | None:
-        """The reply; None where what the unit has had was another at the commit."""
+        """The reply; None where what the unit has had, or the version that serves, was another at the commit."""
         serving = self._serving(request.experiment)
         version, model, cache = serving
         if version.experiment.sticky:
@@ -266,7 +274,7 @@ class DeciderService(Feedback):
         self._check_size(reply, "slots", "ask for fewer slots a call, or shorten the actions' payloads")
         (mark,) = self._append([Awaited(NewSlate(new), caller)])
         if mark is None:
-            stored = self._refused_slate(request, caller, retry=any(units))
+            stored = self._refused_slate(request, caller, retry=any(units) or self._is_overtaken(version))
             return self._slate_reply(request, slate_id, stored) if stored else None
         for answer in answers:
             self._count(answer)
@@ -453,20 +461,26 @@ class DeciderService(Feedback):
         return serving
 
     def _confirm(self, request: pb.DecideRequest, chosen: _Answer, mark: Mark | None, caller: Caller) -> _Answer | None:
-        """The decision to answer with after the commit; None: its unit's past is another by now. Raises GaveUp, and
-        LogError if it is not in the log."""
-        # No mark: the caller gave up before the commit, a unique key refused the id, or another call wrote a decision
-        # of the unit between `_choose` and the commit. Only what is in the log is ever answered.
+        """The decision to answer with after the commit; None: its unit's past, or what serves, is another by now.
+        Raises GaveUp, and LogError if it is not in the log."""
+        # No mark: the caller gave up before the commit, a unique key refused the id, or another call wrote between
+        # `_choose` and the commit: a decision of the unit, or a version. Only what is in the log is ever answered.
         if mark is not None:
             self._count(chosen)
             return chosen
         check_caller(caller)
         stored = self._find_stored(request) if request.decision_id else None
-        if stored is None and chosen.unit is not None:
+        if stored is None and (self._is_overtaken(chosen.version) or chosen.unit is not None):
             return None
         if stored is None:
             raise LogError(f"decision {request.decision_id!r} was refused by the log and is not in it")
         return stored
+
+    def _is_overtaken(self, version: ExperimentVersion) -> bool:
+        """Whether another version serves by now, perhaps since another process applied it. Raises LogError."""
+        self._follow()
+        serving = self._current.get(version.experiment.id)
+        return serving is None or serving.version.position != version.position
 
     def _count(self, chosen: _Answer) -> None:
         """A new decision, in the metrics of this process."""

@@ -74,6 +74,10 @@ class Settings:
         "Seconds that one decision may take, estimated from its features; above, the baseline action is served. "
         "An experiment of which no decision fits is refused.",
     )
+    workers: int = _setting(
+        0,
+        "Processes that serve calls on one port, beside one that leads (Linux); 0: one process does both.",
+    )
     core: int | None = _setting(None, "Run on this core only (Linux): one Python process gains nothing from several.")
     threads: int = _setting(2, "Threads that serve calls; few are fastest.")
     max_concurrent_rpcs: int = _setting(1000, "Calls at once, waiting ones included; more get RESOURCE_EXHAUSTED.")

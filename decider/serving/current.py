@@ -29,7 +29,7 @@ class Current(dict[ExperimentId, Serving]):
 
     def __init__(self, *, tells_names: bool = True) -> None:
         super().__init__()
-        self._tells_names = tells_names
+        self.tells_names = tells_names
         self.ended: dict[ExperimentId, Time] = {}
         self.held: dict[ExperimentId, str] = {}
 
@@ -46,7 +46,7 @@ class Current(dict[ExperimentId, Serving]):
                 reason="EXPERIMENT_ENDED",
             )
         known = f"there are: {', '.join(sorted(self)[:10]) or 'none yet'}"
-        way_out = known if self._tells_names else "ListExperiments names those that the caller may read"
+        way_out = known if self.tells_names else "ListExperiments names those that the caller may read"
         raise NotFound(f"there is no experiment {id_!r}; {way_out}", reason="EXPERIMENT_NOT_FOUND")
 
     def put(self, version: ExperimentVersion, model: Model) -> None:

@@ -2,8 +2,8 @@
 
 Every worker has one, and nothing else changes what serves: a server in one process, workers beside a leader and workers
 on other machines all take this path. A model's *name* comes from the log alone. Its content is looked up by that name:
-among the copies of a leader in the same process (to store every model would write megabytes per second), else among the
-stored models.
+among the copies of a leader in the same process or on the same machine (to store every model would write megabytes per
+second), else among the stored models.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from decider.log.protocol import LogReader, ModelName, ServingChanges
 from decider.policy.make import load_model, make_policy
 from decider.policy.memory import PolicyMemory
 from decider.policy.protocol import Model, Policy
+from decider.policy.saved import SavedModel
 from decider.serving.current import Current
 from decider.serving.lineup import Lineup, Rollout
 from decider.types import START, ExperimentId, Position
@@ -34,14 +35,18 @@ class Copies:
     def __init__(self) -> None:
         self._models: dict[Owner, tuple[ModelName, Model]] = {}
 
-    def put(self, name: ModelName, model: Model) -> None:
-        """Keep a model. Called before its name is published."""
+    def put(self, name: ModelName, model: Model, save: Callable[[], SavedModel]) -> None:  # noqa: ARG002
+        """Keep a model. Called before its name is published. save: makes what other processes can load."""
         self._models[name.experiment, name.signature] = (name, model)
 
     def get(self, name: ModelName) -> Model | None:
         """The model of that name, if it is the newest."""
         known = self._models.get((name.experiment, name.signature))
         return known[1] if known and known[0] == name else None
+
+    def load(self, name: ModelName) -> SavedModel | None:  # noqa: ARG002
+        """What another process on this machine has made, where such a one shares its models."""
+        return None
 
     def drop(self, owner: Owner) -> None:
         """Forget the owner's model."""
@@ -138,7 +143,7 @@ class Follower:
 
     def _load(self, version: ExperimentVersion, name: ModelName) -> Model | None:
         try:
-            saved = self._log.models.load(name)
+            saved = self._copies.load(name) or self._log.models.load(name)
             return self._keep(load_model(version.experiment.policy, saved), name.position) if saved else None
         except DeciderError as error:
             logger.error("experiment %s: %s; an older model serves", name.experiment, error)

@@ -6,7 +6,8 @@
 create table head (
   position bigint not null,
   time bigint not null,
-  chain bytea not null
+  chain bytea not null,
+  changed bigint not null default 0     -- the newest entry that changes which version of an experiment serves
 ) with (fillfactor = 10);               -- room in its page: old versions of the row go without a vacuum
 
 insert into head (position, time, chain) values (0, 0, '');

@@ -76,7 +76,7 @@ with w as (select writer from writers where writer = %(_writer)s and commits < %
 h as (
   update head set position = position + %(_count)s, time = greatest(time, %(_at)s),
     chain = sha256(chain || int8send(position + 1) || int8send(greatest(time, %(_at)s)) || %(_digest)s)
-  from w returning position - %(_count)s as before, time),
+  from w where changed = %(_changed)s returning position - %(_count)s as before, time),
 c as (
   update writers u set commits = %(_commit)s, time = h.time,
     positions = array(select generate_series(h.before + 1, h.before + %(_count)s))
@@ -87,7 +87,7 @@ c as (
 @lru_cache
 def append(table: EntryTable) -> str:
     """The whole commit of new rows of a table; a row that is not new is an error. It gives positions and time; nothing
-    where this commit was written before."""
+    where this commit was written before, or where another version serves since the writer looked."""
     columns = columns_of(table)
     return f"""{MOVE_HEAD}
 insert into {table.name} (position, time{_names(columns)})
@@ -97,7 +97,7 @@ returning position, time
 
 
 TAKE_PLACE = f"{MOVE_HEAD} select before, time from h"  # noqa: S608 - our names
-"""The head's part of a commit alone; nothing where this commit was written before."""
+"""The head's part of a commit alone; nothing in the same cases."""
 
 
 @lru_cache

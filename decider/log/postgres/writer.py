@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import psycopg
@@ -53,7 +53,7 @@ from decider.log.protocol import (
     TotalsCheckpoint,
 )
 from decider.log.tables import DECISIONS, EntryTable, table_and_row
-from decider.types import Decision, Position, Time, now
+from decider.types import START, Decision, Position, Time, now
 
 logger = logging.getLogger(__name__)
 
@@ -79,18 +79,32 @@ _OPEN = """
 insert into writers (writer, commits, positions, time) values (%(writer)s, 0, '{}', 0) on conflict (writer) do nothing
 """
 _BEGIN = """
-select w.commits, h.position, h.time, h.chain from writers w, head h where w.writer = %(writer)s for update
+select w.commits, h.changed, h.position, h.time, h.chain from writers w, head h where w.writer = %(writer)s for update
 """
 _END = """
-with h as (update head set position = %(position)s, time = %(time)s, chain = %(chain)s)
+with h as (update head set position = %(position)s, time = %(time)s, chain = %(chain)s,
+  changed = %(changed)s)
 update writers set commits = %(commit)s, positions = %(positions)s::bigint[], time = %(at)s where writer = %(writer)s
 """
 _WRITTEN = "select positions, time from writers where writer = %(writer)s and commits = %(commit)s"
+_CHANGED = "select changed from head"
+_OVERTAKEN = """
+select 1 from experiments old join experiments new on new.experiment = old.experiment and new.number > old.number
+where old.position = %(version)s and (new.waits = 0 or exists (
+  select 1 from serves where serves.version = new.position and not exists (
+    select 1 from experiments newer
+    where newer.experiment = new.experiment and newer.number > new.number and newer.position < serves.position
+  )
+)) limit 1
+"""
+"""Whether a version serves no more that has served: the rules of `serving/lineup.py`."""
 _LEAVE = "delete from writers where writer = %(writer)s"
 _FORGET_WRITERS = "delete from writers where opened < now() - interval '30 days' and time < %(before)s"
 
 _NOT_NEW = (psycopg.errors.UniqueViolation, psycopg.errors.RaiseException)
 
+
+T = TypeVar("T")
 
 _NO_ROW = "the row of this writer in `writers` is gone"
 
@@ -101,6 +115,10 @@ def _ignore_commit(size: int, seconds: float) -> None:
 
 class _Written(Exception):
     """This commit was written before."""
+
+
+class _Changed(Exception):
+    """Another version of an experiment serves since this writer looked."""
 
 
 class PostgresLog(PostgresReader):
@@ -125,6 +143,8 @@ class PostgresLog(PostgresReader):
         self._patience = patience
         self._writer_id = uuid4()
         self._commit = 0
+        self._changed = START  # the newest change of what serves that this writer knows
+        self._known_to_serve: set[Position] = set()  # versions known to serve since then
         self._closed_at = -CLOSE_INTERVAL
         with ExitStack() as opened, postgres_errors(name_of(url)):
             self._writer = self._connect()
@@ -170,24 +190,50 @@ class PostgresLog(PostgresReader):
         started = time.perf_counter()
         if self._writer.closed:  # before anybody asks who still waits for an answer
             self._connect_again(time.monotonic() + self._patience)
-        marks = write_wanted(entries, self._write_now)
+        marks = self._write_on_head(entries)
         self._on_commit(len(entries), time.perf_counter() - started)
         return marks
+
+    def _write_on_head(self, entries: list[Entry]) -> list[Mark | None]:
+        while True:
+            try:
+                return write_wanted(entries, self._write_now, is_overtaken=self._is_overtaken)
+            except _Changed:
+                self._known_to_serve.clear()
+
+    def _is_overtaken(self, version: Position) -> bool:
+        """Whether another version serves in its place. Where that changes after this look, the commit fails: see
+        `statements.py`."""
+        if version in self._known_to_serve:
+            return False
+        if self._again(lambda: self._look_at(version)):
+            return True
+        self._known_to_serve.add(version)
+        return False
+
+    def _look_at(self, version: Position) -> bool:
+        if not self._known_to_serve:
+            self._changed = Position(read_one(self._writer, _CHANGED)[0])  # before the look at versions
+        return read_one(self._writer, _OVERTAKEN, {"version": version}) is not None
+
+    def _again(self, work: Callable[[], T]) -> T:
+        """Again with a new connection where one is lost, for as long as `patience`. Raises LogError."""
+        give_up = time.monotonic() + self._patience
+        while True:
+            try:
+                return work()
+            except psycopg.Error as error:
+                if not is_lost(error) or time.monotonic() >= give_up:
+                    raise log_error(self.name, error) from error
+                logger.warning("%s: sending it again: %s", self.name, error)
+                self._connect_again(give_up)
 
     def _write_now(self, entries: list[Entry]) -> list[Mark | None]:
         """Never asks first what became of a commit: one that was not there when somebody looked may still come."""
         if not entries:
             return []
         self._commit += 1
-        give_up = time.monotonic() + self._patience
-        while True:
-            try:
-                return self._try_to_write(entries)
-            except psycopg.Error as error:
-                if not is_lost(error) or time.monotonic() >= give_up:
-                    raise log_error(self.name, error) from error
-                logger.warning("%s: sending a commit again: %s", self.name, error)
-                self._connect_again(give_up)
+        return self._again(lambda: self._try_to_write(entries))
 
     def _connect(self) -> Connection:
         connection = connect(self._url)
@@ -218,8 +264,16 @@ class PostgresLog(PostgresReader):
         except _Written:
             row = read_one(self._writer, _WRITTEN, {"writer": self._writer_id, "commit": self._commit})
             if row is None:
+                self._look_at_changes()
                 raise psycopg.OperationalError(_NO_ROW) from None
             return [None if position is None else Mark(position, row["time"]) for position in row["positions"]]
+
+    def _look_at_changes(self) -> None:
+        """Raises _Changed."""
+        changed = Position(read_one(self._writer, _CHANGED)[0])
+        if changed != self._changed:
+            self._changed = changed
+            raise _Changed
 
     def _write_at_once(self, entries: list[Entry]) -> list[Mark | None] | None:
         """New entries of one kind that depend on nothing, the common case, in one statement that is its own
@@ -256,6 +310,7 @@ class PostgresLog(PostgresReader):
         return {
             "_writer": self._writer_id,
             "_commit": self._commit,
+            "_changed": self._changed,
             "_at": self._clock(),
             "_digest": chain.digest([table.kind] * len(rows), rows),
         }
@@ -285,7 +340,10 @@ class PostgresLog(PostgresReader):
                 raise _Written
             if self._lease is not None and any(isinstance(entry, _LEADS) for entry in entries):
                 check_epoch(self._writer, self._lease.epoch, self.name)
-            head = Head(*row[1:])
+            if row["changed"] != self._changed:
+                self._changed = Position(row["changed"])
+                raise _Changed
+            head = Head(*row[2:])
             commit = OpenCommit(head, Time(max(self._clock(), head.time)))
             marks = self._entries.write(commit, entries)
             self._end(commit, marks)
@@ -299,6 +357,7 @@ class PostgresLog(PostgresReader):
             "commit": self._commit,
             "at": commit.last.time,
             "positions": [None if mark is None else mark.position for mark in marks],
+            "changed": after.position if commit.changes_what_serves else self._changed,
         }
         execute(self._writer, _END, values)
 

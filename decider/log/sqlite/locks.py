@@ -108,19 +108,21 @@ class DatabaseFile:
         finally:
             self.archiving.release()
 
-    def __enter__(self) -> None:
-        """The right to commit. Other processes queue here: SQLite's own lock goes to whoever asks at the moment it is
-        free, so that a busy writer starves the others. A writer that is alone saves the two calls."""
+    def __enter__(self) -> bool:
+        """The right to commit; whether this is the log's only writer, which saves two calls of the system then. Other
+        processes queue here: SQLite's own lock goes to whoever asks at the moment it is free, so that a busy writer
+        starves the others."""
         # The thread lock before the file lock: file locks do not exclude threads of one process. A process that begins
         # to write within LOOK_AGAIN is not seen here; then SQLite's own lock still keeps the two commits apart.
         self.commit.acquire()
         if time.monotonic() < self._alone_until:
-            return
+            return self.writers == 1
         if self.is_locked_by_others(WRITER):
             fcntl.fcntl(self._open_descriptor, fcntl.F_OFD_SETLKW, _flock(fcntl.F_WRLCK, COMMIT))
             self._locked = True
-        else:
-            self._alone_until = time.monotonic() + LOOK_AGAIN
+            return False
+        self._alone_until = time.monotonic() + LOOK_AGAIN
+        return self.writers == 1
 
     def __exit__(self, *_: object) -> None:
         if self._locked:

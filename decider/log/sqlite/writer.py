@@ -53,6 +53,23 @@ Synchronous = Literal["NORMAL", "FULL"]
 
 _HEAD = "select position, time, chain, exists (select 1 from seals) from head"
 
+_HEAD_AND_CHANGE = """
+select position, time, chain, max(
+  (select coalesce(max(position), 0) from experiments), (select coalesce(max(position), 0) from serves)
+) from head
+"""
+
+_OVERTAKEN = """
+select 1 from experiments old join experiments new on new.experiment = old.experiment and new.number > old.number
+where old.position = ? and (new.waits = 0 or exists (
+  select 1 from serves where serves.version = new.position and not exists (
+    select 1 from experiments newer
+    where newer.experiment = new.experiment and newer.number > new.number and newer.position < serves.position
+  )
+)) limit 1
+"""
+"""Whether a version serves no more that has served: the rules of `serving/lineup.py`."""
+
 MOST_DROPS = 20
 """Pieces of what counts no longer that one look deletes."""
 
@@ -78,6 +95,10 @@ def _insert_decisions(count: int) -> str:
 
 def _ignore_commit(size: int, seconds: float) -> None:
     pass
+
+
+class _HeadMoved(Exception):
+    """Another writer has written something since this one looked."""
 
 
 class SqliteLog(SqliteReader):
@@ -119,6 +140,8 @@ class SqliteLog(SqliteReader):
                     _tell_of_loss(path, self._head.position)
                     self._witness.begin_at(self._head.position)
             opened.pop_all()
+        self._last_change = START  # the newest entry, up to the head, that changes which version serves
+        self._known_to_serve: set[Position] = set()  # versions known to serve at the head
         self._group = GroupCommit[Entry, Mark | None](self._write)
         self._lease: FileLease | None = None
         self._trouble: LogError | None = None
@@ -161,8 +184,10 @@ class SqliteLog(SqliteReader):
     def _write(self, entries: list[Entry]) -> list[Mark | None]:
         started = time.perf_counter()
         try:
-            with self._file:
-                marks = write_wanted(entries, self._write_now)
+            with self._file as alone:
+                if not alone:
+                    self._look_at_head()
+                marks = self._write_on_head(entries)
                 # After the commit: nothing that was written into a file that is gone may be acknowledged. The witness
                 # last: it must not name a position that the log does not have.
                 missing = self._files.missing_file()
@@ -173,6 +198,30 @@ class SqliteLog(SqliteReader):
             raise self._to_log_error(error) from error
         self._on_commit(len(entries), time.perf_counter() - started)
         return marks
+
+    def _write_on_head(self, entries: list[Entry]) -> list[Mark | None]:
+        while True:
+            try:
+                return write_wanted(entries, self._write_now, is_overtaken=self._is_overtaken)
+            except _HeadMoved:  # by a process that has just begun to write: see `DatabaseFile`
+                self._look_at_head()
+
+    def _look_at_head(self) -> None:
+        (*head, changed) = self._writer.execute(_HEAD_AND_CHANGE).fetchone()
+        self._head = Head(*head)
+        if changed != self._last_change:
+            self._last_change = Position(changed)
+            self._known_to_serve.clear()
+
+    def _is_overtaken(self, version: Position) -> bool:
+        """Whether another version serves in its place, at the head that this writer knows. All writes fail where the
+        log's is another one, so it is still so in their transaction."""
+        if version in self._known_to_serve:
+            return False
+        if self._writer.execute(_OVERTAKEN, (version,)).fetchone():
+            return True
+        self._known_to_serve.add(version)
+        return False
 
     def _write_now(self, entries: list[Entry]) -> list[Mark | None]:
         return (self._write_at_once(entries) or self._write_any(entries)) if entries else []
@@ -223,12 +272,16 @@ class SqliteLog(SqliteReader):
         with transaction(self._writer):  # nobody moves the head in between
             (*row, has_seals) = self._writer.execute(_HEAD).fetchone()
             head = Head(*row)
+            if head != self._head:
+                raise _HeadMoved
             commit = OpenCommit(head, self._time_after(head))
             marks = self._entries.write(commit, entries)
             after = commit.end()
             if after is not head:
                 self._writer.execute("update head set position = ?, time = ?, chain = ?", after)
         self._head = after
+        if commit.changes_what_serves:
+            self._known_to_serve.clear()
         if not (has_seals or commit.has_seals):
             self._unsealed = after.position
         return marks

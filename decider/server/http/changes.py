@@ -1,4 +1,4 @@
-"""Pause, resume and roll back from the page: its forms, sent by POST. Called by `server/serve.py`, where the operator
+"""Pause, resume and roll back from the page: its forms, sent by POST. Called by `server/leading.py`, where the operator
 allows it (`--page-writes`).
 
 Whoever reaches the port may send them, as over gRPC. What must not be is that a page of another site sends them from

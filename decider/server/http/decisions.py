@@ -1,5 +1,5 @@
 """/decisions/ID: one decision explained, as a page for people and as JSON for programs; /decisions?id=ID leads there.
-Called by `server/serve.py`.
+Called by `server/leading.py`.
 
 An answer costs a bounded time, whatever the log: explanations take turns in one thread, and a model that would take
 long to learn again is left to `decider explain`.

@@ -1,5 +1,5 @@
 """/metrics: text for Prometheus, OpenMetrics for who asks for it, compressed for who can read that. Called by
-`server/serve.py`.
+`server/leading.py`.
 """
 
 from __future__ import annotations
@@ -8,14 +8,16 @@ import gzip
 from collections.abc import Callable
 from functools import partial
 from itertools import product
+from typing import Any
 
-from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
+from prometheus_client import disable_created_metrics, generate_latest
 from prometheus_client.exposition import gzip_accepted
 from prometheus_client.openmetrics import exposition as openmetrics
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from decider.metrics.merged import Source
 from decider.server.http.turns import Turns
 
 # One more series for each counter, of which nobody asks when this process began to count.
@@ -26,7 +28,7 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 OPENMETRICS = openmetrics.CONTENT_TYPE_LATEST
 
-ENCODERS: dict[str, Callable[[CollectorRegistry], bytes]] = {
+ENCODERS: dict[str, Callable[[Any], bytes]] = {
     TEXT: generate_latest,
     OPENMETRICS: openmetrics.generate_latest,
 }
@@ -34,8 +36,9 @@ ENCODERS: dict[str, Callable[[CollectorRegistry], bytes]] = {
 GZIP_LEVEL = 5
 
 
-def exposition(registry: CollectorRegistry) -> Route:
-    """The route. A scrape reads the log, so scrapes take turns, and those that wait share one."""
+def exposition(registry: Source) -> Route:
+    """The route. registry: what has the metrics. A scrape reads the log, so scrapes take turns, and those that wait
+    share one."""
     turns = Turns()
     forms = {form: partial(_expose, registry, *form) for form in product(ENCODERS, (False, True))}
 
@@ -61,6 +64,6 @@ def content_type_for(accept: str) -> str:
     return OPENMETRICS if "application/openmetrics-text" in asked else TEXT
 
 
-def _expose(registry: CollectorRegistry, content_type: str, zipped: bool) -> bytes:
+def _expose(registry: Source, content_type: str, zipped: bool) -> bytes:
     content = ENCODERS[content_type](registry)
     return gzip.compress(content, GZIP_LEVEL) if zipped else content

@@ -1,4 +1,4 @@
-"""Asks who calls, in front of every route. Called by `server/serve.py`; endpoints ask `rights_of`."""
+"""Asks who calls, in front of every route. Called by `server/leading.py`; endpoints ask `rights_of`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/` and `/experiments/ID`: the page for people. Called by `server/serve.py`."""
+"""`/` and `/experiments/ID`: the page for people. Called by `server/leading.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP port: a list of routes, served by one event loop in a thread of its own. Called by `server/serve.py`.
+"""The HTTP port: a list of routes, served by one event loop in a thread of its own. Called by `server/leading.py`.
 
 An endpoint that blocks is a plain function: Starlette runs it in one of THREADS threads. What many ask at once, and
 what must not wait behind the others, takes turns of its own (`turns.py`).

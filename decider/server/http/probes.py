@@ -1,4 +1,4 @@
-"""/healthz (the process lives) and /readyz (it takes calls). Called by `server/serve.py`."""
+"""/healthz (the process lives) and /readyz (it takes calls). Called by `server/leading.py`."""
 
 from __future__ import annotations
 

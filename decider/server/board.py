@@ -1,0 +1,156 @@
+"""What the processes of a log on one machine tell each other that is not in the log: files in a folder beside it, each
+written by one process alone. Called by `crew.py` and `serve.py`.
+
+All of it is about now: a folder of processes that are gone is worth nothing, and the next leader removes it.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from decider.errors import LogError
+from decider.learn.leader import Progress
+from decider.metrics.merged import Snapshot, Source, counted, merge, snapshot
+from decider.serving.follower import Owner
+from decider.types import ExperimentId, Position
+
+LEADER = "leader"
+
+SUFFIXES = (".json", ".model", ".new")
+"""Of the files in a board."""
+
+
+def worker_name(number: int) -> str:
+    """How a worker is called in the output, on /readyz and in its file."""
+    return f"worker {number}"
+
+
+class Report(NamedTuple):
+    """What a process says of itself. at: of the monotonic clock, which all processes share. problem: why it should get
+    no calls; empty where it should. starts: of processes of this name. metrics: counted since the first of them."""
+
+    pid: int
+    at: float
+    problem: str
+    starts: int
+    metrics: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderState:
+    """held: models that cannot be learned yet, and why. forgotten: experiments that metrics name no longer."""
+
+    progress: Sequence[Progress] = ()
+    held: Mapping[Owner, str] = field(default_factory=dict)
+    forgotten: Sequence[ExperimentId] = ()
+
+
+def make_board(db: Path) -> Path:
+    """A new folder. Raises LogError."""
+    try:
+        return Path(tempfile.mkdtemp(prefix=f"{db.name}-workers-", dir=db.parent))
+    except OSError as error:
+        raise LogError(f"{db.parent}: cannot be written there ({error}); choose another place") from error
+
+
+def remove_board(folder: Path) -> None:
+    """Whatever is left of it; a folder that only has such a name keeps what is somebody else's."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.suffix in SUFFIXES:
+                path.unlink(missing_ok=True)
+        folder.rmdir()
+
+
+class Board:
+    """A folder that is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def remove_others(self, db: Path) -> None:
+        """Folders of processes that were killed. Called by the leader, which has the lease: nobody else is there."""
+        for other in db.parent.glob(f"{glob.escape(db.name)}-workers-*"):
+            if other != self.folder:
+                remove_board(other)
+
+    def report(self, name: str, report: Report) -> None:
+        """Say it to all. A disk that is full keeps nobody from serving: then it is not said."""
+        self._write(name, report._asdict())
+
+    def read(self, name: str) -> Report | None:
+        """The newest report of a process; None: there is none."""
+        found = self._read(name)
+        return Report(**found) if found else None
+
+    def lead(self, state: LeaderState) -> None:
+        """Say it to all workers."""
+        self._write(
+            "state",
+            {
+                "progress": [[one.experiment, one.version, one.position, one.head] for one in state.progress],
+                "held": [[*owner, problem] for owner, problem in state.held.items()],
+                "forgotten": [*state.forgotten],
+            },
+        )
+
+    def leader_state(self) -> LeaderState:
+        """What the leader said last."""
+        found = self._read("state") or {"progress": [], "held": [], "forgotten": []}
+        return LeaderState(
+            progress=[
+                Progress(ExperimentId(id_), version, Position(at), Position(head))
+                for id_, version, at, head in found["progress"]
+            ],
+            held={(ExperimentId(id_), signature): problem for id_, signature, problem in found["held"]},
+            forgotten=[ExperimentId(id_) for id_ in found["forgotten"]],
+        )
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        path = self.folder / f"{name}.json"
+        with suppress(OSError):
+            unfinished = path.with_suffix(".new")
+            unfinished.write_text(json.dumps(content))
+            unfinished.replace(path)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return found
+
+
+class Reporter:
+    """The reports of one process. metrics: its own; with what its predecessors of this name had counted they are the
+    process's `counts`."""
+
+    def __init__(self, board: Board, name: str, metrics: Source) -> None:
+        self._board = board
+        self._name = name
+        self._metrics = metrics
+        before = board.read(name)
+        self._before = counted(before.metrics) if before else []
+        self._starts = before.starts + 1 if before else 1
+
+    def counts(self) -> Snapshot:
+        """What it has counted, and its gauges."""
+        return merge([snapshot(self._metrics), self._before])
+
+    def forget(self, experiments: Sequence[ExperimentId]) -> None:
+        """No longer name experiments that predecessors have named."""
+        if experiments:
+            self._before = counted(self._before, without=experiments)
+
+    def report(self, problem: str) -> None:
+        """See Board."""
+        self._board.report(self._name, Report(os.getpid(), time.monotonic(), problem, self._starts, self.counts()))

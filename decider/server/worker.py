@@ -1,0 +1,109 @@
+"""The part of a process that serves: the ports of gRPC and what answers there. Called by `serve.py`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from decider.learn.leader import Progress
+from decider.learn.limits import largest_definition
+from decider.log.group_commit import CommitExecutor
+from decider.metrics.rpc import RpcMetrics
+from decider.server.experiments import ExperimentService
+from decider.server.grpc_port import ALONE, GrpcPort
+from decider.server.listeners import DECISIONS, EXPERIMENTS, LISTEN, Listener
+from decider.server.process import Process
+from decider.server.service import DeciderService
+
+logger = logging.getLogger(__name__)
+
+FEW_FILES = (
+    "gRPC takes {} connections at once, fewer than --max-connections: half of the files that the process may open "
+    "(ulimit -n, LimitNOFILE)"
+)
+
+
+class Worker:
+    """`open`, `start`, `drain`. process: open. progress: of the models of versions that wait. sharing: of its ports,
+    see GrpcPort."""
+
+    def __init__(
+        self,
+        process: Process,
+        *,
+        progress: Callable[[], Sequence[Progress]],
+        sharing: Sequence[tuple[str, int]] = ALONE,
+    ) -> None:
+        self._process = process
+        self._progress = progress
+        self._sharing = sharing
+        self._ports: dict[str, GrpcPort] = {}
+
+    def open(self, listeners: Sequence[Listener]) -> None:
+        """Take the ports; callers wait until `start`. Raises AddressInUse."""
+        process, settings = self._process, self._process.settings
+        calls = CommitExecutor(process.log.append, threads=settings.threads)
+        process.opened.callback(calls.shutdown)
+        services = {
+            DECISIONS: DeciderService(
+                process.current,
+                process.log,
+                append=calls.append,
+                budget=process.budget,
+                locate_all=calls.share(process.log.locate_all),
+                metrics=process.requests,
+                agreement=process.agreement,
+                clock=process.clock,
+                follow=process.follower.follow,
+                max_reply_bytes=settings.max_reply_bytes,
+            ),
+            EXPERIMENTS: ExperimentService(
+                process.log,
+                process.current,
+                process.follower,
+                process.versions,
+                progress=self._progress,
+                page_bytes=largest_definition(settings.max_reply_bytes),
+            ),
+        }
+        metrics = RpcMetrics(process.registry)
+        for listener in listeners:
+            if listener.option == LISTEN and listener.most_connections < settings.max_connections:
+                logger.warning("%s", FEW_FILES.format(listener.most_connections))
+            port = GrpcPort(
+                settings,
+                listener,
+                services,
+                calls=calls,
+                metrics=metrics,
+                access=process.access,
+                sharing=self._sharing,
+            )
+            process.opened.callback(port.stop)
+            process.access_looks.append(port.look)
+            self._ports[listener.option] = port
+
+    @property
+    def grpc_port(self) -> GrpcPort:
+        """The one for decisions."""
+        return self._ports[LISTEN]
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """Where gRPC listens, by option."""
+        return {option: port.address for option, port in self._ports.items()}
+
+    def start(self) -> None:
+        """Take calls."""
+        for port in self._ports.values():
+            port.start()
+
+    def drain(self, deadline: float) -> None:
+        """Set NOT_SERVING and finish calls in flight, until the monotonic clock reads `deadline`."""
+        for port in self._ports.values():
+            port.refuse(deadline - time.monotonic())
+        for port in self._ports.values():
+            port.wait_until_idle(deadline - time.monotonic())
+        for port in self._ports.values():
+            port.stop()

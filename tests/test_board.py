@@ -1,0 +1,162 @@
+"""What processes of one log tell each other beside it: models, reports, and counts that never fall."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from decider.learn.leader import Progress
+from decider.log.protocol import ModelName
+from decider.metrics.merged import Snapshot, counted, families, merge, snapshot
+from decider.policy.make import load_model, make_policy, save_model
+from decider.policy.protocol import Model
+from decider.server.board import Board, LeaderState, Report, Reporter, make_board, worker_name
+from decider.server.crew import SILENT, Workers
+from decider.server.http.probes import Readiness
+from decider.serving.model_files import LeaderFiles, ModelFiles
+from decider.types import Context, ExperimentId, Position
+from tests.conftest import plain_choices, spec
+
+HOME = ExperimentId("home")
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    """Empty."""
+    return Board(make_board(tmp_path / "log.db"))
+
+
+class Counts:
+    """A process's metrics."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.calls = Counter("calls", "Calls.", ("experiment",), registry=self.registry)
+        self.seconds = Histogram("seconds", "Seconds.", buckets=(1.0,), registry=self.registry)
+        self.memory = Gauge("process_resident_memory_bytes", "Bytes.", registry=self.registry)
+        self.ready = Gauge("ready", "Ready.", registry=self.registry)
+
+
+def value(of: Snapshot, name: str, **labels: str) -> float | None:
+    """Of one sample."""
+    found = [s.value for family in families(of) for s in family.samples if (s.name, s.labels) == (name, labels)]
+    return found[0] if found else None
+
+
+def test_counts_of_processes_are_added_up_and_gauges_are_the_first_ones() -> None:
+    """One target: whoever scrapes it must not need to know how many processes there are."""
+    leader, worker = Counts(), Counts()
+    for number, one in enumerate((leader, worker), 1):
+        one.calls.labels("home").inc(number)
+        one.seconds.observe(0.5)
+        one.memory.set(100 * number)
+        one.ready.set(number)
+    worker.calls.labels("mail").inc(5)
+    both = merge([snapshot(leader.registry), snapshot(worker.registry)])
+    assert value(both, "calls_total", experiment="home") == 3
+    assert value(both, "calls_total", experiment="mail") == 5
+    assert value(both, "seconds_bucket", le="1.0") == value(both, "seconds_count") == 2
+    assert value(both, "process_resident_memory_bytes") == 300
+    assert value(both, "ready") == 1
+
+
+def test_a_successor_counts_on(board: Board) -> None:
+    """A counter that falls looks like a restart of everything: rates would be wrong. Its gauges are its own."""
+    for starts in (1, 2, 3):
+        process = Counts()
+        reporter = Reporter(board, worker_name(1), process.registry)
+        process.calls.labels("home").inc(2)
+        process.memory.set(100)
+        reporter.report("")
+        report = board.read(worker_name(1))
+        assert report is not None
+        assert report.starts == starts
+        assert value(report.metrics, "calls_total", experiment="home") == 2 * starts
+        assert value(report.metrics, "process_resident_memory_bytes") == 100
+    reporter.forget([HOME])
+    assert value(reporter.counts(), "calls_total", experiment="home") == 2, "what it has counted itself"
+    assert counted(reporter.counts(), without=[HOME])[0][3] == []
+
+
+def test_the_leader_tells_what_the_log_does_not_have(board: Board) -> None:
+    """How far a model is that a version waits for, and which models nobody may serve yet."""
+    assert board.leader_state() == LeaderState([], {}, [])
+    state = LeaderState(
+        [Progress(HOME, 2, Position(5), Position(9))], {(HOME, "squarecb"): "a part is missing"}, [ExperimentId("old")]
+    )
+    board.lead(state)
+    assert board.leader_state() == state
+
+
+@pytest.mark.parametrize(
+    ("report", "problem"),
+    [
+        (None, "worker 2 has not started yet"),
+        (lambda: Report(os.getpid(), time.monotonic() - 2 * SILENT, "", 1, []), "worker 2 is down since 6 s"),
+        (lambda: Report(2**22 + 1, time.monotonic(), "", 1, []), "worker 2 is down since 0 s"),
+        (lambda: Report(os.getpid(), time.monotonic(), "does not follow the log", 1, []), "worker 2 does not follow"),
+    ],
+)
+def test_a_worker_that_should_get_no_calls_is_named(
+    board: Board, report: Callable[[], Report] | None, problem: str
+) -> None:
+    """The whole is ready as long as anybody serves, also while a new leader starts."""
+    crew = Workers(board, 2)
+    if report is not None:
+        board.report(worker_name(2), report())
+    none = crew.judge(Readiness(True, "ok"))
+    assert not none.ready
+    assert problem in none.text
+    board.report(worker_name(1), Report(os.getpid(), time.monotonic(), "", 1, []))
+    one = crew.judge(Readiness(True, "ok"))
+    assert one.ready
+    assert one.text.startswith("ok\nworker 2")
+    starting = crew.judge(Readiness(False, "learning"))
+    assert starting.ready
+    assert "the leader does not lead yet: learning" in starting.text
+
+
+def test_a_worker_loads_what_the_leader_has_published(board: Board) -> None:
+    """To the last bit, without the log; and only the newest ones are kept."""
+    leader, worker = LeaderFiles(board.folder), ModelFiles(board.folder)
+    made_by = spec("thompson")
+    policy, actions = make_policy(made_by), plain_choices(3)
+    names = [ModelName(HOME, Position(number), made_by.signature) for number in range(1, 6)]
+    for number, name in enumerate(names):
+        policy.learn(Context(segment="vip"), actions, drawn=number % 3, propensity=0.5, reward=1.0)
+        leader.put(name, Model(policy.snapshot(), name.position), lambda: save_model(made_by, policy))
+        saved = worker.load(name)
+        assert saved is not None
+        assert load_model(made_by, saved).pmf(Context(), actions) == policy.snapshot().pmf(Context(), actions)
+    assert worker.load(names[0]) is None
+    assert len([*board.folder.iterdir()]) == 2
+    leader.drop((HOME, made_by.signature))
+    assert not [*board.folder.iterdir()]
+
+
+def test_what_a_kill_has_left_is_removed_and_nothing_else(board: Board, tmp_path: Path) -> None:
+    """A folder of somebody's that only has such a name is not ours."""
+    left, other = make_board(tmp_path / "log.db"), tmp_path / "log.db-workers-notes"
+    (left / "leader.json").write_text("{}")
+    other.mkdir()
+    (other / "read.me").write_text("mine")
+    board.remove_others(tmp_path / "log.db")
+    assert sorted(tmp_path.iterdir()) == sorted([board.folder, other])
+    assert (other / "read.me").read_text() == "mine"
+
+
+def test_a_full_disk_holds_up_nobody(board: Board) -> None:
+    """Workers serve on with the models that they have, and the leader leads."""
+    board.folder.rmdir()
+    board.report(worker_name(1), Report(1, 0.0, "", 1, []))
+    made_by = spec("squarecb")
+    policy = make_policy(made_by)
+    name = ModelName(HOME, Position(1), made_by.signature)
+    LeaderFiles(board.folder).put(name, Model(policy), lambda: save_model(made_by, policy))
+    assert ModelFiles(board.folder).load(name) is None
+    assert board.read(worker_name(1)) is None
