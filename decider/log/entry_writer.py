@@ -47,16 +47,15 @@ from decider.log.tables import (
     SEALS,
     SERVES,
     UNIT_REWARDS,
+    DecisionRows,
     EntryTable,
     change_row,
-    decision_row,
+    head_after,
+    parts,
     table_and_row,
     unit_reward_row,
 )
 from decider.types import START, ActionId, Decision, ExperimentId, Position, RewardOutcome, Time
-
-MOST_AT_ONCE = 200
-"""Entries that one statement writes."""
 
 MAX_REFUSED_NAMES = 50
 OTHER_NAME = "other"
@@ -70,10 +69,8 @@ class EntryWriter:
     def __init__(self, tables: CommitTables, version_at: Callable[[Position], ExperimentVersion]) -> None:
         self._tables = tables
         self._version_at = version_at
-        self._last_version: ExperimentVersion | None = None
         self._units = UnitState(tables, version_at)
-        self.build: Position | None = None
-        """Position of the NewBuild that decisions name."""
+        self.decisions = DecisionRows(version_at)
 
     def write(self, commit: OpenCommit, entries: Sequence[Entry]) -> list[Mark | None]:
         """Entries in their order; the marks that `EventLog.append` gives."""
@@ -83,20 +80,9 @@ class EntryWriter:
                 marks += self._insert(commit, part)
         return marks
 
-    def version_of(self, decision: Any) -> ExperimentVersion:
-        """The version that a decision names."""
-        version = self._last_version  # of the decision before: in most commits they have one version
-        if version is None or version.position != decision.version:
-            version = self._last_version = self._version_at(decision.version)
-        return version
-
-    def row_of(self, decision: Any) -> chain.EntryRow:
-        """The row of a decision."""
-        return decision_row(decision, self.version_of(decision), self.build)
-
     def _with_unit(self, entry: Entry) -> Entry:
         """A decision for which others of its unit will ask, as one that says so."""
-        return UnitDecision(entry) if isinstance(entry, Decision) and self.version_of(entry).limits else entry
+        return UnitDecision(entry) if isinstance(entry, Decision) and self.decisions.version_of(entry).limits else entry
 
     def _insert(self, commit: OpenCommit, entries: Sequence[Any]) -> list[Mark | None]:
         """Entries of one kind, with one statement where no unique key refuses one of them."""
@@ -314,7 +300,7 @@ class EntryWriter:
 
     def _insert_with_rules(self, commit: OpenCommit, new: Sequence[UnitDecision]) -> list[Mark | None]:
         """The decisions, then what was withheld for them, and from what their units' histories were read."""
-        marks = self._insert_in(commit, DECISIONS, [self.row_of(one.decision) for one in new])
+        marks = self._insert_in(commit, DECISIONS, [self.decisions.row_of(one.decision) for one in new])
         written = [(mark.position, one) for mark, one in zip(marks, new, strict=True) if mark is not None]
         for beside in (
             [NewWithheld(position, one.withheld) for position, one in written if one.withheld],
@@ -333,7 +319,7 @@ class EntryWriter:
 
     def _table_and_rows(self, entries: Sequence[Any]) -> tuple[EntryTable, list[chain.EntryRow]]:
         if isinstance(entries[0], Decision):
-            return DECISIONS, [self.row_of(entry) for entry in entries]
+            return DECISIONS, [self.decisions.row_of(entry) for entry in entries]
         tables, rows = zip(*map(table_and_row, entries), strict=True)
         return tables[0], list(rows)
 
@@ -445,19 +431,6 @@ def _up_to_final(rewards: Sequence[NewReward]) -> Iterator[Sequence[NewReward]]:
         if reward.final or place == len(rewards):
             yield rewards[first:place]
             first = place
-
-
-def parts(entries: list[Entry]) -> Iterator[list[Entry]]:
-    """In pieces of at most MOST_AT_ONCE."""
-    for first in range(0, len(entries), MOST_AT_ONCE):
-        yield entries[first : first + MOST_AT_ONCE]
-
-
-def head_after(head: Head, at: Time, kinds: Sequence[str], rows: Sequence[chain.EntryRow]) -> Head:
-    """The end of the log behind a commit of these rows."""
-    first = Position(head.position + 1)
-    linked = chain.link(head.chain, first, at, chain.digest(kinds, rows))
-    return Head(Position(head.position + len(rows)), at, linked)
 
 
 class RefusedNames:

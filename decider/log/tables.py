@@ -6,14 +6,16 @@ Called by `writer.py`, `migrations.py` and `check.py`; nothing else writes these
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.schema import definition_text
-from decider.log.chain import EntryRow, real
+from decider.log.chain import EntryRow, digest, link, real
 from decider.log.protocol import (
+    Entry,
+    Head,
     NewActivation,
     NewBuild,
     NewLeaveOut,
@@ -31,6 +33,9 @@ from decider.log.protocol import (
     Tick,
 )
 from decider.types import Decision, Position, Time
+
+MOST_AT_ONCE = 200
+"""Entries that one statement writes."""
 
 
 class EntryTable:
@@ -188,6 +193,26 @@ def decision_row(decision: Decision, version: ExperimentVersion, build: Position
     )
 
 
+class DecisionRows:
+    """The rows of new decisions. version_at: see LogReader. build: position of the NewBuild that they name."""
+
+    def __init__(self, version_at: Callable[[Position], ExperimentVersion]) -> None:
+        self._version_at = version_at
+        self._last: ExperimentVersion | None = None
+        self.build: Position | None = None
+
+    def version_of(self, decision: Any) -> ExperimentVersion:
+        """The version that a decision names."""
+        version = self._last  # of the decision before: in most commits they have one version
+        if version is None or version.position != decision.version:
+            version = self._last = self._version_at(decision.version)
+        return version
+
+    def row_of(self, decision: Any) -> EntryRow:
+        """The row of a decision."""
+        return decision_row(decision, self.version_of(decision), self.build)
+
+
 def version_row(experiment: Experiment, number: int, *, waits: bool) -> EntryRow:
     """The row of an experiment version."""
     reward = experiment.reward
@@ -280,3 +305,16 @@ def unit_reward_row(reward: NewUnitReward, last: Position) -> EntryRow:
 def build_row(build: Mapping[str, Any]) -> EntryRow:
     """The row of a build."""
     return (json_text(build),)
+
+
+def parts(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """In pieces of at most MOST_AT_ONCE."""
+    for first in range(0, len(entries), MOST_AT_ONCE):
+        yield entries[first : first + MOST_AT_ONCE]
+
+
+def head_after(head: Head, at: Time, kinds: Sequence[str], rows: Sequence[EntryRow]) -> Head:
+    """The end of the log behind a commit of these rows."""
+    first = Position(head.position + 1)
+    linked = link(head.chain, first, at, digest(kinds, rows))
+    return Head(Position(head.position + len(rows)), at, linked)

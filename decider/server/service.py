@@ -153,14 +153,12 @@ class DeciderService(Feedback):
         """The reply with a decision that is in the log."""
         for _ in range(MOST_TRIES):
             chosen = self._choose(request)
-            reply = self._decide_reply(chosen, request)
             if chosen.stored:
-                return reply
-            self._check_size(reply, "actions", "shorten the payload of the action, or call without with_ranking")
+                return self._decide_reply(chosen, request)
+            if request.actions:  # a definition's payloads have room in every reply, a call's may not
+                self._check_size(self._decide_reply(chosen, request), "actions", "shorten the payload of the action")
             (mark,) = self._append([Awaited(chosen.unit or chosen.decision, caller)])
             confirmed = self._confirm(request, chosen, mark, caller)
-            if confirmed is chosen:
-                return reply
             if confirmed is not None:
                 return self._decide_reply(confirmed, request)
         raise _too_many_tries(request.unit_id)

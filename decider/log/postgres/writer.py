@@ -318,9 +318,9 @@ class PostgresLog(PostgresReader):
     def _rows_at_once(self, entries: Sequence[Any]) -> tuple[EntryTable, Sequence[chain.EntryRow]] | None:
         match entries[0]:
             case Decision():
-                if any(self._entries.version_of(decision).limits for decision in entries):
+                if any(self._entries.decisions.version_of(decision).limits for decision in entries):
                     return None
-                return DECISIONS, [self._entries.row_of(decision) for decision in entries]
+                return DECISIONS, [self._entries.decisions.row_of(decision) for decision in entries]
             case NewReward() if any(reward.final for reward in entries):
                 return None
             case NewActivation() if any(one.action is not None for one in entries):
@@ -365,7 +365,7 @@ class PostgresLog(PostgresReader):
         """See EventLog."""
         (mark,) = self.append([NewBuild(build)])
         assert mark is not None, "no key refuses a build"
-        self._entries.build = mark.position
+        self._entries.decisions.build = mark.position
         return mark.position
 
     def lease(self) -> PostgresLease:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.log.archive.last_part import LastPart
-from decider.log.entry_writer import EntryWriter, OpenCommit, head_after, parts
+from decider.log.entry_writer import EntryWriter, OpenCommit
 from decider.log.group_commit import GroupCommit, write_wanted
 from decider.log.protocol import (
     END,
@@ -42,9 +42,7 @@ from decider.log.sqlite.open_versions import CLOSE_INTERVAL, close_versions, fin
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.trim import Trimmer
 from decider.log.sqlite.write_ahead import LARGE_BYTES, WriteAheadLog
-from decider.log.tables import (
-    DECISIONS,
-)
+from decider.log.tables import DECISIONS, head_after, parts
 from decider.types import START, Decision, Position, Time, now
 
 logger = logging.getLogger(__name__)
@@ -233,7 +231,7 @@ class SqliteLog(SqliteReader):
         # head is not read: the statement fails where it is not the one that this writer knows.
         if set(map(type, entries)) != {Decision}:
             return None
-        if any(self._entries.version_of(decision).limits for decision in entries):
+        if any(self._entries.decisions.version_of(decision).limits for decision in entries):
             return None
         head, at = self._head, self._time_after(self._head)
         pieces = list(parts(entries))
@@ -255,7 +253,7 @@ class SqliteLog(SqliteReader):
 
     def _insert_decisions(self, decisions: Sequence[Any], head: Head, at: Time) -> Head:
         """The head after them. Raises sqlite3.IntegrityError where the log's own is not `head`."""
-        rows = [self._entries.row_of(decision) for decision in decisions]
+        rows = [self._entries.decisions.row_of(decision) for decision in decisions]
         after = head_after(head, at, [DECISIONS.kind] * len(rows), rows)
         values: list[Any] = []
         for position, row in enumerate(rows, head.position + 1):
@@ -294,7 +292,7 @@ class SqliteLog(SqliteReader):
         """See EventLog."""
         (mark,) = self.append([NewBuild(build)])
         assert mark is not None, "no key refuses a build"
-        self._entries.build = mark.position
+        self._entries.decisions.build = mark.position
         return mark.position
 
     def lease(self) -> FileLease:
