@@ -51,7 +51,7 @@ def test_a_short_attack_finds_a_sound_server_sound(tmp_path: Path) -> None:
 
 def test_the_attack_is_seen_to_succeed_where_nobody_is_asked(tmp_path: Path) -> None:
     """Else its silence would mean nothing: every RPC, every path, what was read, and what is in the log."""
-    plan = Plan(0.1, on=8.0, off=0.5, settle=0.5, rate=2.0, kinds=(TOKENS,), only=("calls", "pages"), guarded=False)
+    plan = Plan(0.2, on=12.0, off=0.5, settle=0.5, rate=4.0, kinds=(TOKENS,), only=("calls", "pages"), guarded=False)
     (phase,) = attack_all(tmp_path, plan, seed=1, console=NOBODY)
     breaches = "\n".join(phase.breaches)
     for method in served_methods():
