@@ -77,6 +77,7 @@ class GrpcPort:
             calls=Limit("calls", most=settings.max_concurrent_rpcs, most_of_one=settings.max_caller_rpcs),
             streams=Limit("streams", most=settings.max_streams, most_of_one=settings.max_caller_streams),
             checks=Limit("health checks", most=settings.max_streams, most_of_one=settings.max_caller_streams),
+            most_arriving=settings.max_caller_rpcs,
             access=access if access.asks else None,
         )
         self._server = grpc.server(
