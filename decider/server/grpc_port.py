@@ -52,7 +52,8 @@ MODULES = {DECISIONS: decider_service_pb2, EXPERIMENTS: experiment_service_pb2}
 
 
 class GrpcPort:
-    """Listens from `start` to `stop`; `port` is the real one. Raises AddressInUse.
+    """Listens from `start` to `stop`; `port` is the real one, `most_connections` are possible at once. Raises
+    AddressInUse.
 
     services: what answers each service that the listener has. calls: runs the handlers of DeciderService. access: says
     who calls. Applying a version reads much of the log, so those handlers have threads of their own and decisions never
@@ -71,6 +72,7 @@ class GrpcPort:
         access: Access,
     ) -> None:
         self._stopped = False
+        self.most_connections = listener.most_connections
         self._applying = ThreadPoolExecutor(APPLIERS, "experiments")
         self._reading = ThreadPoolExecutor(READERS, "readers")
         self._intake = Intake(

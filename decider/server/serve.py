@@ -37,6 +37,7 @@ from decider.metrics.access import AccessCollector
 from decider.metrics.agreement import AgreementMetrics
 from decider.metrics.archive import ArchiveCollector
 from decider.metrics.collector import LogCollector
+from decider.metrics.connections import ConnectionsCollector
 from decider.metrics.guardrails import GuardrailCollector
 from decider.metrics.requests import RequestMetrics
 from decider.metrics.rpc import ProcessMetrics, RpcMetrics
@@ -51,6 +52,7 @@ from decider.replay.explain import Explanation, Patience, explain, not_found
 from decider.replay.models import Owner as ModelOwner
 from decider.server import allocator
 from decider.server.access import Access
+from decider.server.connections import Connections
 from decider.server.daily_archive import DailyArchive
 from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
@@ -298,6 +300,7 @@ class Server:
             port = GrpcPort(settings, listener, services, calls=self._calls, metrics=rpc_metrics, access=self._access)
             self._opened.callback(port.stop)
             self._ports[listener.option] = port
+        self._connections = Connections(self._ports)
         self._grpc = self._ports[LISTEN]
         self.port = self._grpc.port
         return True
@@ -365,6 +368,7 @@ class Server:
         )
         self._registry.register(ArchiveCollector(self._archiver))
         self._registry.register(AccessCollector(self._access.problems))
+        self._registry.register(ConnectionsCollector(self._connections.count, self._connections.limits))
         self._guardrails = Guardrails(self.log, self._versions, totals.read, clock=self._clock)
         self._registry.register(GuardrailCollector(self._guardrails))
         self._page = Page(
@@ -471,6 +475,7 @@ class Server:
         held = [*self._guard.held.values()]
         warnings = [
             *self._access.warnings,
+            *self._connections.warnings,
             *problems,
             *self._files.warnings,
             *map(describe, held),
