@@ -21,7 +21,7 @@ MOST_SLOW = 32
 """Of one caller that wait longer than SLOW: with requests of 4 MiB they hold 128 MiB. The newest above it are
 refused."""
 
-SLOW = 2.0
+SLOW = 1.0
 """Seconds. Requests of honest clients follow their headers at once, or a slow line brings them some at a time."""
 
 Call = TypeVar("Call")

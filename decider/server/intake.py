@@ -28,6 +28,7 @@ from grpc_status import rpc_status
 
 from decider.errors import DeciderError, LimitReached
 from decider.log.group_commit import Call
+from decider.server import allocator
 from decider.server.access import Access
 from decider.server.arrivals import MOST_SLOW, Arrivals
 from decider.server.limits import Limit
@@ -133,6 +134,7 @@ class Intake(Executor):
     ) -> None:
         self._calls, self._streams, self._checks, self._access = calls, streams, checks, access
         self._arriving: Arrivals[Call, _Held] = Arrivals(most_of_one=most_arriving)
+        self._freed = False
         self._running: set[Call] = set()
         self._open_streams: dict[Stream, _Held] = {}
 
@@ -249,11 +251,16 @@ class Intake(Executor):
         for caller, call, held in self._arriving.all():
             if error := self._refusal(held):
                 self._turn_away_arriving(caller, call, error)
-        for caller, call in self._arriving.too_slow():
-            late = LimitReached(
-                f"the request did not come, and {MOST_SLOW} calls of this caller wait longer for theirs"
-            )
+        self._refuse_slow()
+
+    def _refuse_slow(self) -> None:
+        slow = self._arriving.too_slow()
+        late = LimitReached(f"the request did not come, and {MOST_SLOW} calls of this caller wait longer for theirs")
+        for caller, call in slow:
             self._turn_away_arriving(caller, call, late)
+        if self._freed:  # what came of their requests may be a gigabyte, which gRPC frees in threads of its own
+            allocator.give_back()
+        self._freed = bool(slow)
 
     def _refusal(self, held: _Held) -> DeciderError | None:
         """Why its caller may not call, by what is known now."""
