@@ -19,6 +19,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from decider.channel import Credentials, open_channel
+from decider.server.connections import open_connections
 from decider.server.http.handshakes import MOST_HANDSHAKES
 from decider.server.limits import raise_descriptors, share_of_descriptors
 from decider.v1 import decider_service_pb2 as pb
@@ -26,7 +27,7 @@ from decider.v1 import experiment_service_pb2 as experiments_pb
 from decider.v1.decider_service_pb2_grpc import DeciderServiceStub
 from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
 from simulator.studies.certificates import Pair, authority, issue
-from tests.rpc_clients import ServerProcess, code_of, experiment, rows, status_of, until
+from tests.rpc_clients import InProcessClient, ServerProcess, code_of, experiment, rows, status_of, until
 
 ON_THEIR_WAY = 40
 """Descriptors that a server has in the moment for other reasons."""
@@ -195,6 +196,28 @@ def test_idle_connections_leave_and_streams_stay(idle: ServerProcess) -> None:
                 assert health_pb2_grpc.HealthStub(new).Check(ANYBODY, timeout=20).status
         assert not watch.done()
         assert health_pb2_grpc.HealthStub(channel).Check(ANYBODY, timeout=20).status
+
+
+def test_connections_that_keep_new_clients_out_are_seen(tmp_path: Path) -> None:
+    """No call is refused by them, so nothing else would show it."""
+    client = InProcessClient(tmp_path / "log.db", max_connections=10)
+    try:
+        before = open_connections([client.server.port])[client.server.port]
+        with connections(client.target, 9 - before, PREFACE):
+            until(lambda: "9 of 10 connections to --listen are open" in client.fetch("/readyz")[1], what="it is said")
+            _, text = client.fetch("/metrics")
+            assert 'decider_connections{listener="--listen"} 9.0' in text
+            assert 'decider_connections_limit{listener="--listen"} 10.0' in text
+        until(lambda: "connections to --listen" not in client.fetch("/readyz")[1], what="there is room again")
+    finally:
+        client.close()
+
+
+def test_where_the_system_does_not_tell_nothing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A zero would be an invention."""
+    assert open_connections([1]) == {1: 0}
+    monkeypatch.setattr("decider.server.connections.TABLES", (tmp_path / "none",))
+    assert open_connections([1]) == {}
 
 
 def test_a_call_at_the_end_of_idleness_is_answered(idle: ServerProcess) -> None:

@@ -281,7 +281,8 @@ def test_an_unknown_decision_is_not_found(client: InProcessClient, id_: str) -> 
     """With the id, so that a slip is seen."""
     status, headers, body = ask(client.http, f"/decisions/{quote(id_)}", Accept="text/html")
     assert status == 404
-    assert b"has no decision" in body
+    assert b"the log has no decision" in body  # not where it is
+    assert b"log.db" not in body
     assert headers["Content-Type"] == ("application/json" if id_.endswith(".json") else "text/html; charset=utf-8")
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from decider.server import intake
+from decider.errors import LimitReached
+from decider.server import arrivals
+from decider.server.arrivals import MOST_SLOW, SLOW, Arrivals
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import decider_service_pb2_grpc
 from tests.rpc_clients import InProcessClient, ServerProcess, code_of, experiment, status_of, until
@@ -78,21 +81,88 @@ def test_calls_whose_requests_do_not_come_keep_nobody_waiting(tmp_path: Path, me
         until(lambda: not arriving(client), what="they are forgotten")
 
 
-def arriving(client: InProcessClient) -> dict[Any, Any]:
+def arriving(client: InProcessClient) -> Arrivals[Any, Any]:
     """The calls that a server waits for."""
     return client.server.grpc_port._intake._arriving
 
 
-def test_where_many_requests_do_not_come_the_oldest_calls_are_refused(
+def test_where_many_requests_do_not_come_the_calls_of_their_caller_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Calls that never begin take memory, too."""
-    monkeypatch.setattr(intake, "MOST_ARRIVING", 10)
-    with serving(tmp_path) as client, own_channel(client) as other, without_request(other, 30) as calls:
-        until(lambda: sum(call.done() for call in calls) == 20, what="the oldest are refused")
+    """Calls that never begin take memory, too: 200 with most of their 4 MB took 800 MB. A burst of honest calls may
+    all wait for a moment, so few are left only after a while; then there is room again for the same caller."""
+    monkeypatch.setattr(arrivals, "SLOW", 0.1)
+    with (
+        serving(tmp_path, max_caller_rpcs=50) as client,
+        own_channel(client) as other,
+        without_request(other, 80) as calls,
+    ):
+        until(lambda: sum(call.done() for call in calls) == 80 - MOST_SLOW, what="all but a few are refused")
         assert {call.code() for call in calls if call.done()} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert not any(call.done() for call in calls[:MOST_SLOW])
         assert client.decide("e").action.id
         assert 'grpc_code="ResourceExhausted"' in client.fetch("/metrics")[1]
+
+
+def test_a_burst_of_calls_as_large_as_a_caller_may_make_is_answered(tmp_path: Path) -> None:
+    """That their headers come before their requests must not be held against them."""
+    with serving(tmp_path, max_caller_rpcs=500) as client:
+        requests = [pb.DecideRequest(experiment="e", unit_id=f"unit-{number}") for number in range(490)]
+        calls = [client.future("Decide", request) for request in requests]
+        assert all(call.result(timeout=30).action.id for call in calls)
+
+
+def test_who_has_most_calls_without_requests_is_refused_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One caller pushed out the slow uploads of others."""
+    monkeypatch.setattr(arrivals, "MOST_ARRIVING", 4)
+    held: Arrivals[int, str] = Arrivals(most_of_one=3)
+    assert [held.add("crowd", number, "") for number in range(3)] == [None] * 3
+    with pytest.raises(LimitReached, match="3 calls of this caller"):
+        held.add("crowd", 9, "")
+    assert held.add("slow", 3, "") is None
+    assert held.add("slow", 4, "") == ("crowd", 2)
+    assert held.take("crowd", 2) == ""
+    with pytest.raises(LimitReached, match="most are this caller's"):
+        held.add("slow", 5, "")
+    assert len(held) == 4
+
+
+def test_of_those_that_wait_long_the_newest_of_one_caller_have_to_leave() -> None:
+    """The oldest ones are those that may soon be there."""
+    times = iter([*range(MOST_SLOW + 2), MOST_SLOW + 2 + SLOW - 1.5])
+    held: Arrivals[int, str] = Arrivals(most_of_one=100, clock=lambda: next(times))
+    for number in range(MOST_SLOW + 2):
+        held.add("crowd", number, "")
+    assert held.too_slow() == [("crowd", MOST_SLOW)]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessClient]:
+    """A server with tokens that takes two streams of one caller."""
+    folder = tmp_path_factory.mktemp("guarded")
+    tokens = folder / "tokens.toml"
+    tokens.write_text(
+        f'[[tokens]]\nname = "shop"\nsha256 = "{sha256(b"secret").hexdigest()}"\nroles = ["decide"]\n', "utf-8"
+    )
+    client = InProcessClient(folder / "log.db", tokens=tokens, max_caller_streams=2)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def test_strangers_at_the_same_address_keep_no_token_from_watching_health(guarded: InProcessClient) -> None:
+    """Behind one address there may be many: a client with health checking does not decide where it cannot watch."""
+    stub = health_pb2_grpc.HealthStub(guarded.channel)
+    watches = [stub.Watch(ANYBODY, metadata=sent) for sent in ((), (("authorization", "Bearer wrong"),))]
+    assert [next(watch).status for watch in watches] == [SERVING] * 2
+    assert code_of(status_of(lambda: next(stub.Watch(ANYBODY)))) == "RESOURCE_EXHAUSTED"
+    token = (("authorization", "Bearer secret"),)
+    own = [stub.Watch(ANYBODY, metadata=token) for _ in range(2)]
+    assert [next(watch).status for watch in own] == [SERVING] * 2
+    assert code_of(status_of(lambda: next(stub.Watch(ANYBODY, metadata=token)))) == "RESOURCE_EXHAUSTED"
+    for watch in [*watches, *own]:
+        watch.cancel()
 
 
 def test_a_stop_does_not_wait_for_requests_that_do_not_come(tmp_path: Path) -> None:

@@ -83,6 +83,22 @@ def test_a_batch_that_fits_is_answered_and_so_is_its_retry(client: InProcessClie
     assert len(client.rows("select 1 from decisions where decision_id in ('d10', 'd11')")) == 2
 
 
+def test_rewards_whose_reply_would_be_too_large_are_not_logged(client: InProcessClient) -> None:
+    """Else the caller sends them again for ever, or believes them lost."""
+    id_ = client.decide("shop", "rewarded").decision_id
+    right = pb.RewardRequest(decision_id=id_, value=0.5)
+    wrong = [pb.RewardRequest(decision_id=f"{number:0200d}") for number in range(999)]
+    status = status_of(lambda: client.reward_batch([right, *wrong]))
+    assert (code_of(status), fields_of(status)) == ("INVALID_ARGUMENT", ["requests"])
+    assert f"and {MOST} are possible; send fewer requests a call" in status.message
+    assert not client.rows("select 1 from rewards")
+    assert "orphan" not in client.fetch("/metrics")[1]
+    results = client.reward_batch([right, *wrong[:100]])
+    assert results[0].response.outcome
+    assert all(one.error.code for one in results[1:])
+    assert len(client.reward_batch([right] * 1_000)) == 1_000
+
+
 def test_a_definition_has_room_in_every_reply(client: InProcessClient) -> None:
     """One that is there already may shrink, and be paused."""
     for id_, size in (("large", MOST // 2), ("shop", MOST)):
@@ -107,3 +123,20 @@ def test_lists_come_in_pages_that_fit(client: InProcessClient) -> None:
         if not token:
             break
     assert seen == sorted(["ask", "shop", *ids])
+
+
+def test_ids_that_make_a_reply_too_large_are_left_out(client: InProcessClient) -> None:
+    """Which decisions got the rewards of a unit is known only once they are logged."""
+    uniform = experiment_pb2.Policy(uniform=experiment_pb2.Uniform())
+    message = experiment("till", "a", "b", policy=uniform, window=60)
+    message.reward.attribution = experiment_pb2.ATTRIBUTION_ALL
+    client.apply(message)
+    decided = client.decide_batch(
+        [pb.DecideRequest(experiment="till", unit_id="u", decision_id=f"{i:0120d}") for i in range(10)]
+    )
+    assert not any(one.error.code for one in decided)
+    rewards = [pb.RewardRequest(unit_id="u", experiment="till", reward_id=f"r{i}", value=0.1) for i in range(120)]
+    assert len(client.reward_batch(rewards[:1])[0].response.decision_ids) == 10
+    results = client.reward_batch(rewards[1:])
+    assert [len(one.response.decision_ids) for one in results] == [0] * 119
+    assert all(one.response.outcome == pb.REWARD_OUTCOME_JOINED for one in results)

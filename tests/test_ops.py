@@ -74,6 +74,10 @@ GAUGES = {
     f"decider_experiment_files_refused{{{SERVER}}}": 0.0,
     f'decider_access_problem{{{SERVER}, files="tokens"}}': 0.0,
     f'decider_access_problem{{{SERVER}, files="certificates"}}': 0.0,
+    f'decider_connections{{{SERVER}, listener="--listen"}}': 3_500.0,
+    f'decider_connections_limit{{{SERVER}, listener="--listen"}}': 4_000.0,
+    f'decider_connections{{{SERVER}, listener="--operate-listen"}}': 3.0,
+    f'decider_connections_limit{{{SERVER}, listener="--operate-listen"}}': 256.0,
     f"decider_archive_last_success_time_seconds{{{SERVER}}}": 1.0,  # promtool's time begins at 0
     f"decider_model_position{{{EXPERIMENT}}}": 900.0,
     f"decider_learning_held{{{EXPERIMENT}}}": 0.0,
@@ -139,6 +143,7 @@ FAULTS: dict[str, Mapping[str, float | None]] = {
     "DeciderDiskLow": {"decider_disk_free_bytes": 9e8},
     "DeciderClockOff": {"decider_clock_offset_seconds": -30.0},
     "DeciderFilesRefused": {f'decider_access_problem{{{SERVER}, files="tokens"': 1.0},
+    "DeciderConnectionsFull": {f'decider_connections{{{SERVER}, listener="--operate-listen"': 250.0},
     "DeciderArchiveFails": {"decider_archive_failures_total": 1, "decider_archive_last_success_time_seconds": 0.0},
     "DeciderRewardsMissing": {f'decider_rewards_missing_log_evalue{{{EXPERIMENT}, name="click", group="policy"': 7.0},
     "DeciderChannelRewardsMissing": {"decider_channel_rewards_missing_log_evalue": 7.0},
@@ -192,7 +197,7 @@ def test_the_configuration_shown_is_taken(tmp_path: Path) -> None:
 def test_every_alert_has_a_fault_that_brings_it() -> None:
     """A rule that no test has seen fire is a rule that may never fire."""
     assert FAULTS.keys() | LOOK_BACK == set(ALERTS)
-    assert len(ALERTS) == 29
+    assert len(ALERTS) == 30
 
 
 TEXTS = dict(

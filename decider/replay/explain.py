@@ -182,10 +182,10 @@ def _make_again(
 
 
 def not_found(log: LogReader, decision_id: DecisionId) -> NotFound:
-    """The error for an id that the log does not have."""
+    """The error for an id that the log does not have; without its path, which is not for every caller over HTTP."""
     archived = "; it may lie in the log's archive" if log.cut().position else ""
     return NotFound(
-        f"{log.name} has no decision {decision_id!r}{archived}. Ids of forgotten units are gone",
+        f"the log has no decision {decision_id!r}{archived}. Ids of forgotten units are gone",
         reason="DECISION_NOT_FOUND",
     )
 

@@ -45,6 +45,10 @@ class Access:
         """Of who sent these; a token says more than a certificate. Raises Unauthenticated."""
         if self._tokens is not None and authorization is not None:
             return self._tokens.of_header(authorization)
+        if certificate is not None and not certificate.isprintable():
+            raise Unauthenticated(  # it would be the `author` of changes, in logs and terminals
+                "the certificate's name has control characters; show one without", reason="NO_CERTIFICATE"
+            )
         if certificate is not None:
             return Rights(certificate) if self._tokens is None else self._tokens.of_certificate(certificate)
         if self._tokens is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ Content = tuple[bytes, ...]
 
 LARGEST_FILE = 10_000_000
 """Bytes."""
+
+ANY_PORT = "127.0.0.1:0"
+"""That is free; this machine alone reaches it."""
 
 
 class BadCertificates(DeciderError):
@@ -38,6 +42,8 @@ class Certificates:
         self._certificate, self._key = certificate, key
         self._content = self._seen = self._read()
         self._context = self._load()
+        _try_with_grpc(self._content)
+        self._refused: tuple[Content, BadCertificates] | None = None
         self.http = self._load()
         self.http.sni_callback = self._take_newest
 
@@ -83,10 +89,21 @@ class Certificates:
         if content == self._content or content != before:  # they may be half written: two looks must agree
             return False
         context = self._load()
+        self._try_once(content)
         if self._read() != content:
             raise BadCertificates("--tls-cert and --tls-key: the files are being written")
         self._context, self._content = context, content
         return True
+
+    def _try_once(self, content: Content) -> None:
+        """gRPC writes several lines of its own each time. Raises BadCertificates."""
+        if self._refused is not None and self._refused[0] == content:
+            raise self._refused[1]
+        try:
+            _try_with_grpc(content)
+        except BadCertificates as error:
+            self._refused = content, error
+            raise
 
     def grpc(self) -> grpc.ServerCredentials:
         """For one port of gRPC. With an authority of clients, each must show a certificate of it."""
@@ -108,6 +125,34 @@ class Certificates:
 def _configuration(content: Content) -> Any:
     key, chain, *authorities = content
     return grpc.ssl_server_certificate_configuration([(key, chain)], authorities[0] if authorities else None)
+
+
+def _try_with_grpc(content: Content) -> None:
+    """gRPC has a TLS library of its own, which takes fewer kinds of keys than that of HTTP; while serving it would
+    silently keep the old pair. Raises BadCertificates."""
+    key, chain, *authorities = content
+    credentials = grpc.ssl_server_credentials(
+        [(key, chain)], authorities[0] if authorities else None, bool(authorities)
+    )
+    server = grpc.server(ThreadPoolExecutor(1))  # never started
+    try:
+        server.add_secure_port(ANY_PORT, credentials)
+    except RuntimeError:
+        if _can_bind(server):
+            raise BadCertificates(
+                "--tls-key and --tls-cert: gRPC does not take this key: it has to be RSA (not RSA-PSS), ECDSA with "
+                "P-256, P-384 or P-521, or Ed25519"
+            ) from None
+    finally:
+        server.stop(None)
+
+
+def _can_bind(server: grpc.Server) -> bool:
+    """Else the failure says nothing about certificates."""
+    try:
+        return bool(server.add_insecure_port(ANY_PORT))
+    except RuntimeError:
+        return False
 
 
 def certificate_name(found: Mapping[str, Any] | None) -> str | None:

@@ -73,21 +73,34 @@ class _Prepared(NamedTuple):
 _Group = list[_Prepared] | DeciderError
 """Of one request: what is to be written, or why nothing is."""
 
+LARGEST_OUTCOME = 16
+"""Bytes of a result in a batch's reply that names no decisions."""
+
 _Written = list[tuple[_Prepared, Mark | None]] | DeciderError
 
 
 class Feedback:
     """Handlers of the RPCs of the same names; a part of DeciderService.
 
-    rights: the caller's. To a caller for some experiments only, decisions of others do not exist.
+    rights: the caller's. To a caller for some experiments only, decisions of others do not exist. max_reply_bytes: what
+    a larger reply would tell is not logged.
     """
 
-    def __init__(self, current: Current, log: LogReader, *, append: Append, locate_all: LocateAll | None) -> None:
+    def __init__(
+        self, current: Current, log: LogReader, *, append: Append, locate_all: LocateAll | None, max_reply_bytes: int
+    ) -> None:
+        self._max_reply_bytes = max_reply_bytes
         self._current = current
         self._log = log
         self._unit_rewards = UnitRewards(current, log)
         self._append = append
         self._locate_all = locate_all or log.locate_all
+
+    def _check_size(self, size: int, field: str, way_out: str) -> None:
+        """Before the append: what its caller cannot receive is not logged. Raises InvalidArgument."""
+        if size > self._max_reply_bytes:
+            said = f"the reply would have {size} bytes, and {self._max_reply_bytes} are possible; {way_out}"
+            raise InvalidArgument([Violation(field, said)])
 
     def Activate(self, request: pb.ActivateRequest, rights: Rights = ALL) -> pb.ActivateResponse:
         """Append what was shown; only the first activation of a decision counts. One that comes before its decision is
@@ -142,33 +155,46 @@ class Feedback:
 
     def Reward(self, request: pb.RewardRequest, rights: Rights = ALL) -> pb.RewardResponse:
         """Append, answer with the outcome."""
-        (reward,) = self._append_rewards([request], rights)
+        (reward,) = self._append_rewards([request], self._prepare_rewards([request], rights), rights)
         if isinstance(reward, DeciderError):
             raise reward
         return reward
 
     def RewardBatch(self, request: pb.RewardBatchRequest, rights: Rights = ALL) -> pb.RewardBatchResponse:
-        """Append all in as few commits as others can wait for, answer each."""
+        """Append all in as few commits as others can wait for, answer each. Where their decisions' ids would make the
+        reply too large, it names none."""
         convert.check_batch(len(request.requests))
+        prepared = self._prepare_rewards(request.requests, rights)
+        refused = [pb.RewardResult(error=to_status(one)) for one in prepared if isinstance(one, DeciderError)]
+        size = pb.RewardBatchResponse(results=refused).ByteSize() + LARGEST_OUTCOME * (len(prepared) - len(refused))
+        self._check_size(size, "requests", "send fewer requests a call")
         results = [
             pb.RewardResult(error=to_status(reward))
             if isinstance(reward, DeciderError)
             else pb.RewardResult(response=reward)
-            for reward in self._append_rewards(request.requests, rights)
+            for reward in self._append_rewards(request.requests, prepared, rights)
         ]
-        return pb.RewardBatchResponse(results=results)
+        reply = pb.RewardBatchResponse(results=results)
+        if reply.ByteSize() > self._max_reply_bytes:
+            for result in reply.results:
+                if result.HasField("response"):  # else it would have both
+                    result.response.ClearField("decision_ids")
+        return reply
 
-    def _append_rewards(
-        self, requests: Sequence[pb.RewardRequest], rights: Rights
-    ) -> list[pb.RewardResponse | DeciderError]:
-        """A reply or an error for each, after the commit."""
+    def _prepare_rewards(self, requests: Sequence[pb.RewardRequest], rights: Rights) -> Sequence[_Group]:
+        """Of each, what is to be written; nothing is yet."""
         sent = [attempt(convert.sent_reward, request) for request in requests]
         ids = [one.decision_id for one in sent if not isinstance(one, DeciderError) and not one.unit_id]
         places = iter(self._own(self._locate_all(ids), rights) if ids else ())
         prepare = partial(self._prepare_all, rights)
-        prepared = [
+        return [
             reward if isinstance(reward, DeciderError) else attempt(partial(prepare, reward), places) for reward in sent
         ]
+
+    def _append_rewards(
+        self, requests: Sequence[pb.RewardRequest], prepared: Sequence[_Group], rights: Rights
+    ) -> list[pb.RewardResponse | DeciderError]:
+        """A reply or an error for each, after the commit."""
         written = self._append_groups(prepared, _counted(prepared, requests))
         said = [(one.place, mark) for w in written if isinstance(w, list) for one, mark in w if one.place]
         late = iter(are_late(self._log, said) if said else ())

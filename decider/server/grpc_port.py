@@ -63,7 +63,8 @@ MODULES = {DECISIONS: decider_service_pb2, EXPERIMENTS: experiment_service_pb2}
 
 
 class GrpcPort:
-    """Listens from `start` to `stop`; `port` is the real one. Raises AddressInUse.
+    """Listens from `start` to `stop`; `port` is the real one, `most_connections` are possible at once. Raises
+    AddressInUse.
 
     services: what answers each service that the listener has. calls: runs the handlers of DeciderService. access: says
     who calls. Applying a version reads much of the log, so those handlers have threads of their own and decisions never
@@ -84,12 +85,14 @@ class GrpcPort:
         sharing: Sequence[tuple[str, int]] = ALONE,
     ) -> None:
         self._stopped = False
+        self.most_connections = listener.most_connections
         self._applying = ThreadPoolExecutor(APPLIERS, "experiments")
         self._reading = ThreadPoolExecutor(READERS, "readers")
         self._intake = Intake(
             calls=Limit("calls", most=settings.max_concurrent_rpcs, most_of_one=settings.max_caller_rpcs),
             streams=Limit("streams", most=settings.max_streams, most_of_one=settings.max_caller_streams),
             checks=Limit("health checks", most=settings.max_streams, most_of_one=settings.max_caller_streams),
+            most_arriving=settings.max_caller_rpcs,
             access=access if access.asks else None,
         )
         self._server = grpc.server(

@@ -28,16 +28,14 @@ from grpc_status import rpc_status
 
 from decider.errors import DeciderError, LimitReached
 from decider.log.group_commit import Call
+from decider.server import allocator
 from decider.server.access import Access
+from decider.server.arrivals import MOST_SLOW, Arrivals
 from decider.server.limits import Limit
 from decider.server.roles import Rights, Role
 from decider.server.rpc import UNPARSABLE, to_status
 
 logger = logging.getLogger(__name__)
-
-MOST_ARRIVING = 1_000
-"""Calls whose requests are not there yet; above, the oldest is refused. Requests of honest clients follow their headers
-at once, so it is never one of them."""
 
 LAST_ARRIVALS = 0.2
 """Seconds that a stop waits for requests that are not there yet."""
@@ -128,11 +126,15 @@ class Stream:
 
 class Intake(Executor):
     """The `thread_pool` of a grpc.Server whose handlers have Unary and Streaming methods. checks: the limit of brief
-    streams. access: says who calls; None: everybody may do everything."""
+    streams. most_arriving: calls of one caller whose requests have not come. access: says who calls; None: everybody
+    may do everything."""
 
-    def __init__(self, *, calls: Limit, streams: Limit, checks: Limit, access: Access | None = None) -> None:
+    def __init__(
+        self, *, calls: Limit, streams: Limit, checks: Limit, most_arriving: int, access: Access | None = None
+    ) -> None:
         self._calls, self._streams, self._checks, self._access = calls, streams, checks, access
-        self._arriving: dict[Call, _Held] = {}
+        self._arriving: Arrivals[Call, _Held] = Arrivals(most_of_one=most_arriving)
+        self._freed = False
         self._running: set[Call] = set()
         self._open_streams: dict[Stream, _Held] = {}
 
@@ -156,25 +158,32 @@ class Intake(Executor):
         call = Call(fn, arguments)
 
         def received(message: bytes | None) -> None:
-            if self._arriving.pop(call, None) is None:  # turned away meanwhile
+            if self._arriving.take(caller, call) is None:  # turned away meanwhile
                 return
             if message is not None:
                 request.append(message)
             self._run(call, method, event, state, caller)
 
-        self._arriving[call] = _Held(method, event, state)
-        if len(self._arriving) > MOST_ARRIVING:
-            self._refuse_oldest()
+        try:
+            leaves = self._arriving.add(caller, call, _Held(method, event, state))
+        except LimitReached as error:
+            _turn_away(method, event.call, state, error)
+            return _NOTHING
+        if leaves is not None:
+            self._turn_away_arriving(*leaves, LimitReached("the request did not come, and many other calls wait"))
         _receive(event.call, state, received)
         return call
 
     def _identify(self, event: Any, role: Role | None) -> tuple[str, Rights | None]:
         """Who calls, for the limits, and what they may do; None: everything. Raises Unauthenticated,
         PermissionDenied."""
-        if self._access is None or role is None:
+        if self._access is None:
             return _address(event.call), None
-        rights = _rights(self._access, event, role)
-        return f"token:{rights.name}", rights
+        if role is None:
+            return _known_or_address(self._access, event), None
+        rights = _rights(self._access, event)
+        rights.check_role(role)
+        return _name(rights), rights
 
     def _run(self, call: Call, method: Unary, event: Any, state: Any, caller: str) -> None:
         try:
@@ -225,26 +234,33 @@ class Intake(Executor):
         self._open_streams.pop(stream, None)
         limit.leave(caller)
 
-    def _refuse_oldest(self) -> None:
-        oldest = next(iter(self._arriving))
-        self._turn_away_arriving(oldest, LimitReached("the request did not come, and many other calls wait for theirs"))
-
-    def _turn_away_arriving(self, call: Call, error: DeciderError) -> None:
-        """Whoever takes a call out of the dict decides what becomes of it: its request may come in this moment."""
-        held = self._arriving.pop(call, None)
+    def _turn_away_arriving(self, caller: str, call: Call, error: DeciderError) -> None:
+        """Whoever takes a call decides what becomes of it: its request may come in this moment."""
+        held = self._arriving.take(caller, call)
         if held is not None:
             held.turn_away(error)
             call.skip()
 
     def look(self) -> None:
         """End the streams, and the calls whose requests are not there yet, of those who may no longer call: their
-        tokens were looked at when their headers came. Called by another thread than gRPC's, now and then."""
+        tokens were looked at when their headers came. And the calls of one caller that wait too long, where they are
+        many. Called by another thread than gRPC's, now and then."""
         for stream in self._open_streams.copy().values():
             if error := self._refusal(stream):
                 stream.turn_away(error)
-        for call, held in self._arriving.copy().items():
+        for caller, call, held in self._arriving.all():
             if error := self._refusal(held):
-                self._turn_away_arriving(call, error)
+                self._turn_away_arriving(caller, call, error)
+        self._refuse_slow()
+
+    def _refuse_slow(self) -> None:
+        slow = self._arriving.too_slow()
+        late = LimitReached(f"the request did not come, and {MOST_SLOW} calls of this caller wait longer for theirs")
+        for caller, call in slow:
+            self._turn_away_arriving(caller, call, late)
+        if self._freed:  # what came of their requests may be a gigabyte, which gRPC frees in threads of its own
+            allocator.give_back()
+        self._freed = bool(slow)
 
     def _refusal(self, held: _Held) -> DeciderError | None:
         """Why its caller may not call, by what is known now."""
@@ -281,13 +297,24 @@ _NOTHING()
 """What a stream is to grpcio's count of calls: one that has ended."""
 
 
-def _rights(access: Access, event: Any, role: Role) -> Rights:
-    """Of who calls. Raises Unauthenticated, PermissionDenied."""
+def _rights(access: Access, event: Any) -> Rights:
+    """Of who calls. Raises Unauthenticated."""
     sent = _sent(event.invocation_metadata)
     certificate = _certificate(event.call) if access.asks_certificates else None
-    rights = access.identify(sent, certificate)
-    rights.check_role(role)
-    return rights
+    return access.identify(sent, certificate)
+
+
+def _name(rights: Rights) -> str:
+    """Of who showed a token or a certificate, for the limits."""
+    return f"token:{rights.name}"
+
+
+def _known_or_address(access: Access, event: Any) -> str:
+    """For what anybody may call: who shows a token is not counted among the strangers at the same address."""
+    try:
+        return _name(_rights(access, event))
+    except DeciderError:
+        return _address(event.call)
 
 
 def _sent(metadata: Iterable[tuple[str, str]]) -> str | None:

@@ -277,6 +277,7 @@ class LeaderPart:
         held = [*self._guard.held.values()]
         warnings = [
             *self._process.access.warnings,
+            *[text for warnings in self._process.warnings for text in warnings()],
             *problems,
             *self._files.warnings,
             *map(describe, held),

@@ -10,7 +10,7 @@ import platform
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -83,8 +83,8 @@ class Process:
 
     copies: where models may be whose contents are not in the log. behind: why what serves does not follow the log;
     empty where it does. tell: is called with what is new to serve; may be added to before the first `follow`.
-    access_looks: are called after each look at tokens and certificates. registry: metrics of this process; of_log: of
-    the log, and what its leader knows.
+    access_looks: are called after each look at tokens and certificates. warnings: of /readyz. registry: metrics of
+    this process; of_log: of the log, and what its leader knows.
     """
 
     log: EventLog
@@ -105,6 +105,7 @@ class Process:
         self.threads: list[threading.Thread] = []
         self.tell: list[Callable[[ServingChanges], None]] = []
         self.access_looks: list[Callable[[], None]] = []
+        self.warnings: list[Callable[[], Sequence[str]]] = []
         self._given_back = 0
         self._failures = SayOnce()
         self._trouble: LogError | None = None

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from google.protobuf.message import Message
-
 from decider.decide.agreement import Agreement, agreement_of
 from decider.decide.decide import Eligible, decide, default_action, eligible_actions
 from decider.decide.named_actions import MAX_SHOWN, SHOWN, check_default, inactive_actions
@@ -117,8 +115,7 @@ class DeciderService(Feedback):
         max_reply_bytes: int = MAX_REPLY_BYTES,
         follow: Callable[[], None] = _follow_nothing,
     ) -> None:
-        super().__init__(current, log, append=append, locate_all=locate_all)
-        self._max_reply_bytes = max_reply_bytes
+        super().__init__(current, log, append=append, locate_all=locate_all, max_reply_bytes=max_reply_bytes)
         self._budget = budget
         self._clock = clock
         self._follow = follow
@@ -156,24 +153,13 @@ class DeciderService(Feedback):
             if chosen.stored:
                 return self._decide_reply(chosen, request)
             if request.actions:  # a definition's payloads have room in every reply, a call's may not
-                self._check_size(self._decide_reply(chosen, request), "actions", "shorten the payload of the action")
+                size = self._decide_reply(chosen, request).ByteSize()
+                self._check_size(size, "actions", "shorten the payload of the action, or call without with_ranking")
             (mark,) = self._append([Awaited(chosen.unit or chosen.decision, caller)])
             confirmed = self._confirm(request, chosen, mark, caller)
             if confirmed is not None:
                 return self._decide_reply(confirmed, request)
         raise _too_many_tries(request.unit_id)
-
-    def _check_size(self, reply: Message, field: str, way_out: str) -> None:
-        """Before the append: what its caller cannot receive is not decided. Raises InvalidArgument."""
-        size = reply.ByteSize()
-        if size > self._max_reply_bytes:
-            raise InvalidArgument(
-                [
-                    Violation(
-                        field, f"the reply would have {size} bytes, and {self._max_reply_bytes} are possible; {way_out}"
-                    )
-                ]
-            )
 
     def _decide_reply(self, chosen: _Answer, request: pb.DecideRequest) -> pb.DecideResponse:
         reply = pb.DecideResponse()
@@ -208,7 +194,9 @@ class DeciderService(Feedback):
         response = pb.DecideBatchResponse()
         for message, choice in zip(request.requests, chosen, strict=True):
             self._add_result(response, message, choice)
-        self._check_size(response, "requests", "send fewer requests a call, or shorten the actions' payloads")
+        self._check_size(
+            response.ByteSize(), "requests", "send fewer requests a call, or shorten the actions' payloads"
+        )
         new = [Awaited(c.unit or c.decision, caller) for c in chosen if isinstance(c, _Answer) and not c.stored]
         marks = self._append(new)
         if None in marks:
@@ -269,7 +257,7 @@ class DeciderService(Feedback):
             for one, unit, slot, (_, ignored) in zip(filled, units, asked, fit, strict=True)
         ]
         reply = self._slate_reply(request, slate_id, answers)
-        self._check_size(reply, "slots", "ask for fewer slots a call, or shorten the actions' payloads")
+        self._check_size(reply.ByteSize(), "slots", "ask for fewer slots a call, or shorten the actions' payloads")
         (mark,) = self._append([Awaited(NewSlate(new), caller)])
         if mark is None:
             stored = self._refused_slate(request, caller, retry=any(units) or self._is_overtaken(version))

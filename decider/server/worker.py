@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from decider.learn.leader import Progress
 from decider.learn.limits import largest_definition
 from decider.log.group_commit import CommitExecutor
+from decider.metrics.connections import ConnectionsCollector
 from decider.metrics.rpc import RpcMetrics
+from decider.server.connections import Connections
 from decider.server.experiments import ExperimentService
 from decider.server.grpc_port import ALONE, GrpcPort
 from decider.server.listeners import DECISIONS, EXPERIMENTS, LISTEN, Listener
@@ -83,6 +85,9 @@ class Worker:
             process.opened.callback(port.stop)
             process.access_looks.append(port.look)
             self._ports[listener.option] = port
+        connections = Connections(self._ports)
+        process.of_log.register(ConnectionsCollector(connections.count, connections.limits))
+        process.warnings.append(lambda: connections.warnings)
 
     @property
     def grpc_port(self) -> GrpcPort:
