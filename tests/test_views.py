@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import decider
 from decider.decide.slots import SLOTS
 from decider.experiment.definition import Aggregation, RewardDefinition
 from decider.learn.archive import archive
@@ -242,3 +244,13 @@ def steps_of(path: Path) -> int:
         connection.set_progress_handler(step, 100)
         connection.execute("select * from action_summary").fetchall()
     return count
+
+
+def test_every_view_of_the_text_is_there_and_every_view_is_in_the_text(tmp_path: Path, clock: Clock) -> None:
+    """Whoever reads the log by SQL begins with that table."""
+    open_log(tmp_path / "log.db", clock=clock).close()
+    with closing(sqlite3.connect(tmp_path / "log.db")) as connection:
+        views = {name for (name,) in connection.execute("select name from sqlite_master where type = 'view'")}
+    text = (Path(decider.__file__).parent / "README.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if re.match(r"\| views? `", line)]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == views
