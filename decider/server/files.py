@@ -166,7 +166,9 @@ class ExperimentFiles:
             return False
         if not self._changes_something(path, message):
             return False
-        logger.info("%s changed just now: the running version serves until it stays as it is for a while", path)
+        logger.info(
+            "%s changed just now: the running version serves until it stays as it is for a while", _printable(path)
+        )
         return True
 
     def _changes_something(self, path: Path, message: pb.Experiment) -> bool:
@@ -206,11 +208,11 @@ class ExperimentFiles:
     def _tell_error(self, path: Path) -> None:
         error = self._known[path].error
         if isinstance(error, _REFUSED_FOR_NOW):
-            logger.error("%s: refused, and tried again from time to time: %s", path, error)
+            logger.error("%s: refused, and tried again from time to time: %s", _printable(path), _printable(error))
             if path not in self._refused:
                 self._refused.append(path)
         elif error is not None:
-            logger.error("refused, the running version stays: %s", error)
+            logger.error("refused, the running version stays: %s", _printable(error))
 
     def _retry(self) -> None:
         """Files that are defined by another one no longer, and one of those that were refused for now, in turns:
@@ -237,7 +239,8 @@ class ExperimentFiles:
         defined = {file.defines for file in self._known.values()}
         for path, id_ in self._gone.items():
             if id_ not in defined:
-                logger.warning("%s is gone; experiment %s goes on as it was: pause or end it to stop it", path, id_)
+                text = "%s is gone; experiment %s goes on as it was: pause or end it to stop it"
+                logger.warning(text, _printable(path), id_)
         self._gone.clear()
 
     def _check_overtaken(self) -> None:
@@ -262,7 +265,7 @@ class ExperimentFiles:
             f"defines is older: `decider apply {path}` makes it the newest version, `decider get {message.id}` prints "
             f"what runs as a file"
         )
-        logger.warning("%s", text)
+        logger.warning("%s", _printable(text))
         if version.experiment.fallback is not None:
             _tell(path, ApplyResult(version, changed=False, waits=False), keeps=True)
         return text
@@ -278,7 +281,7 @@ def _kept_in(file: _File, path: Path) -> Iterator[None]:
     except DeciderError:
         raise
     except Exception as error:
-        logger.exception("%s", path)
+        logger.exception("%s", _printable(path))
         file.error = InvalidExperiment([Violation(str(path), repr(error))])
 
 
@@ -292,8 +295,17 @@ def _named_after(path: Path) -> Iterator[None]:
         raise InvalidExperiment(violations) from error
 
 
+def _printable(text: object) -> str:
+    """A file may have any name: one that is no UTF-8, begins a line or steers a terminal is shown escaped.
+
+    >>> print(_printable("a" + chr(0xDCFF) + chr(10) + chr(27) + ".toml"))
+    a\\udcff\\n\\x1b.toml
+    """
+    return "".join([one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(text)])
+
+
 def _shorten(text: str) -> str:
-    text = text.encode(errors="backslashreplace").decode()  # the name of a file may be no UTF-8
+    text = _printable(text)
     return text if len(text) <= LONGEST_WARNING else f"{text[:LONGEST_WARNING]} ..."
 
 
@@ -313,4 +325,6 @@ def _tell(path: Path, applied: ApplyResult, *, keeps: bool) -> None:
             f"; everybody gets the baseline as before, since the guardrail {fallback.reward} was crossed (`decider "
             f"resume {version.experiment.id}` ends that)"
         )
-    logger.info("%s: experiment %s, %s %d%s%s", path, version.experiment.id, news, version.number, paused, waits)
+    logger.info(
+        "%s: experiment %s, %s %d%s%s", _printable(path), version.experiment.id, news, version.number, paused, waits
+    )
