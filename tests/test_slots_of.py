@@ -19,6 +19,7 @@ from decider.decide.slots import SLOTS, uniform_slots
 from decider.errors import LogCorrupt
 from decider.experiment.definition import Action
 from decider.log.memory import MemoryLog
+from decider.log.protocol import NewVersion
 from decider.policy.protocol import Choice, Model, UnusablePmf
 from decider.policy.static import Fixed, Uniform
 from decider.server.service import DeciderService
@@ -100,6 +101,7 @@ def test_a_policy_that_fails_never_ends_a_call(failure: str, clock: Clock) -> No
     """To a frontend INTERNAL means that the service is broken; it has an action for this visitor."""
     version, running, log = sample_version(), Current(), MemoryLog(clock=clock)
     running.put(version, Model(Answering(FAILURES[failure])))
+    log.append([NewVersion(version.experiment, version.number)])  # a log takes decisions of versions that serve
     service = DeciderService(running, log, append=log.append)
     answer = service.Decide(pb.DecideRequest(experiment="home", unit_id="u"))
     assert (answer.action.id, answer.reason) == ("outfit", pb.REASON_FALLBACK)
