@@ -25,6 +25,9 @@ DEFINITIONS_SHARE, FIXED_SHARE = 0.2, 0.15
 """Of the memory, what definitions and learners that cannot be evicted may take. Policies as a whole have a share of
 their own, see `server/process.py`."""
 
+LARGEST_DEFINITION = 3 * 2**20
+"""Bytes as a message, by default."""
+
 ACTION_BYTES = 600
 """Of an action without features and payload: measured."""
 
@@ -36,7 +39,7 @@ class Limits:
 
     experiments: int = 1_000
     memory: int = MEMORY
-    definition: int = 3 * 2**20
+    definition: int = LARGEST_DEFINITION
 
 
 def largest_definition(reply: int) -> int:

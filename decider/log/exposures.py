@@ -250,3 +250,17 @@ def _counted(one: Exposure) -> tuple[_Counted, _Counted]:
 def _until(heap: list[tuple[Time, Position]], at: Time) -> Iterator[Position]:
     while heap and heap[0][0] <= at:
         yield heappop(heap)[1]
+
+
+def follow_up(
+    decision: Position,
+    activation: Position | None,
+    activated_at: Time,
+    action: ActionId | None,
+    seal: Position | None,
+    sealed_at: Time,
+) -> FollowUp | None:
+    """What followed a decision that counts for limits: its activation, else its seal; None where neither is there."""
+    if activation is not None:
+        return ShownActivation(activation, activated_at, decision, action)
+    return None if seal is None else ShownSeal(seal, sealed_at, decision)

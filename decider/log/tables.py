@@ -318,3 +318,17 @@ def head_after(head: Head, at: Time, kinds: Sequence[str], rows: Sequence[EntryR
     first = Position(head.position + 1)
     linked = link(head.chain, first, at, digest(kinds, rows))
     return Head(Position(head.position + len(rows)), at, linked)
+
+
+def overtaken(version: str) -> str:
+    """The query whether a version serves no more that has served: the rules of `serving/lineup.py`. version: the
+    database's placeholder for its position."""
+    return f"""
+select 1 from experiments old join experiments new on new.experiment = old.experiment and new.number > old.number
+where old.position = {version} and (new.waits = 0 or exists (
+  select 1 from serves where serves.version = new.position and not exists (
+    select 1 from experiments newer
+    where newer.experiment = new.experiment and newer.number > new.number and newer.position < serves.position
+  )
+)) limit 1
+"""  # noqa: S608 - a placeholder

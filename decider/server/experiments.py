@@ -10,6 +10,7 @@ from decider.experiment.definition import ExperimentVersion
 from decider.experiment.origin import FROM_API, UNKNOWN, Origin, check_origin
 from decider.experiment.schema import from_message
 from decider.learn.leader import Progress
+from decider.learn.limits import LARGEST_DEFINITION
 from decider.learn.versions import ApplyResult, Versions
 from decider.log.protocol import LogReader
 from decider.server.convert import version_message
@@ -19,9 +20,6 @@ from decider.serving.follower import Follower
 from decider.types import START, ExperimentId, Position
 from decider.v1 import experiment_pb2
 from decider.v1 import experiment_service_pb2 as pb
-
-PAGE_BYTES = 3 * 2**20
-"""Of definitions in one page: a client of gRPC takes 4 MiB."""
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
@@ -39,7 +37,7 @@ class ExperimentService:
         versions: Versions,
         *,
         progress: Callable[[], Sequence[Progress]],
-        page_bytes: int = PAGE_BYTES,
+        page_bytes: int = LARGEST_DEFINITION,
     ) -> None:
         self._log = log
         self._current = current

@@ -13,7 +13,7 @@ from decider.experiment.limits import Counts
 from decider.experiment.origin import Origin
 from decider.experiment.unit_history import HistoryDefinition, PastDecision, Seen
 from decider.log.commits import build_of
-from decider.log.exposures import FollowUp, ShownActivation, ShownDecision, ShownSeal
+from decider.log.exposures import FollowUp, ShownDecision, follow_up
 from decider.log.forgotten import Removal, removals
 from decider.log.past_decisions import ROW as PAST_DECISION
 from decider.log.past_decisions import past_decisions
@@ -234,7 +234,7 @@ class PostgresReader:
     def shown_decisions(self) -> Iterator[tuple[ShownDecision, FollowUp | None]]:
         """See LogReader."""
         for row in self._stream(queries.SHOWN):
-            yield shown(row[:6], self.version_at), _follow_up(row[0], *row[6:])
+            yield shown(row[:6], self.version_at), follow_up(row[0], *row[6:])
 
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """See LogReader."""
@@ -419,16 +419,3 @@ class PostgresReader:
     def close(self) -> None:
         """Nobody may be reading."""
         self._pool.close()
-
-
-def _follow_up(
-    decision: Position,
-    activation: Position | None,
-    activated_at: Time,
-    action: ActionId | None,
-    seal: Position | None,
-    sealed_at: Time,
-) -> FollowUp | None:
-    if activation is not None:
-        return ShownActivation(activation, activated_at, decision, action)
-    return None if seal is None else ShownSeal(seal, sealed_at, decision)

@@ -52,7 +52,7 @@ from decider.log.protocol import (
     Tick,
     TotalsCheckpoint,
 )
-from decider.log.tables import DECISIONS, EntryTable, table_and_row
+from decider.log.tables import DECISIONS, EntryTable, overtaken, table_and_row
 from decider.types import START, Decision, Position, Time, now
 
 logger = logging.getLogger(__name__)
@@ -88,16 +88,7 @@ update writers set commits = %(commit)s, positions = %(positions)s::bigint[], ti
 """
 _WRITTEN = "select positions, time from writers where writer = %(writer)s and commits = %(commit)s"
 _CHANGED = "select changed from head"
-_OVERTAKEN = """
-select 1 from experiments old join experiments new on new.experiment = old.experiment and new.number > old.number
-where old.position = %(version)s and (new.waits = 0 or exists (
-  select 1 from serves where serves.version = new.position and not exists (
-    select 1 from experiments newer
-    where newer.experiment = new.experiment and newer.number > new.number and newer.position < serves.position
-  )
-)) limit 1
-"""
-"""Whether a version serves no more that has served: the rules of `serving/lineup.py`."""
+_OVERTAKEN = overtaken("%(version)s")
 _LEAVE = "delete from writers where writer = %(writer)s"
 _FORGET_WRITERS = "delete from writers where opened < now() - interval '30 days' and time < %(before)s"
 

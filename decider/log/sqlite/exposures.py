@@ -17,9 +17,8 @@ from decider.experiment.limits import LONGEST_DAY, Counts, Day
 from decider.log.exposures import (
     Exposure,
     FollowUp,
-    ShownActivation,
     ShownDecision,
-    ShownSeal,
+    follow_up,
     settled_exposure,
 )
 from decider.types import ActionId, Position, Time
@@ -149,20 +148,7 @@ def all_shown(
 ) -> Iterator[tuple[ShownDecision, FollowUp | None]]:
     """The decisions of some versions, in order of position, with what followed."""
     for row in connection.execute(_ALL, (json.dumps(list(limited)),)):
-        yield _shown(row[:6], version_at), _follow_up(row[0], *row[6:])
-
-
-def _follow_up(
-    decision: Position,
-    activation: Position | None,
-    activated_at: Time,
-    action: ActionId | None,
-    seal: Position | None,
-    sealed_at: Time,
-) -> FollowUp | None:
-    if activation is not None:
-        return ShownActivation(activation, activated_at, decision, action)
-    return None if seal is None else ShownSeal(seal, sealed_at, decision)
+        yield _shown(row[:6], version_at), follow_up(row[0], *row[6:])
 
 
 def recount(connection: sqlite3.Connection, version_at: VersionAt, at: Time) -> None:

@@ -42,7 +42,7 @@ from decider.log.sqlite.open_versions import CLOSE_INTERVAL, close_versions, fin
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.trim import Trimmer
 from decider.log.sqlite.write_ahead import LARGE_BYTES, WriteAheadLog
-from decider.log.tables import DECISIONS, head_after, parts
+from decider.log.tables import DECISIONS, head_after, overtaken, parts
 from decider.types import START, Decision, Position, Time, now
 
 logger = logging.getLogger(__name__)
@@ -57,16 +57,7 @@ select position, time, chain, max(
 ) from head
 """
 
-_OVERTAKEN = """
-select 1 from experiments old join experiments new on new.experiment = old.experiment and new.number > old.number
-where old.position = ? and (new.waits = 0 or exists (
-  select 1 from serves where serves.version = new.position and not exists (
-    select 1 from experiments newer
-    where newer.experiment = new.experiment and newer.number > new.number and newer.position < serves.position
-  )
-)) limit 1
-"""
-"""Whether a version serves no more that has served: the rules of `serving/lineup.py`."""
+_OVERTAKEN = overtaken("?")
 
 MOST_DROPS = 20
 """Pieces of what counts no longer that one look deletes."""
