@@ -53,7 +53,7 @@ class OwnServer:
     def start(self) -> None:
         """At the same address as before. Raises ServerFailed."""
         addresses = ["--listen", self.target, "--http", self.http]
-        command = [sys.executable, "-m", "decider.cli", "serve", "--db", str(self.db), *addresses, *self._options]
+        command = [sys.executable, "-m", "decider.cli", "serve", "--db", os.fspath(self.db), *addresses, *self._options]
         with self._opened() as file:
             said = file.tell()
             self.process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
