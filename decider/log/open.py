@@ -22,6 +22,7 @@ from decider.log.archive.find import (
 )
 from decider.log.archive.part import DECISIONS_FILE, Part
 from decider.log.forgotten import Removal
+from decider.log.place import LogUrl, log_place
 from decider.log.protocol import CuttableLog, EventLog, ForgettingLog, LogReader, OnProgress
 from decider.log.sqlite.backup import Copied, OnCopied, back_up, put_in_place
 from decider.log.sqlite.connection import open_to_read
@@ -31,7 +32,11 @@ from decider.log.sqlite.forgetting import SqliteForgettingLog
 from decider.log.sqlite.locks import check_unused, is_led
 from decider.log.sqlite.migrations import is_old, migrate
 from decider.log.sqlite.reader import SqliteReader
+from decider.log.sqlite.transfer import SqlitePlace, sqlite_source
 from decider.log.sqlite.writer import SqliteLog, Synchronous, _ignore_commit, _open_to_write
+from decider.log.transfer import Copied as Transferred
+from decider.log.transfer import LogPlace, LogSource, Say
+from decider.log.transfer import copy_log as transfer
 from decider.types import Time, now
 
 __all__ = [
@@ -42,6 +47,7 @@ __all__ = [
     "archived",
     "back_up_log",
     "check_unused",
+    "copy_log",
     "has_missing_parts",
     "identity_of",
     "is_archive",
@@ -57,21 +63,6 @@ __all__ = [
     "open_to_plan",
     "restore_log",
 ]
-
-
-class LogUrl(str):
-    """The address of a log in PostgreSQL, as libpq takes it; the log is in the first schema of its search path."""
-
-    __slots__ = ()
-
-
-def log_place(text: str) -> Path | LogUrl:
-    """Where a log is, as people write it.
-
-    >>> log_place("demo.db"), type(log_place("postgresql://db/shop")).__name__
-    (PosixPath('demo.db'), 'LogUrl')
-    """
-    return LogUrl(text) if text.startswith(("postgresql://", "postgres://")) else Path(text)
 
 
 def has_missing_parts(path: Path) -> bool:
@@ -105,6 +96,29 @@ def _check_copy(on_checked: OnProgress, copy: Path) -> None:
         )
 
 
+def copy_log(source: Path | LogUrl, place: Path | LogUrl, *, say: Say) -> Transferred:
+    """Make a log at an empty place that has everything of another one, in either database, and is checked. say: told of
+    progress. Raises LogError; then nothing has been made."""
+    with ExitStack() as opened:
+        if isinstance(source, LogUrl):
+            with _needs_psycopg(source):
+                from decider.log.postgres.transfer import postgres_source
+            found: LogSource = opened.enter_context(postgres_source(source))
+        else:
+            log = opened.enter_context(closing(open_reader(source)))
+            assert isinstance(log, SqliteReader), "a path is of a file"
+            found = opened.enter_context(sqlite_source(log.path, log.name))
+        return transfer(found, _place_of(place), say)
+
+
+def _place_of(place: Path | LogUrl) -> LogPlace:
+    if isinstance(place, LogUrl):
+        with _needs_psycopg(place):
+            from decider.log.postgres.transfer import PostgresPlace
+        return PostgresPlace(place)
+    return SqlitePlace(place)
+
+
 def open_log(
     path: Path | LogUrl,
     *,
@@ -129,7 +143,7 @@ def _needs_psycopg(url: LogUrl) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise LogError(f"{url.split(':')[0]}: needs the extra `postgres`: pip install 'decider[postgres]'") from error
+        raise LogError(f"{url}: needs the extra `postgres`: pip install 'decider[postgres]'") from error
 
 
 def open_in_memory() -> EventLog:

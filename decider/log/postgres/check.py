@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from decider.log import chain
-from decider.log.commits import head_after, leaves_mark
-from decider.log.postgres.commits import commits
+from decider.log.chain_check import ChainCheck
+from decider.log.postgres.commits import begin_of_chain, commits, originals
 from decider.log.postgres.connection import Connection, read, read_one
 from decider.log.protocol import Damage, Head, OnProgress
 from decider.log.tables import ENTRY_TABLES
-from decider.types import START, Position, Time
-
-PROGRESS_EVERY = 10_000
-"""Entries."""
+from decider.types import Position
 
 
 def check(connection: Connection, on_progress: OnProgress) -> Sequence[Damage]:
@@ -27,24 +23,9 @@ def check(connection: Connection, on_progress: OnProgress) -> Sequence[Damage]:
 
 
 def _check_chain(connection: Connection, end: Head, on_progress: OnProgress) -> Iterator[Damage]:
-    marks = {row[0]: row[1] for row in read(connection, "select position, chain from marks")}
-    place, sound, told = Head(START, Time(0), chain.EMPTY), START, 0
-    for commit in commits(connection, until=end.position):
-        if not commit.gapless or commit.first != place.position + 1:
-            yield Damage(Position(place.position + 1), commit.last, "an entry is missing, or stands there twice")
-        after = head_after(place, commit)
-        if leaves_mark(place, after) and marks.get(place.position) != place.chain:
-            yield Damage(Position(sound + 1), place.position, "were changed: the checksum is another one")
-            place = place._replace(chain=marks.get(place.position, place.chain))
-            after = head_after(place, commit)
-        if leaves_mark(place, after):
-            sound = place.position
-        place = after
-        if place.position // PROGRESS_EVERY > told:
-            told = place.position // PROGRESS_EVERY
-            on_progress(place.position)
-    if place != end:
-        yield Damage(Position(sound + 1), end.position, "were changed: the log does not end as it was acknowledged")
+    marks = dict(read(connection, "select position, chain from marks"))
+    following = ChainCheck(begin_of_chain(connection), end, marks, originals(connection))
+    yield from following.follow(commits(connection, until=end.position), on_progress)
 
 
 def _check_nothing_behind(connection: Connection, end: Position) -> Iterator[Damage]:

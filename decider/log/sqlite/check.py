@@ -20,8 +20,8 @@ from decider.errors import InvalidExperiment, LogCorrupt
 from decider.experiment.limits import LONGEST_DAY
 from decider.experiment.schema import from_message, read_json
 from decider.log import chain
-from decider.log.commits import Commit, head_after, leaves_mark
-from decider.log.forgotten import MADE_UP, ChangedCommit, Originals
+from decider.log.chain_check import ChainCheck
+from decider.log.forgotten import MADE_UP, ChangedCommit
 from decider.log.protocol import Damage, Head, Mark, OnProgress
 from decider.log.sqlite import action_counts, early, units
 from decider.log.sqlite.archived import (
@@ -48,9 +48,6 @@ NOWHERE = (START, START)
 """The positions of damage that is not in an entry."""
 
 LAST = 2**63 - 1
-
-PROGRESS_EVERY = 10_000
-"""Entries."""
 
 
 def check(
@@ -124,16 +121,13 @@ def _check_end(connection: sqlite3.Connection, acknowledged: Position) -> Iterat
 def _check_chain(
     connection: sqlite3.Connection, on_progress: OnProgress, changed: Sequence[ChangedCommit]
 ) -> Iterator[Damage]:
-    following = _ChainCheck(connection, originals(connection).with_more(changed))
-    told = 0
-    span = {"after": following.begin.position, "until": following.end.position}
-    for commit in commits(connection, ENTRY_TABLES, **span):
-        yield from following.go_on(commit)
-        if commit.last // PROGRESS_EVERY > told:
-            told = commit.last // PROGRESS_EVERY
-            on_progress(commit.last)
-    yield from following.stop()
-    yield from _check_nothing_behind(connection, following.end.position)
+    end = Head(*connection.execute("select position, time, chain from head").fetchone())
+    begin = _begin_of_chain(connection)
+    marks = dict(connection.execute("select position, chain from marks where position >= ?", (begin.position,)))
+    following = ChainCheck(begin, end, marks, originals(connection).with_more(changed))
+    there = commits(connection, ENTRY_TABLES, after=begin.position, until=end.position)
+    yield from following.follow(there, on_progress)
+    yield from _check_nothing_behind(connection, end.position)
 
 
 def _check_nothing_behind(connection: sqlite3.Connection, end: Position) -> Iterator[Damage]:
@@ -142,51 +136,6 @@ def _check_nothing_behind(connection: sqlite3.Connection, end: Position) -> Iter
         first, last = connection.execute(sql, (end,)).fetchone()
         if first is not None:
             yield Damage(first, last, f"table {table.name} has entries behind the head, which stands at {end}")
-
-
-class _ChainCheck:
-    """Follows the chain, commit by commit, and compares it with every mark and with the head."""
-
-    def __init__(self, connection: sqlite3.Connection, originals: Originals) -> None:
-        self.end = Head(*connection.execute("select position, time, chain from head").fetchone())
-        self.begin = _begin_of_chain(connection)
-        self._marks = dict(
-            connection.execute("select position, chain from marks where position >= ?", (self.begin.position,))
-        )
-        self._originals = originals
-        self._seen = self.begin
-        self._compared = self.begin.position
-
-    def go_on(self, commit: Commit) -> Iterator[Damage]:
-        """What is wrong with the next commit, and with the mark before it."""
-        marked = self._marks.pop(self._seen.position, None)
-        if marked is not None:
-            yield from self._compare(marked)
-        elif leaves_mark(self._seen, Head(commit.last, commit.time, b"")):
-            yield Damage(self._seen.position, self._seen.position, "the mark that must stand here is missing")
-        if commit.first != self._seen.position + 1 or not commit.gapless:
-            yield Damage(Position(self._seen.position + 1), commit.last, "a position is missing or taken twice")
-        if commit.time < self._seen.time:
-            yield Damage(commit.first, commit.last, "time goes back")
-        self._seen = head_after(self._seen, commit, self._originals)
-
-    def stop(self) -> Iterator[Damage]:
-        """What is wrong at the end."""
-        if self._seen.position < self.end.position:
-            yield Damage(Position(self._seen.position + 1), self.end.position, "entries are missing")
-        if self._seen.time != self.end.time:
-            yield Damage(self.end.position, self.end.position, "the last entry has another time than the head")
-        yield from self._compare(self.end.chain)
-        for position in self._marks:
-            yield Damage(Position(position), Position(position), "a mark stands where no commit ends")
-
-    def _compare(self, written: bytes) -> Iterator[Damage]:
-        """Compare with the chain written here, and go on from the written one, so that damage is reported once."""
-        if written != self._seen.chain:
-            first = Position(self._compared + 1)
-            yield Damage(first, self._seen.position, "an entry was changed, added or taken away")
-        self._compared = self._seen.position
-        self._seen = self._seen._replace(chain=written)
 
 
 def _begin_of_chain(connection: sqlite3.Connection) -> Head:
@@ -303,10 +252,7 @@ def _check_open_versions(connection: sqlite3.Connection) -> Iterator[Damage]:
 
 
 def _check_refused(connection: sqlite3.Connection) -> Iterator[Damage]:
-    rows = connection.execute("select name, outcome, count from refused_rewards")
-    total = sum(chain.refused_sum(name, outcome) * count for name, outcome, count in rows)
-    total += early.sum_of_all(connection)
-    if connection.execute("select refused from head").fetchone() != (total & chain.REFUSED_BITS,):
+    if connection.execute("select refused from head").fetchone() != (early.sum_of_refused(connection),):
         yield Damage(*NOWHERE, "the counts of refused rewards, or the activations that are remembered, were changed")
 
 
