@@ -26,7 +26,7 @@ from decider.types import START, ExperimentId, Position, Time
 from simulator.verify import verify
 from tests.archives import split, trim, write_odd_log
 from tests.conftest import Clock
-from tests.copied_logs import content, quiet, write_full_log, write_odd_rows
+from tests.copied_logs import content, quiet, write_odd_rows
 from tests.postgres import PostgresServer, damages
 from tests.test_log_readers import Step, Writer, steps, write
 
@@ -35,12 +35,10 @@ DATA = Path(__file__).parent / "data"
 HOME = ExperimentId("home")
 
 
-@pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def full(full_log: Path) -> Path:
     """A log with everything that a copy has to keep."""
-    path = tmp_path_factory.mktemp("full") / "shop.db"
-    write_full_log(path)
-    return path
+    return full_log
 
 
 @pytest.fixture

@@ -70,9 +70,9 @@ def has_missing_parts(path: Path) -> bool:
     return any(one.part is None for one in parts_of(path))
 
 
-def archive_folders(path: Path) -> Sequence[Path]:
+def archive_folders(path: Path | LogUrl) -> Sequence[Path]:
     """The folders to which parts of a log's archive were written, in order. Raises LogError."""
-    return list(dict.fromkeys(one.path.parent for one in parts_of(path)))
+    return [] if isinstance(path, LogUrl) else list(dict.fromkeys(one.path.parent for one in parts_of(path)))
 
 
 def back_up_log(path: Path, dest: Path, *, replace: bool, on_copied: OnCopied, on_checked: OnProgress) -> Copied:
@@ -153,8 +153,13 @@ def open_in_memory() -> EventLog:
     return MemoryLog(clock=now)
 
 
-def open_to_forget(path: Path, *, archives: Sequence[Path] = ()) -> ForgettingLog:
+def open_to_forget(path: Path | LogUrl, *, archives: Sequence[Path] = ()) -> ForgettingLog:
     """A log that is there, to remove a unit from it. archives: see `open_to_cut`. Raises LogError."""
+    if isinstance(path, LogUrl):
+        _open_url(path, archives).close()  # a writer would make one where there is none
+        from decider.log.postgres.forgetting import PostgresForgettingLog
+
+        return PostgresForgettingLog(path)
     if not path.is_file():
         raise LogError(f"{path}: there is no such log")
     return SqliteForgettingLog(path, archives=archives)

@@ -29,7 +29,7 @@ where position not in (select position from totals_checkpoints order by position
 """
 _STORED = """
 select position, time, chain, format, content, checksum from totals_checkpoints
-where position <= %(position)s and time <= %(time)s order by position desc
+order by position desc
 """
 _HEAD = "select position, time, chain from head"
 _MARK = """
@@ -71,9 +71,9 @@ class Stored(NamedTuple):
         return "" if chain_at(connection, mark.position) == chain else "the log has other entries there"
 
 
-def stored_checkpoints(connection: Connection, until: Mark) -> Iterator[Stored]:
-    """Those up to a place, the newest first; usable or not."""
-    for position, time, chain, format_, content, checksum in read(connection, _STORED, until._asdict()):
+def stored_checkpoints(connection: Connection) -> Iterator[Stored]:
+    """The newest first; usable or not."""
+    for position, time, chain, format_, content, checksum in read(connection, _STORED):
         yield Stored(TotalsCheckpoint(Mark(position, time), chain, content), format_, checksum)
 
 
@@ -81,13 +81,16 @@ def newest_checkpoint(connection: Connection, name: str, until: Mark | None) -> 
     """The newest that can be used; a line in the server's output names those that cannot. name: of the log."""
     end = Head(*read_one(connection, _HEAD))
     limit = end.mark if until is None else Mark(min(until.position, end.position), Time(min(until.time, end.time)))
-    for stored in stored_checkpoints(connection, limit):
+    for stored in stored_checkpoints(connection):
+        mark = stored.checkpoint.mark
+        if mark.position > limit.position or mark.time > limit.time:
+            continue
         problem = stored.problem(connection)
         if not problem:
             return stored.checkpoint
         logger.warning(
             "%s: the totals stored at position %d are not used: %s; counting from an earlier place",
-            name, stored.checkpoint.mark.position, problem,
+            name, mark.position, problem,
         )  # fmt: skip
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from decider.log import chain
 from decider.log.commits import Commit, build_of, commits_of, entries
@@ -32,7 +32,7 @@ def begin_of_chain(connection: Connection) -> Head:
     return Head(START, Time(0), chain.start(*start) if start else chain.EMPTY)
 
 
-def commits(connection: Connection, *, after: Position = START, until: Position) -> Iterator[Commit]:
+def commits(connection: Connection, *, after: Position = START, until: Position) -> Generator[Commit, None, None]:
     """All commits in (after, until], in the caller's transaction; memory does not grow with their number."""
     span = {"after": after, "until": until}
     marks = (row[0] for row in stream(connection, _MARKS, span))

@@ -84,7 +84,7 @@ class PostgresSource:
 
     def checkpoints(self) -> Iterator[TotalsCheckpoint]:
         """See LogSource."""
-        stored = stored_checkpoints(self._connection, self.head.mark)
+        stored = stored_checkpoints(self._connection)
         return reversed([one.checkpoint for one in stored if not one.problem(self._connection)])
 
 

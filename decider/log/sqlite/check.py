@@ -9,18 +9,23 @@ unused (free pages, signatures without models), and an attacker who computes new
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterator, Sequence
+from functools import partial
 from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
 
-from decider.errors import InvalidExperiment, LogCorrupt
-from decider.experiment.limits import LONGEST_DAY
-from decider.experiment.schema import from_message, read_json
+from decider.errors import LogCorrupt
 from decider.log import chain
 from decider.log.chain_check import ChainCheck
+from decider.log.check_rows import (
+    NOWHERE,
+    KeptExposures,
+    wrong_assignments,
+    wrong_definitions,
+    wrong_exposures,
+    wrong_model,
+)
 from decider.log.forgotten import MADE_UP, ChangedCommit
 from decider.log.protocol import Damage, Head, Mark, OnProgress
 from decider.log.sqlite import action_counts, early, units
@@ -40,12 +45,9 @@ from decider.log.sqlite.read_rows import version_reader
 from decider.log.sqlite.totals import add_totals
 from decider.log.sqlite.trim import DELETED, FIRST_LEFT
 from decider.log.stored_models import read_whole
-from decider.log.tables import ENTRY_TABLES, EXPERIMENTS, version_row
+from decider.log.tables import ENTRY_TABLES, EXPERIMENTS
 from decider.log.totals import LabelTotals
 from decider.types import START, Position, Time
-
-NOWHERE = (START, START)
-"""The positions of damage that is not in an entry."""
 
 LAST = 2**63 - 1
 
@@ -210,24 +212,8 @@ def _check_archived(connection: sqlite3.Connection) -> Iterator[Damage]:
 
 
 def _check_definitions(connection: sqlite3.Connection) -> Iterator[Damage]:
-    """Whether the columns that views read agree with the definition, which the trainer reads, and so the kinds of
-    actions by which a new version is checked."""
-    kinds: dict[tuple[str, str], str] = {}
-    for position, _, *row in connection.execute(EXPERIMENTS.select, (START, LAST)):
-        written = dict(zip(EXPERIMENTS.columns, row, strict=True))
-        try:
-            experiment = from_message(read_json(written["definition"]))
-            expected = version_row(experiment, written["number"], waits=bool(written["waits"]))
-        except (InvalidExperiment, TypeError, ValueError) as error:
-            yield Damage(position, position, f"the definition of an experiment cannot be read: {error}")
-            continue
-        kinds |= {(experiment.id, action.id): action.kind for action in experiment.actions}
-        for name, value in zip(EXPERIMENTS.columns, expected, strict=True):
-            if name != "definition" and written[name] != value:
-                yield Damage(position, position, f"column {name} is {written[name]!r}, the definition says {value!r}")
     kept = {(experiment, action): kind for experiment, action, kind in connection.execute(_ACTION_KINDS)}
-    for id_, action in [key for key in kinds | kept if kept.get(key) != kinds.get(key)]:
-        yield Damage(*NOWHERE, f"the kind of action {action!r} of experiment {id_!r} is not the one that it had")
+    return wrong_definitions(connection.execute(EXPERIMENTS.select, (START, LAST)), kept)
 
 
 _ACTION_KINDS = "select experiment, action, kind from action_kinds"
@@ -257,21 +243,13 @@ def _check_refused(connection: sqlite3.Connection) -> Iterator[Damage]:
 
 
 def _check_assignments(connection: sqlite3.Connection) -> Iterator[Damage]:
-    """That each names a decision of its unit and ends when its version says. One of a decision that the log no longer
-    has counts for nothing."""
-    keep = lru_cache(partial(_kept_for, connection))
-    for experiment, unit, until, decision, kept_by, time, version in connection.execute(_ASSIGNMENTS):
-        if (experiment, unit, until) != (keep(version)[0], kept_by, (time or 0) + keep(version)[1]):
-            yield Damage(*NOWHERE, f"the assignment of a unit to the decision at position {decision} is not as written")
+    return wrong_assignments(connection.execute(_ASSIGNMENTS), partial(_version_row, connection))
 
 
-def _kept_for(connection: sqlite3.Connection, version: int | None) -> tuple[str | None, int]:
-    """(experiment, microseconds) for which units keep decisions of a version."""
-    row = connection.execute("select experiment, definition from experiments where position = ?", (version,)).fetchone()
-    try:
-        return (row[0], from_message(read_json(row[1])).sticky) if row else (None, 0)
-    except InvalidExperiment:  # `_check_definitions` tells of it
-        return row[0], 0
+def _version_row(connection: sqlite3.Connection, version: int | None) -> tuple[str, str] | None:
+    sql = "select experiment, definition from experiments where position = ?"
+    row: tuple[str, str] | None = connection.execute(sql, (version,)).fetchone()
+    return row
 
 
 _ASSIGNMENTS = """
@@ -343,37 +321,15 @@ where l.unit_id not glob :made_up and l.same_as not glob :made_up and (a.person 
 
 
 def _check_exposures(connection: sqlite3.Connection) -> Iterator[Damage]:
-    """That what counts for caps and budgets follows from the decisions and activations that the log has."""
     (now,) = connection.execute("select time from head").fetchone()
     behind = connection.execute("select position, time from cut").fetchone() or (START, Time(0))
-    kept = {row[0]: row for row in connection.execute(_EXPOSURES, behind[:1])}
-    forgotten = {row[0] for row in connection.execute(_FORGOTTEN)}  # the kind of an action of a call may be gone
-    spent: Counter[tuple[str, int, int, str]] = Counter()
-    for one in counted(connection, version_reader(connection)):
-        day = one.day or (None, None)
-        row = kept.pop(one.decision, None)
-        ended = one.reserved_until is not None and one.reserved_until <= now
-        if one.day is not None and not (ended and row is None):
-            spent[one.experiment, one.day.end, one.day.begin, one.action] += 1
-        over = row is None and (ended or one.until <= now)
-        if row != (*one[:-1], *day) and not over and one.decision not in forgotten:
-            yield Damage(*NOWHERE, f"what counts for limits of the decision at position {one.decision} was changed")
-    for decision in kept.keys() - forgotten:
-        yield Damage(*NOWHERE, f"what counts for limits of the decision at position {decision} was added")
-    yield from _check_daily_counts(connection, spent, now, behind[1])
-
-
-def _check_daily_counts(
-    connection: sqlite3.Connection, spent: Mapping[tuple[str, int, int, str], int], now: Time, cut: Time
-) -> Iterator[Damage]:
-    """Of days that lie behind the cut as a whole; those that are over may be gone."""
-    written = {row[:4]: row[4] for row in connection.execute(_DAILY_COUNTS)}
-    for day in written.keys() | spent.keys():
-        _, end, begin, _ = day
-        # What becomes of a decision of a day that nobody asks for any more may be counted without those that are gone.
-        gone = end <= now if day not in written else end <= now - LONGEST_DAY
-        if begin >= cut and not gone and written.get(day, 0) != spent.get(day, 0):
-            yield Damage(*NOWHERE, f"the count of a day's decisions of {day[0]} with {day[3]!r} was changed")
+    kept = KeptExposures(
+        rows={row[0]: row for row in connection.execute(_EXPOSURES, behind[:1])},
+        forgotten={row[0] for row in connection.execute(_FORGOTTEN)},
+        days={row[:4]: row[4] for row in connection.execute(_DAILY_COUNTS)},
+        since=behind[1],
+    )
+    return wrong_exposures(counted(connection, version_reader(connection)), kept, now)
 
 
 _EXPOSURES = """
@@ -414,10 +370,9 @@ def _check_models(connection: sqlite3.Connection) -> Iterator[Damage]:
         "select experiment, signature, position, part, parts, checksum, data from models order by 1, 2, 3, 4"
     )
     for key, group in groupby(rows, key=itemgetter(0, 1, 2)):
-        if connection.execute(_PUBLISHED_MODEL, key).fetchone() is None:
-            yield Damage(*NOWHERE, f"a model of {key[0]} up to position {key[2]} is stored but was never published")
-        if not _are_intact([row[3:] for row in group]):
-            yield Damage(*NOWHERE, f"the stored model of {key[0]} up to position {key[2]} is damaged")
+        is_published = connection.execute(_PUBLISHED_MODEL, key).fetchone() is not None
+        is_intact = _are_intact([row[3:] for row in group])
+        yield from wrong_model(key[0], key[2], is_published=is_published, is_intact=is_intact)
 
     (bytes_,) = connection.execute("select coalesce(sum(length(data)), 0) from models").fetchone()
     if connection.execute("select bytes from model_bytes").fetchone() != (bytes_,):
