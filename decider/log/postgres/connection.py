@@ -137,10 +137,12 @@ def stream(
     sql: str,
     values: Parameters = NOTHING,
     row: RowType | None = None,
+    *,
+    at_once: int = FETCH,
 ) -> Generator[Any, None, None]:
     """Rows of a query of any length, in pieces: within a transaction of the caller's."""
     with connection.cursor(name="stream_" + str(abs(hash(sql)))) as cursor:
-        cursor.itersize = FETCH
+        cursor.itersize = at_once
         cursor.execute(sql.encode(), {name: to_stored(value) for name, value in values.items()})
         make = None
         for one in cursor:

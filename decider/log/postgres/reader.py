@@ -408,8 +408,9 @@ class PostgresReader:
         return {(row["name"], row["outcome"]): row["count"] for row in rows}
 
     def chain_start(self) -> Mark | None:
-        """See LogReader. There is none from before the chain."""
-        return None
+        """See LogReader."""
+        row = self._one("select position, at from chain_start")
+        return Mark(*row) if row else None
 
     def check(self, on_progress: OnProgress) -> Sequence[Damage]:
         """See LogReader."""
