@@ -28,12 +28,18 @@ from simulator.studies.load import frames
 from simulator.studies.prepared import requests, storefront_visitor, write_log
 from simulator.studies.results import write_results
 from simulator.studies.served import LOAD_CORE, serving
+from simulator.studies.sizing import HEADS as SIZE_HEADS
+from simulator.studies.sizing import LOG_RATE, SIZES_MARKERS, size_rows
+from simulator.studies.sizing import PAGE as SIZES_PAGE
 
 LOAD_MARKERS = ("<!-- queueing-load -->\n", "<!-- /queueing-load -->")
 WORKER_MARKERS = ("<!-- queueing-workers -->\n", "<!-- /queueing-workers -->")
 REAL_MARKERS = ("<!-- queueing-real -->\n", "<!-- /queueing-real -->")
 
+PLAN_MARKERS = ("<!-- plan -->\n", "<!-- /plan -->")
+
 LOAD_HEADS = ("calls/s", "processor", "no disk", "this disk", "2 ms")
+PLAN_HEADS = ("workers", "processor", "no disk", "this disk", "2 ms", "calls of a commit, this disk")
 WORKER_HEADS = (
     "workers", "most/s, no disk", "p50; p99, ms", "most/s, this disk", "p50; p99, ms", "most/s, 2 ms", "p50; p99, ms",
 )  # fmt: skip
@@ -354,6 +360,20 @@ def worker_rows(workers: Sequence[int] = WORKERS, disks: Sequence[Disk] = DISKS)
         yield f"| {' | '.join(cells)} |"
 
 
+PLANNED = (4, 5, 6)
+"""Workers on a log of LOG_RATE decisions a second."""
+
+
+def plan_rows(workers: Sequence[int] = PLANNED, disks: Sequence[Disk] = DISKS) -> Iterator[str]:
+    """A log as SCALING.md plans it: how long calls wait."""
+    for count in workers:
+        found = [
+            simulate(Setting(workers=count, rate=LOG_RATE, network=NETWORK, costs=costs_of(disk))) for disk in disks
+        ]
+        cells = [str(count), f"{100 * found[0].worker:.0f} %", *map(_waits, found), f"{found[1].group:.1f}"]
+        yield f"| {' | '.join(cells)} |"
+
+
 def _waits(found: Found) -> str:
     return f"{found.quantile(0.5) / MILLI:.1f}; {found.quantile(0.99) / MILLI:.1f}"
 
@@ -419,10 +439,11 @@ def _table(heads: Sequence[str], lines: Iterator[str]) -> str:
 @click.option("--real", is_flag=True, help="Beside a real server as well, on two cores.")
 @click.option("--seconds", default=2.5, show_default=True, help="Seconds of each real load.")
 @click.option("--rounds", default=3, show_default=True, help="Rounds of the real loads; medians are shown.")
-@click.option("--publish", is_flag=True, help="Write the tables into RESULTS.md.")
+@click.option("--publish", is_flag=True, help="Write the tables into RESULTS.md and SCALING.md.")
 def main(real: bool, seconds: float, rounds: int, publish: bool) -> None:
-    """How long calls wait: one worker by load, and many workers on one log."""
+    """How long calls wait: one worker by load, and many workers on one log; and how many so many calls need."""
     tables = {LOAD_MARKERS: _table(LOAD_HEADS, load_rows()), WORKER_MARKERS: _table(WORKER_HEADS, worker_rows())}
+    sizes = {PLAN_MARKERS: _table(PLAN_HEADS, plan_rows()), SIZES_MARKERS: _table(SIZE_HEADS, size_rows())}
     if real:
         os.sched_setaffinity(0, LOAD_CORE)
         with tempfile.TemporaryDirectory() as name:
@@ -430,6 +451,8 @@ def main(real: bool, seconds: float, rounds: int, publish: bool) -> None:
     if publish:
         for markers, table in tables.items():
             write_results(table, markers)
+        for markers, table in sizes.items():
+            write_results(table, markers, SIZES_PAGE)
 
 
 if __name__ == "__main__":
