@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 
 import numpy as np
@@ -12,7 +12,7 @@ import simpy
 from scipy.optimize import brentq
 
 from decider.log.group_commit import MOST_WAITING
-from simulator.studies.queueing import SLOW_DISK, Line, Setting, costs_of, simulate
+from simulator.studies.queueing import SLOW_DISK, Line, Setting, Steps, costs_of, simulate
 
 CUSTOMERS = 40_000
 SERVICE = 1.0
@@ -26,12 +26,12 @@ def sojourns(
     random, env = Random(1), simpy.Environment()
     line, found = Line(env, servers), list[float]()
 
-    def customer() -> Iterator[simpy.Event]:
+    def customer() -> Steps:
         came = env.now
         yield from line.serve(service(random))
         found.append(env.now - came)
 
-    def arrivals() -> Iterator[simpy.Event]:
+    def arrivals() -> Steps:
         for _ in range(CUSTOMERS):
             yield env.timeout(random.expovariate(rate))
             env.process(customer())

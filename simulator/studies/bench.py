@@ -291,6 +291,7 @@ def summary(pairs: Sequence[tuple[Figures, Figures]]) -> Measured:
 
 
 def medians(of: Sequence[Figures]) -> Figures:
+    """Of each figure by itself."""
     names = ("rate", "cpu", "p50", "p99", "load_cpu")
     return Figures(*(statistics.median(getattr(one, name) for one in of) for name in names))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -116,12 +117,12 @@ def _started(folder: Path, settings: Settings) -> Iterator[LocalServer]:
         _wait_until_it_answers(folder, process)
         yield LocalServer(folder, process)
     finally:
-        process.terminate() if process.poll() is not None else process.send_signal(2)  # fast: ends connections
+        process.send_signal(signal.SIGINT)  # fast: connections are ended
         process.wait(PATIENCE)
 
 
 def _wait_until_it_answers(folder: Path, process: subprocess.Popen[bytes]) -> None:
-    asked = [programs() / "pg_isready", "-q", "-h", folder, "-p", str(PORT), "-U", OWNER]
+    asked = [str(programs() / "pg_isready"), "-q", "-h", str(folder), "-p", str(PORT), "-U", OWNER]
     give_up = time.monotonic() + PATIENCE
     while subprocess.run(asked, check=False).returncode:
         if process.poll() is not None or time.monotonic() > give_up:

@@ -59,7 +59,7 @@ SWITCH = 0.005
 WARM_UP = 0.25
 """So many calls, of those that are counted, go before them: the queues begin empty."""
 
-COPY_FROM = 24
+COPY_FROM = 200
 """Decisions from which on a commit is streamed, which asks the database three times with the head row taken: as in
 `decider/log/postgres/writer.py`."""
 
@@ -80,7 +80,7 @@ class Costs:
     known: float = 180 * MICRO
     unknown: float = 337 * MICRO
     commit: float = 190 * MICRO
-    commit_each: float = 6.5 * MICRO
+    commit_each: float = 10 * MICRO
     hold: float = 160 * MICRO
     hold_each: float = 7 * MICRO
     disk: float = 0.0

@@ -13,8 +13,8 @@ from typing import NamedTuple
 PAGE = Path(__file__).parents[2] / "decider" / "SCALING.md"
 SIZES_MARKERS = ("<!-- sizes -->\n", "<!-- /sizes -->")
 HEADS = (
-    "decisions/s", "logs", "workers", "learners", "database, cores", "cores in all", "log, GB/day", "write-ahead log, GB/day",
-    "memory of our processes, GB",
+    "decisions/s", "logs", "workers", "learners", "database, cores", "cores in all", "log, GB/day",
+    "write-ahead log, GB/day", "memory of our processes, GB",
 )  # fmt: skip
 
 SERVING, TOTALS, LEARNING, DATABASE = 300e-6, 52e-6, 52e-6, 110e-6
