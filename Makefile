@@ -16,7 +16,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions clean
+.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions appends queueing clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -148,6 +148,12 @@ samples: $(READY) ## the sample outputs in simulator/README.md, made again (a mi
 
 workers: $(READY) ## what a decision costs with a leader apart and with two workers (three minutes; ARGS="--publish")
 	@$(BIN)/python -m simulator.studies.workers $(ARGS)
+
+appends: $(READY) ## what one log takes from several writers, in SQLite and PostgreSQL, and what PostgreSQL's settings do (eight minutes; ARGS="--publish")
+	@$(BIN)/python -m simulator.studies.appends $(ARGS)
+
+queueing: $(READY) ## a simulation of many workers: how long calls wait (ARGS="--real --publish": beside a real server, too)
+	@$(BIN)/python -m simulator.studies.queueing $(ARGS)
 
 walk: $(READY) ## the way of one Decide through the files and rooms
 	@$(BIN)/python -m simulator.studies.walk

@@ -89,8 +89,10 @@ def entries_of_many_kinds(log: EventLog, clock: Clock) -> None:
     log.append([NewModel(ModelName(ExperimentId("home"), positions[5], "signature"), 3), NewBuild({"again": 1})])
 
 
-def test_the_chain_is_that_of_sqlite(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("copy_from", [24, writer.COPY_FROM], ids=["streamed", "in statements"])
+def test_the_chain_is_that_of_sqlite(url: str, tmp_path: Path, copy_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a log that is copied from one to the other stays what was acknowledged."""
+    monkeypatch.setattr(writer, "COPY_FROM", copy_from)
     chains = []
     for log, clock in (
         (PostgresLog(url, clock=(one := Clock())), one),

@@ -45,9 +45,10 @@ from tests.test_verify import HOME, Drive
 
 ROOT = Path(__file__).parent.parent
 FIRST_PAGE, SERVICE, SIMULATOR = "README.md", "decider/README.md", "simulator/README.md"
-RESULTS, DECISIONS = "simulator/studies/RESULTS.md", "decider/DECISIONS.md"
+RESULTS, DECISIONS, SCALING = "simulator/studies/RESULTS.md", "decider/DECISIONS.md", "decider/SCALING.md"
 TEXTS = {
-    name: (ROOT / name).read_text(encoding="utf-8") for name in (FIRST_PAGE, SERVICE, SIMULATOR, RESULTS, DECISIONS)
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in (FIRST_PAGE, SERVICE, SIMULATOR, RESULTS, DECISIONS, SCALING)
 }
 """Every text of the repository for its readers, but for the changelog and what LINKED has more."""
 

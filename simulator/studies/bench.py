@@ -282,15 +282,16 @@ def summary(pairs: Sequence[tuple[Figures, Figures]]) -> Measured:
     """
     median = statistics.median
     return Measured(
-        ours=_medians([ours for ours, _ in pairs]),
-        echo=_medians([echo for _, echo in pairs]),
+        ours=medians([ours for ours, _ in pairs]),
+        echo=medians([echo for _, echo in pairs]),
         rate_ratio=median(ours.rate / echo.rate for ours, echo in pairs),
         cpu_ratio=median(echo.cpu / ours.cpu for ours, echo in pairs),
         p99_ratio=median(ours.p99 / echo.p99 for ours, echo in pairs),
     )
 
 
-def _medians(of: Sequence[Figures]) -> Figures:
+def medians(of: Sequence[Figures]) -> Figures:
+    """Of each figure by itself."""
     names = ("rate", "cpu", "p50", "p99", "load_cpu")
     return Figures(*(statistics.median(getattr(one, name) for one in of) for name in names))
 

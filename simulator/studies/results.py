@@ -11,9 +11,9 @@ Markers = tuple[str, str]
 """The lines before and behind a study's tables."""
 
 
-def write_results(text: str, markers: Markers) -> None:
+def write_results(text: str, markers: Markers, page: Path = PAGE) -> None:
     """Put the text where the study's tables stand. Raises ValueError where the page has no such markers."""
-    PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), text, markers), encoding="utf-8")
+    page.write_text(placed(page.read_text(encoding="utf-8"), text, markers), encoding="utf-8")
 
 
 def placed(page: str, text: str, markers: Markers) -> str:
