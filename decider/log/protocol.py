@@ -925,6 +925,21 @@ class Lease(Protocol):
         """Let another process lead."""
 
 
+class Share(Protocol):
+    """The experiments that this process learns. No two processes learn one at a time, and what a process has lost
+    without knowing it is fenced: the log refuses its models. It ends with the process or `release`.
+
+    A log on one machine is not divided: whoever has its lease learns all.
+    """
+
+    def own(self, experiments: Collection[ExperimentId]) -> Collection[ExperimentId]:
+        """Look, and return which of these this process learns now; experiments: all that are learned. What was returned
+        before and is not now has no models to publish any more. Called often, from one thread. Raises LogError."""
+
+    def release(self) -> None:
+        """Let others learn them."""
+
+
 class EventLog(LogReader, Protocol):
     """A log open for writing, beside other writers."""
 
@@ -951,6 +966,10 @@ class EventLog(LogReader, Protocol):
 
     def lease(self) -> Lease:
         """Become the leader. Raises LogLocked while another process is."""
+
+    def share(self) -> Share:
+        """Begin to learn, beside others. This log's models, what serves once it has learned, and what its guard leaves
+        out are written from here on only for experiments of the share. One at a time; another ends it."""
 
     def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
         """Store totals in place of older ones; called by the leader. Raises LogError."""

@@ -45,6 +45,12 @@ create table lease (
 
 insert into lease (epoch) values (0);
 
+-- One row for each experiment that was ever learned. Whoever learns it has its epoch, as with `lease`.
+create table learners (
+  experiment text collate "C" primary key,
+  epoch bigint not null
+) with (fillfactor = 50);
+
 create table experiments (
   position bigint primary key,
   time bigint not null,

@@ -1,0 +1,150 @@
+"""The experiments that a process learns, of a log in PostgreSQL: an advisory lock for each. Called by `writer.py`.
+
+All locks are on one connection of its own, and end with it, also where it is cut. A lock that all learners share tells
+how many live. Whoever takes an experiment raises its epoch; a commit of what only its learner writes looks at the epoch
+in its own transaction (`check`) and holds it until it is committed. So a learner that has lost its connection, and does
+not know it yet, can publish nothing of what another one has taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+import psycopg
+
+from decider.errors import LogLocked
+from decider.log.division import divide
+from decider.log.postgres.connection import (
+    Connection,
+    connect,
+    end_if_gone,
+    log_error,
+    name_of,
+    postgres_errors,
+    read,
+    read_one,
+)
+from decider.types import ExperimentId
+
+logger = logging.getLogger(__name__)
+
+LOOK_INTERVAL = 0.5
+"""Seconds between two looks. What a learner leaves is taken at the next look of another."""
+
+_LEARNERS_KEY = "hashtextextended('decider learners ' || current_schema(), 0)"
+_KEY = "hashtextextended('decider learner of ' || current_schema() || ' ' || id, 0)"
+_IDS = "unnest(%(ids)s::text[]) as one(id)"
+
+_JOIN = f"select pg_advisory_lock_shared({_LEARNERS_KEY})"
+_LOCKS = """
+with locks as (
+  select l.pid, (l.classid::bigint << 32) | l.objid::bigint as key
+  from pg_locks l join pg_database d on d.oid = l.database
+  where l.locktype = 'advisory' and l.objsubid = 1 and l.granted and d.datname = current_database())
+"""
+_LEARNERS = f"{_LOCKS} select count(distinct pid) as learners from locks where key = {_LEARNERS_KEY}"  # noqa: S608 - our names
+_FREE = f"{_LOCKS} select id from {_IDS} where not exists (select 1 from locks where key = {_KEY})"  # noqa: S608 - our names
+_TRY = f"select id, pg_try_advisory_lock({_KEY}) as mine from {_IDS}"  # noqa: S608 - our names
+_RAISE = """
+insert into learners (experiment, epoch) select id, 1 from unnest(%(ids)s::text[]) as one(id) order by id
+on conflict (experiment) do update set epoch = learners.epoch + 1 returning experiment, epoch
+"""
+_LET_GO = f"select id, pg_advisory_unlock({_KEY}) from {_IDS}"  # noqa: S608 - our names
+_CHECK = """
+select experiment, epoch from learners where experiment = any(%(ids)s::text[]) order by experiment for share
+"""
+
+
+class PostgresShare:
+    """See Share."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._name = name_of(url)
+        self._looked_at = float("-inf")
+        self._ended = False
+        self._connection: Connection | None = None
+        self._leaving: Sequence[ExperimentId] = ()
+        self._epochs: Mapping[ExperimentId, int] = {}  # replaced, never changed: commits of other threads read it
+        with postgres_errors(self._name):
+            self._join()
+
+    def _join(self) -> Connection:
+        self._connection = connection = connect(self._url)
+        try:
+            end_if_gone(connection)
+            connection.execute(_JOIN.encode())
+        except BaseException:
+            self._lose()
+            raise
+        return connection
+
+    def own(self, experiments: Collection[ExperimentId]) -> Collection[ExperimentId]:
+        """See Share. Where the connection was lost, all is: whoever looks first takes it."""
+        if time.monotonic() - self._looked_at >= LOOK_INTERVAL:
+            self._looked_at = time.monotonic()
+            self._look(experiments)
+        return self._epochs.keys() - set(self._leaving)
+
+    def _look(self, experiments: Collection[ExperimentId]) -> None:
+        if self._ended:
+            return
+        try:
+            if self._connection is None:
+                self._join()
+            else:
+                self._divide(self._connection, experiments)
+        except psycopg.Error as error:
+            lost = self._epochs
+            self._lose()
+            logger.warning("%s: others may take the %d experiments that it learned", self._name, len(lost))
+            raise log_error(self._name, error) from error
+
+    def _divide(self, connection: Connection, experiments: Collection[ExperimentId]) -> None:
+        if self._leaving:  # since the last look whoever learned them has stored what they had learned
+            self._let_go(connection, self._leaving)
+        learners = read_one(connection, _LEARNERS)["learners"]
+        plan = divide(self._epochs.keys(), experiments, learners=learners)
+        self._leaving = plan.gives_back
+        if plan.room > 0:
+            self._take(connection, self._free(connection, experiments), room=plan.room)
+
+    def _free(self, connection: Connection, experiments: Collection[ExperimentId]) -> Sequence[ExperimentId]:
+        """Those that nobody learns."""
+        return [row["id"] for row in read(connection, _FREE, {"ids": sorted(experiments)})]
+
+    def _take(self, connection: Connection, free: Sequence[ExperimentId], *, room: int) -> None:
+        """As many as there is room for; others may try the same at this moment."""
+        while free and room > 0:
+            tried, free = free[:room], free[room:]
+            mine = [row["id"] for row in read(connection, _TRY, {"ids": tried}) if row["mine"]]
+            room -= len(mine)
+            if mine:
+                raised = {row["experiment"]: row["epoch"] for row in read(connection, _RAISE, {"ids": mine})}
+                self._epochs = {**self._epochs, **raised}
+
+    def _let_go(self, connection: Connection, experiments: Sequence[ExperimentId]) -> None:
+        self._epochs = {id_: epoch for id_, epoch in self._epochs.items() if id_ not in experiments}
+        read(connection, _LET_GO, {"ids": experiments})
+
+    def _lose(self) -> None:
+        self._epochs, self._leaving = {}, ()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def check(self, connection: Connection, experiments: Collection[ExperimentId]) -> None:
+        """In an open transaction: whether this process still learns these, until the transaction is over. Raises
+        LogLocked."""
+        rows = read(connection, _CHECK, {"ids": [*experiments]})
+        known = {row["experiment"]: row["epoch"] for row in rows}
+        lost = [id_ for id_ in experiments if id_ not in self._epochs or known[id_] != self._epochs[id_]]
+        if lost:
+            raise LogLocked(f"{self._name}: another process learns experiment {min(lost)} now")
+
+    def release(self) -> None:
+        """See Share."""
+        self._ended = True
+        self._lose()

@@ -1,0 +1,282 @@
+"""Who learns which experiment: no two processes one at a time, and none by nobody; on every log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from itertools import count
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from decider.errors import LogError, LogLocked
+from decider.experiment.origin import FROM_SERVER, Origin
+from decider.learn.guard import Guard
+from decider.learn.learner import Learner, Pace
+from decider.learn.trainer import Trainer
+from decider.log.division import divide, largest_part
+from decider.log.postgres.connection import connect
+from decider.log.postgres.share import PostgresShare
+from decider.log.postgres.writer import PostgresLog
+from decider.log.protocol import (
+    Entry,
+    EventLog,
+    Mark,
+    ModelName,
+    NewLeaveOut,
+    NewModel,
+    NewVersion,
+    Serves,
+    Share,
+    Tick,
+)
+from decider.log.sqlite.writer import SqliteLog
+from decider.policy.protocol import Model
+from decider.policy.saved import SavedModel
+from decider.serving.follower import Copies
+from decider.types import ExperimentId, Position, Time
+from simulator.verify import verify
+from tests.conftest import Clock, sample_experiment, spec
+from tests.postgres import PostgresServer, administer
+from tests.test_learning import pmfs
+from tests.test_verify import Drive, assert_equal
+from tests.two_writers import decision
+
+EXPERIMENTS = tuple(ExperimentId(f"e{number}") for number in range(5))
+
+LOOKS = 5
+"""After so many looks of each learner every experiment has one: a lost connection is noticed, made again, what is too
+much is left, given back, and taken."""
+
+
+@pytest.fixture(autouse=True)
+def looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever the test says so."""
+    monkeypatch.setattr("decider.log.postgres.share.LOOK_INTERVAL", 0.0)
+
+
+@contextmanager
+def beside(log: EventLog) -> Iterator[EventLog]:
+    """The same log, of another process."""
+    match log:
+        case SqliteLog():
+            with closing(SqliteLog(log.path)) as other:
+                yield other
+        case PostgresLog():
+            with closing(PostgresLog(log._url)) as other:
+                yield other
+        case _:
+            pytest.skip("a log in memory has one process")
+
+
+def look(shares: Sequence[Share], experiments: Collection[ExperimentId] = EXPERIMENTS) -> list[set[ExperimentId]]:
+    """What each has after some looks; never one that another has."""
+    for _ in range(LOOKS):
+        for share in shares:
+            share.own(experiments)
+            assert_divided([set(one.own(experiments)) for one in shares])
+    return [set(share.own(experiments)) for share in shares]
+
+
+def assert_divided(parts: Sequence[Collection[ExperimentId]]) -> None:
+    """No experiment is in two."""
+    assert sum(map(len, parts)) == len(set[ExperimentId]().union(*parts))
+
+
+# --- every log
+
+
+def test_who_leads_alone_learns_all(log: EventLog) -> None:
+    """One process is the usual case: nothing waits for others that are not there."""
+    log.lease()
+    share = log.share()
+    assert set(share.own(EXPERIMENTS)) == {*EXPERIMENTS}
+    more = (*EXPERIMENTS, ExperimentId("new"))
+    assert set(share.own(more)) == {*more}
+    assert look([share], EXPERIMENTS[:2]) == [{*EXPERIMENTS[:2]}]
+
+
+def test_a_process_has_one_share(log: EventLog) -> None:
+    """A start that failed half way must not keep experiments from the next one."""
+    log.lease()
+    first = log.share()
+    assert set(first.own(EXPERIMENTS)) == {*EXPERIMENTS}
+    assert look([log.share(), first]) == [{*EXPERIMENTS}, set()]
+
+
+def test_who_has_left_learns_nothing(log: EventLog) -> None:
+    """At its end a process leaves what it learned to others."""
+    log.lease()
+    share = log.share()
+    share.own(EXPERIMENTS)
+    share.release()
+    assert not share.own(EXPERIMENTS)
+    share.release()
+
+
+def test_two_processes_never_learn_one_experiment(log: EventLog) -> None:
+    """They would publish past each other. Whoever is left learns all."""
+    with beside(log) as other:
+        lease = log.lease()
+        first, second = log.share(), other.share()
+        assert set.union(*look([first, second])) == {*EXPERIMENTS}
+        first.release()
+        lease.release()
+        other.lease()
+        second = other.share()
+        assert look([second]) == [{*EXPERIMENTS}]
+
+
+def test_what_a_process_learns_it_may_publish(log: EventLog) -> None:
+    """And what waits serves once it has learned."""
+    log.append([NewVersion(sample_experiment(), 1), NewVersion(sample_experiment(), 2, waits=True)])
+    log.lease()
+    log.share().own([ExperimentId("home")])
+    assert None not in log.append([new_model("home"), Serves(Position(2)), Tick()])
+
+
+# --- the rule
+
+
+@given(experiments=st.sets(st.sampled_from("abcdefghij")), own=st.sets(st.sampled_from("abcdefghijxyz")),
+       learners=st.integers(1, 12))  # fmt: skip
+def test_a_part_is_fair_and_nothing_is_left_over(experiments: set[str], own: set[str], learners: int) -> None:
+    """So many learners have room for all experiments together, and none has more than one above its part."""
+    plan = divide(set(map(ExperimentId, own)), set(map(ExperimentId, experiments)), learners=learners)
+    part = largest_part(len(experiments), learners)
+    assert learners * part >= len(experiments) > learners * (part - 1)
+    assert {*plan.keeps, *plan.gives_back} == own
+    assert {*plan.keeps} <= experiments
+    assert len(plan.keeps) + plan.room == part
+
+
+class Learners(RuleBasedStateMachine):
+    """Any order of joins, ends, cut connections and new experiments; looks of anybody in between.
+
+    Whoever may publish an experiment is its owner: a learner that was cut off believes to have some until it looks.
+    """
+
+    server: PostgresServer
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.url = self.server.new_schema()
+        self.log = PostgresLog(self.url)
+        self.connection = connect(self.url)
+        self.shares: list[PostgresShare] = []
+        self.experiments: set[ExperimentId] = set()
+        self.number = count()
+
+    @precondition(lambda self: len(self.shares) < 4)
+    @rule()
+    def join(self) -> None:
+        """Another learner."""
+        self.shares.append(PostgresShare(self.url))
+
+    @precondition(lambda self: self.shares)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        """One ends."""
+        self.shares.pop(data.draw(self._index())).release()
+
+    @precondition(lambda self: self.shares)
+    @rule(data=st.data())
+    def cut(self, data: st.DataObject) -> None:
+        """The server has ended its connection, and it does not know."""
+        cut(self.shares[data.draw(self._index())], self.url)
+
+    @rule(more=st.integers(1, 3))
+    def add(self, more: int) -> None:
+        """New experiments."""
+        self.experiments |= {ExperimentId(f"e{next(self.number)}") for _ in range(more)}
+
+    @precondition(lambda self: self.experiments)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        """One is not learned any more."""
+        self.experiments.discard(data.draw(st.sampled_from(sorted(self.experiments))))
+
+    @precondition(lambda self: self.shares)
+    @rule(data=st.data())
+    def look(self, data: st.DataObject) -> None:
+        """One learner looks."""
+        try_to_look(self.shares[data.draw(self._index())], self.experiments)
+
+    @precondition(lambda self: self.shares)
+    @rule()
+    def settle(self) -> None:
+        """Nothing happens for a while: each experiment has one learner, and nobody has more than a fair part."""
+        for _ in range(LOOKS):
+            for share in self.shares:
+                try_to_look(share, self.experiments)
+                self.no_two_publish()
+        parts = [share.own(self.experiments) for share in self.shares]
+        assert set[ExperimentId]().union(*parts) == self.experiments
+        assert max(map(len, parts)) <= largest_part(len(self.experiments), len(self.shares))
+
+    @invariant()
+    def no_two_publish(self) -> None:
+        """At no moment."""
+        assert_divided([published(share, self.connection) for share in self.shares])
+
+    def _index(self) -> st.SearchStrategy[int]:
+        return st.integers(0, len(self.shares) - 1)
+
+    def teardown(self) -> None:
+        """Close all."""
+        if self.shares:
+            self.settle()
+        for share in self.shares:
+            share.release()
+        self.connection.close()
+        self.log.close()
+
+
+def cut(share: PostgresShare, url: str) -> None:
+    """End a share's connection, as the server does where a machine is gone."""
+    if share._connection is not None:
+        administer(url, f"select pg_terminate_backend({share._connection.info.backend_pid}, 5000)")
+
+
+def try_to_look(share: Share, experiments: Collection[ExperimentId]) -> None:
+    """A learner that cannot look tries again."""
+    try:
+        share.own(experiments)
+    except LogError:
+        assert not share.own([]), "what is lost is nobody's"
+
+
+def published(share: PostgresShare, connection: object) -> set[ExperimentId]:
+    """What a share could publish now."""
+    return {id_ for id_ in share._epochs if may_publish(share, id_, connection)}
+
+
+def may_publish(share: PostgresShare, id_: ExperimentId, connection: object) -> bool:
+    """Whether the log takes a model of an experiment from it."""
+    try:
+        share.check(connection, [id_])  # type: ignore[arg-type]
+    except LogLocked:
+        return False
+    return True
+
+
+def test_each_experiment_has_one_learner(postgres: PostgresServer, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever comes and goes, in any order."""
+    caplog.set_level(logging.ERROR)
+    machine = type("Machine", (Learners,), {"server": postgres})
+    checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=checks)
+    )
+
+
+# --- fenced
+
+
+def new_model(id_: str, position: int = 1) -> NewModel:
+    """Of an experiment."""
+    return NewModel(ModelName(ExperimentId(id_), Position(position), "signature"), 1)
