@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import count
 
@@ -14,20 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from decider.errors import LogError, LogLocked
-from decider.experiment.origin import FROM_SERVER, Origin
-from decider.learn.guard import Guard
-from decider.learn.learner import Learner, Pace
-from decider.learn.trainer import Trainer
 from decider.log.division import divide, largest_part
 from decider.log.postgres.connection import connect
 from decider.log.postgres.share import PostgresShare
 from decider.log.postgres.writer import PostgresLog
 from decider.log.protocol import (
-    Entry,
     EventLog,
-    Mark,
     ModelName,
-    NewLeaveOut,
     NewModel,
     NewVersion,
     Serves,
@@ -35,16 +27,9 @@ from decider.log.protocol import (
     Tick,
 )
 from decider.log.sqlite.writer import SqliteLog
-from decider.policy.protocol import Model
-from decider.policy.saved import SavedModel
-from decider.serving.follower import Copies
-from decider.types import ExperimentId, Position, Time
-from simulator.verify import verify
-from tests.conftest import Clock, sample_experiment, spec
+from decider.types import ExperimentId, Position
+from tests.conftest import sample_experiment
 from tests.postgres import PostgresServer, administer
-from tests.test_learning import pmfs
-from tests.test_verify import Drive, assert_equal
-from tests.two_writers import decision
 
 EXPERIMENTS = tuple(ExperimentId(f"e{number}") for number in range(5))
 

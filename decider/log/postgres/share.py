@@ -16,12 +16,12 @@ import psycopg
 
 from decider.errors import LogLocked
 from decider.log.division import divide
+from decider.log.place import name_of
 from decider.log.postgres.connection import (
     Connection,
     connect,
     end_if_gone,
     log_error,
-    name_of,
     postgres_errors,
     read,
     read_one,
