@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import count
 
@@ -13,13 +14,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from decider.errors import LogError, LogLocked
+from decider.experiment.origin import FROM_SERVER, Origin
+from decider.learn.guard import Guard
+from decider.learn.learner import Learner, Pace
+from decider.learn.trainer import Trainer
 from decider.log.division import divide, largest_part
 from decider.log.postgres.connection import connect
 from decider.log.postgres.share import PostgresShare
 from decider.log.postgres.writer import PostgresLog
 from decider.log.protocol import (
     EventLog,
+    Mark,
     ModelName,
+    NewLeaveOut,
     NewModel,
     NewVersion,
     Serves,
@@ -27,9 +34,17 @@ from decider.log.protocol import (
     Tick,
 )
 from decider.log.sqlite.writer import SqliteLog
+from decider.policy.protocol import Model
+from decider.policy.saved import SavedModel
+from decider.serving.follower import Copies, Owner
 from decider.types import ExperimentId, Position
-from tests.conftest import sample_experiment
+from simulator.verify import verify
+from tests.conftest import Clock, sample_experiment, spec
 from tests.postgres import PostgresServer, administer
+from tests.processes import PACE
+from tests.test_learning import pmfs
+from tests.test_verify import Drive, assert_equal
+from tests.two_writers import decision
 
 EXPERIMENTS = tuple(ExperimentId(f"e{number}") for number in range(5))
 
@@ -255,7 +270,7 @@ def test_each_experiment_has_one_learner(postgres: PostgresServer, caplog: pytes
     machine = type("Machine", (Learners,), {"server": postgres})
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=checks)
+        machine, settings=settings(max_examples=10, stateful_step_count=20, deadline=None, suppress_health_check=checks)
     )
 
 
@@ -265,3 +280,163 @@ def test_each_experiment_has_one_learner(postgres: PostgresServer, caplog: pytes
 def new_model(id_: str, position: int = 1) -> NewModel:
     """Of an experiment."""
     return NewModel(ModelName(ExperimentId(id_), Position(position), "signature"), 1)
+
+
+class Peer:
+    """Another process that learns a log beside its leader. copies: where the models of all processes are, as in a
+    folder that they share."""
+
+    def __init__(self, url: str, clock: Clock, copies: Copies) -> None:
+        self.log = PostgresLog(url, clock=clock)
+        self.share = self.log.share()
+        self.guard = Guard(self.log)
+        self.learner = Learner(self.log, self.share, copies, pace=PACE, guard=self.guard)
+
+    def step(self) -> None:
+        """Rounds until it is behind nowhere; one that cannot learn now tries again."""
+        try:
+            while self.learner.step():
+                pass
+        except LogError:
+            assert not self.share.own([])
+
+
+class Kept(Copies):
+    """With every model that was ever published, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: dict[ModelName, list[Model]] = {}
+
+    def put(self, name: ModelName, model: Model, save: Callable[[], SavedModel]) -> None:
+        """See Copies."""
+        super().put(name, model, save)
+        self.all.setdefault(name, []).append(model)
+
+    def drop(self, owner: Owner) -> None:
+        """Others may have made the newest one."""
+
+
+class Cluster(Drive):
+    """A leader, and other processes that learn beside it; visitors of several experiments."""
+
+    def __init__(self, log: EventLog, url: str, clock: Clock, *, seed: int = 1) -> None:
+        super().__init__(log, clock, seed=seed)
+        self.url = url
+        self.peers: list[Peer] = []
+
+    def start(self, pace: Pace = PACE) -> None:
+        """See Process."""
+        self.copies = Kept() if not isinstance(self.copies, Kept) else self.copies
+        super().start(pace)
+
+    def join(self) -> Peer:
+        """One more."""
+        self.peers.append(peer := Peer(self.url, self.clock, self.copies))
+        return peer
+
+    def step(self) -> None:
+        """All, in turn."""
+        for peer in self.peers:
+            peer.step()
+        super().step()
+
+    def busy(self, count: int) -> None:
+        """Visits to all experiments."""
+        for _ in range(count):
+            for id_ in EXPERIMENTS:
+                self.visits(1, id_)
+
+    def learned_by(self) -> list[set[ExperimentId]]:
+        """What each learns: the leader first."""
+        return [set(self.leader.experiments), *[set(peer.learner.experiments) for peer in self.peers]]
+
+
+@pytest.fixture
+def cluster(postgres_url: str, clock: Clock) -> Iterator[Cluster]:
+    """A leader of five experiments."""
+    with closing(PostgresLog(postgres_url, clock=clock)) as log:
+        made = Cluster(log, postgres_url, clock)
+        for id_, policy in zip(EXPERIMENTS, ("thompson", "squarecb", "thompson", "softmax", "thompson"), strict=True):
+            made.apply(sample_experiment(id=id_, policy=spec(policy)))
+        yield made
+        for peer in made.peers:
+            peer.learner.finish()
+            peer.log.close()
+
+
+def assert_as_one_that_never_stopped(cluster: Cluster) -> None:
+    """Every model that was published, however often its learner has changed, is what one trainer makes in one go; and
+    what the models served replays."""
+    log, copies = cluster.log, cluster.copies
+    assert isinstance(copies, Kept)
+    for id_ in EXPERIMENTS:
+        (version,) = [one for one in log.versions() if one.experiment.id == id_]
+        trainer = Trainer(log, id_, version.experiment.policy)
+        positions = log.models.published_positions(id_, trainer.signature)
+        assert len(positions) > 5
+        for position in positions:
+            trainer.learn_up_to(Mark(Position(position), log.time_at(Position(position))))
+            expected = pmfs(trainer.model().policy, version)
+            made = copies.all[ModelName(id_, Position(position), trainer.signature)]
+            assert made
+            assert [pmfs(one.policy, version) for one in made] == [expected] * len(made)
+    assert_equal(verify(log), log.count_decisions())
+    assert log.check(lambda _: None) == []
+
+
+def test_learning_is_divided_among_those_who_live(cluster: Cluster) -> None:
+    """It grows with machines; and all of it goes on when one of them dies."""
+    cluster.busy(4)
+    assert cluster.learned_by() == [{*EXPERIMENTS}]
+    first, second = cluster.join(), cluster.join()
+    cluster.busy(6)
+    parts = cluster.learned_by()
+    assert sorted(map(len, parts)) == [1, 2, 2]
+    assert set[ExperimentId]().union(*parts) == {*EXPERIMENTS}
+    cluster.peers.remove(first)  # it is killed, and its connections end with it
+    first.log.close()
+    cluster.busy(6)
+    assert sorted(map(len, cluster.learned_by())) == [2, 3]
+    second.learner.finish()  # it ends by itself
+    cluster.peers.remove(second)
+    second.log.close()
+    cluster.busy(4)
+    assert cluster.learned_by() == [{*EXPERIMENTS}]
+    assert_as_one_that_never_stopped(cluster)
+
+
+def test_a_learner_that_was_cut_off_publishes_nothing(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    """It does not know it yet, and its other connections live. Whoever took its experiments goes on from the log."""
+    peer = cluster.join()
+    cluster.busy(5)
+    had = set(peer.learner.experiments)
+    assert had
+    cut(peer.share, cluster.url)
+    cluster.peers.remove(peer)  # it stands still
+    cluster.busy(6)
+    assert cluster.learned_by() == [{*EXPERIMENTS}]
+    learned = {id_: len(published_of(cluster.log, id_)) for id_ in had}
+    peer.share._looked_at = time.monotonic() + 60  # and now works for a while without a look
+    peer.learner.step()
+    assert "another process learns experiment" in caplog.text
+    assert {id_: len(published_of(cluster.log, id_)) for id_ in had} == learned
+    at = cluster.clock()
+    of_guard = NewLeaveOut(min(had), at, at, origin=Origin("guard", FROM_SERVER))
+    for entry in (new_model(min(had)), of_guard):
+        with pytest.raises(LogLocked, match="another process learns experiment"):
+            peer.log.append([entry])
+    assert peer.log.append([NewLeaveOut(min(had), at, at)]) != [None], "people may, wherever they are"
+    version = next(one for one in cluster.log.versions() if one.experiment.id in had)
+    assert peer.log.append([decision(version, "beside it")]) != [None], "it serves on"
+    assert peer.log.trouble is None
+    peer.share._looked_at = 0.0
+    cluster.peers.append(peer)
+    cluster.busy(5)
+    assert sorted(map(len, cluster.learned_by())) == [2, 3], "it learns again"
+
+
+def published_of(log: EventLog, id_: ExperimentId) -> Sequence[Position]:
+    """The models of an experiment."""
+    (signature,) = log.models.signatures(id_)
+    return log.models.published_positions(id_, signature)
