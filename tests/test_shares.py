@@ -20,8 +20,9 @@ from decider.learn.learner import Learner, Pace
 from decider.learn.trainer import Trainer
 from decider.log.division import divide, largest_part
 from decider.log.postgres.connection import connect
+from decider.log.postgres.lease import PostgresLease
 from decider.log.postgres.share import PostgresShare
-from decider.log.postgres.writer import PostgresLog
+from decider.log.postgres.writer import PostgresLog, _code
 from decider.log.protocol import (
     EventLog,
     Mark,
@@ -175,7 +176,7 @@ class Learners(RuleBasedStateMachine):
     @rule()
     def join(self) -> None:
         """Another learner."""
-        self.shares.append(PostgresShare(self.url))
+        self.shares.append(PostgresShare(self.url, "code"))
 
     @precondition(lambda self: self.shares)
     @rule(data=st.data())
@@ -440,3 +441,23 @@ def published_of(log: EventLog, id_: ExperimentId) -> Sequence[Position]:
     """The models of an experiment."""
     (signature,) = log.models.signatures(id_)
     return log.models.published_positions(id_, signature)
+
+
+def test_learners_of_another_learning_code_learn_nothing(postgres_url: str) -> None:
+    """Nobody could serve their models beside the leader's; and the leader must not take them for learned."""
+    with closing(PostgresLog(postgres_url)) as log:
+        old = [PostgresShare(postgres_url, _code()) for _ in range(2)]
+        lease = log.lease()
+        assert sorted(map(len, look(old))) == [2, 3]
+        lease.release()
+        PostgresLease(postgres_url, "new code").release()
+        leader = PostgresShare(postgres_url, "new code")
+        leader.own(EXPERIMENTS)
+        assert not leader.is_whole, "the others have not left yet"
+        assert look([leader, *old]) == [{*EXPERIMENTS}, set(), set()]
+        assert leader.is_whole
+        peer = PostgresShare(postgres_url, "new code")
+        assert sorted(map(len, look([leader, peer, *old]))) == [0, 0, 2, 3]
+        assert leader.is_whole
+        for share in (*old, leader, peer):
+            share.release()

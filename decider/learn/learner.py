@@ -137,7 +137,8 @@ class Learner:
         """Of those that tried and failed: why the last time."""
 
     def catch_up(self) -> bool:
-        """At the start: learn until every serving model of its own has learned the log; False if `stopping` came first.
+        """At the start: learn until every serving model has learned the log, where another process does not learn it;
+        False if `stopping` came first.
 
         Models of versions that wait go on learning afterwards. One that needs a part of the archive that is missing or
         damaged does not hold up the others: see `unlearned`. Raises what else reading or learning raises: a server that
@@ -150,10 +151,12 @@ class Learner:
                 t for t in self._roster.values()
                 if not t.reached and not self._is_cold(t) and t.owner not in self.unlearned
             ]  # fmt: skip
-            if not left:
+            if not left and self._share.is_whole:
                 return True
             for training in left:
                 self._learn_at_start(training)
+            if not left:
+                time.sleep(self._pace.interval)  # who learned the rest leaves it
             self._look_after_log()
             self._log_progress()
         return False

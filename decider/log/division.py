@@ -50,6 +50,11 @@ class WholeShare:
     def __init__(self, lease: Lease | None) -> None:
         self._lease = lease
 
+    @property
+    def is_whole(self) -> bool:
+        """See Share."""
+        return True
+
     def own(self, experiments: Collection[ExperimentId]) -> Collection[ExperimentId]:
         """See Share. All or none."""
         return experiments if self._lease is not None and self._lease.held else ()

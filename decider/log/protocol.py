@@ -929,8 +929,13 @@ class Share(Protocol):
     """The experiments that this process learns. No two processes learn one at a time, and what a process has lost
     without knowing it is fenced: the log refuses its models. It ends with the process or `release`.
 
-    A log on one machine is not divided: whoever has its lease learns all.
+    A log on one machine is not divided: whoever has its lease learns all. Learners of another learning code than the
+    leader's learn nothing: nobody could serve their models beside its own.
     """
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether at the last look all experiments had a learner with this learning code."""
 
     def own(self, experiments: Collection[ExperimentId]) -> Collection[ExperimentId]:
         """Look, and return which of these this process learns now; experiments: all that are learned. What was returned

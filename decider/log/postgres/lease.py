@@ -18,14 +18,14 @@ from decider.log.postgres.connection import Connection, connect, end_if_gone, po
 _KEY = "hashtextextended('decider leader ' || current_schema(), 0)"
 _TRY = f"select pg_try_advisory_lock({_KEY}) as mine"
 _HELD = "select 1 as alive"
-_RAISE = "update lease set epoch = epoch + 1 returning epoch"
+_RAISE = "update lease set epoch = epoch + 1, code = %(code)s returning epoch"
 _CHECK = "select epoch from lease for share"
 
 
 class PostgresLease:
-    """See Lease. epoch: of this leader."""
+    """See Lease. epoch: of this leader. code: of its learning code."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, code: str) -> None:
         self._name = name_of(url)
         self._lock = Lock()
         with postgres_errors(self._name):
@@ -34,7 +34,7 @@ class PostgresLease:
                 end_if_gone(self._connection)
                 if not read_one(self._connection, _TRY)["mine"]:
                     raise LogLocked(f"{self._name}: another server writes this log")
-                self.epoch: int = read_one(self._connection, _RAISE)["epoch"]
+                self.epoch: int = read_one(self._connection, _RAISE, {"code": code})["epoch"]
             except BaseException:
                 self._connection.close()
                 raise

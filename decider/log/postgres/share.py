@@ -1,9 +1,9 @@
 """The experiments that a process learns, of a log in PostgreSQL: an advisory lock for each. Called by `writer.py`.
 
-All locks are on one connection of its own, and end with it, also where it is cut. A lock that all learners share tells
-how many live. Whoever takes an experiment raises its epoch; a commit of what only its learner writes looks at the epoch
-in its own transaction (`check`) and holds it until it is committed. So a learner that has lost its connection, and does
-not know it yet, can publish nothing of what another one has taken.
+All locks are on one connection of its own, and end with it, also where it is cut. A lock that all learners with one
+learning code share tells how many live. Whoever takes an experiment raises its epoch; a commit of what only its learner
+writes looks at the epoch in its own transaction (`check`) and holds it until it is committed. So a learner that has
+lost its connection, and does not know it yet, can publish nothing of what another one has taken.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 LOOK_INTERVAL = 0.5
 """Seconds between two looks. What a learner leaves is taken at the next look of another."""
 
-_LEARNERS_KEY = "hashtextextended('decider learners ' || current_schema(), 0)"
+_LEARNERS_KEY = "hashtextextended('decider learners ' || %(code)s || current_schema(), 0)"
 _KEY = "hashtextextended('decider learner of ' || current_schema() || ' ' || id, 0)"
 _IDS = "unnest(%(ids)s::text[]) as one(id)"
 
@@ -44,8 +44,14 @@ with locks as (
   from pg_locks l join pg_database d on d.oid = l.database
   where l.locktype = 'advisory' and l.objsubid = 1 and l.granted and d.datname = current_database())
 """
-_LEARNERS = f"{_LOCKS} select count(distinct pid) as learners from locks where key = {_LEARNERS_KEY}"  # noqa: S608 - our names
-_FREE = f"{_LOCKS} select id from {_IDS} where not exists (select 1 from locks where key = {_KEY})"  # noqa: S608 - our names
+_LEARNERS = f"""{_LOCKS}
+select (select count(distinct pid) from locks where key = {_LEARNERS_KEY}) as learners,
+  code in ('', %(code)s) as may_learn from lease
+"""  # noqa: S608 - our names
+_HOLDERS = f"""{_LOCKS}
+select one.id, l.pid is not null as taken, l.pid in (select pid from locks where key = {_LEARNERS_KEY}) as by_learner
+from {_IDS} left join locks l on l.key = {_KEY}
+"""  # noqa: S608 - our names
 _TRY = f"select id, pg_try_advisory_lock({_KEY}) as mine from {_IDS}"  # noqa: S608 - our names
 _RAISE = """
 insert into learners (experiment, epoch) select id, 1 from unnest(%(ids)s::text[]) as one(id) order by id
@@ -58,13 +64,15 @@ select experiment, epoch from learners where experiment = any(%(ids)s::text[]) o
 
 
 class PostgresShare:
-    """See Share."""
+    """See Share. code: of the learning code of this process."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, code: str) -> None:
         self._url = url
+        self._code = code
         self._name = name_of(url)
         self._looked_at = float("-inf")
         self._ended = False
+        self.is_whole = False
         self._connection: Connection | None = None
         self._leaving: Sequence[ExperimentId] = ()
         self._epochs: Mapping[ExperimentId, int] = {}  # replaced, never changed: commits of other threads read it
@@ -75,7 +83,7 @@ class PostgresShare:
         self._connection = connection = connect(self._url)
         try:
             end_if_gone(connection)
-            connection.execute(_JOIN.encode())
+            read_one(connection, _JOIN, {"code": self._code})
         except BaseException:
             self._lose()
             raise
@@ -105,15 +113,15 @@ class PostgresShare:
     def _divide(self, connection: Connection, experiments: Collection[ExperimentId]) -> None:
         if self._leaving:  # since the last look whoever learned them has stored what they had learned
             self._let_go(connection, self._leaving)
-        learners = read_one(connection, _LEARNERS)["learners"]
-        plan = divide(self._epochs.keys(), experiments, learners=learners)
+        state = read_one(connection, _LEARNERS, {"code": self._code})
+        learned = experiments if state["may_learn"] else ()
+        plan = divide(self._epochs.keys(), learned, learners=state["learners"])
         self._leaving = plan.gives_back
-        if plan.room > 0:
-            self._take(connection, self._free(connection, experiments), room=plan.room)
-
-    def _free(self, connection: Connection, experiments: Collection[ExperimentId]) -> Sequence[ExperimentId]:
-        """Those that nobody learns."""
-        return [row["id"] for row in read(connection, _FREE, {"ids": sorted(experiments)})]
+        if plan.room > 0 or not self.is_whole:
+            holders = read(connection, _HOLDERS, {"ids": sorted(learned), "code": self._code})
+            self._take(connection, [row["id"] for row in holders if not row["taken"]], room=plan.room)
+            others = {row["id"] for row in holders if row["by_learner"]}
+            self.is_whole = others.union(self._epochs).issuperset(experiments)
 
     def _take(self, connection: Connection, free: Sequence[ExperimentId], *, room: int) -> None:
         """As many as there is room for; others may try the same at this moment."""

@@ -6,6 +6,7 @@ connection was lost is sent again with its number, until it is known to be writt
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -56,6 +57,7 @@ from decider.log.protocol import (
     TotalsCheckpoint,
 )
 from decider.log.tables import DECISIONS, EntryTable, overtaken, table_and_row
+from decider.policy.algorithms import code_versions
 from decider.types import START, Decision, ExperimentId, Position, Time, now
 
 logger = logging.getLogger(__name__)
@@ -108,6 +110,11 @@ _NO_ROW = "the row of this writer in `writers` is gone"
 
 def _ignore_commit(size: int, seconds: float) -> None:
     pass
+
+
+def _code() -> str:
+    """Of the learning code of this process."""
+    return json.dumps(code_versions(), sort_keys=True)
 
 
 class _Written(Exception):
@@ -390,7 +397,7 @@ class PostgresLog(PostgresReader):
 
     def lease(self) -> PostgresLease:
         """See EventLog."""
-        lease = PostgresLease(self._url)
+        lease = PostgresLease(self._url, _code())
         self._lease = lease
         return lease
 
@@ -398,7 +405,7 @@ class PostgresLog(PostgresReader):
         """See EventLog."""
         if self._share is not None:
             self._share.release()
-        self._share = PostgresShare(self._url)
+        self._share = PostgresShare(self._url, _code())
         return self._share
 
     def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
