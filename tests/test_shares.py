@@ -41,7 +41,7 @@ from decider.serving.follower import Copies, Owner
 from decider.types import ExperimentId, Position
 from simulator.verify import verify
 from tests.conftest import Clock, sample_experiment, spec
-from tests.postgres import PostgresServer, administer
+from tests.postgres import administer
 from tests.processes import PACE
 from tests.test_learning import pmfs
 from tests.test_verify import Drive, assert_equal
@@ -161,16 +161,14 @@ class Learners(RuleBasedStateMachine):
     Whoever may publish an experiment is its owner: a learner that was cut off believes to have some until it looks.
     """
 
-    server: PostgresServer
+    url: str
+    number = count()
 
     def __init__(self) -> None:
         super().__init__()
-        self.url = self.server.new_schema()
-        self.log = PostgresLog(self.url)
         self.connection = connect(self.url)
         self.shares: list[PostgresShare] = []
         self.experiments: set[ExperimentId] = set()
-        self.number = count()
 
     @precondition(lambda self: len(self.shares) < 4)
     @rule()
@@ -234,7 +232,6 @@ class Learners(RuleBasedStateMachine):
         for share in self.shares:
             share.release()
         self.connection.close()
-        self.log.close()
 
 
 def cut(share: PostgresShare, url: str) -> None:
@@ -265,10 +262,11 @@ def may_publish(share: PostgresShare, id_: ExperimentId, connection: object) -> 
     return True
 
 
-def test_each_experiment_has_one_learner(postgres: PostgresServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_experiment_has_one_learner(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever comes and goes, in any order."""
     caplog.set_level(logging.ERROR)
-    machine = type("Machine", (Learners,), {"server": postgres})
+    PostgresLog(postgres_url).close()
+    machine = type("Machine", (Learners,), {"url": postgres_url})
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
     run_state_machine_as_test(
         machine, settings=settings(max_examples=10, stateful_step_count=20, deadline=None, suppress_health_check=checks)
