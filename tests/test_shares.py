@@ -49,15 +49,16 @@ from tests.two_writers import decision
 
 EXPERIMENTS = tuple(ExperimentId(f"e{number}") for number in range(5))
 
-LOOKS = 5
+LOOKS = 6
 """After so many looks of each learner every experiment has one: a lost connection is noticed, made again, what is too
 much is left, given back, and taken."""
 
 
 @pytest.fixture(autouse=True)
 def looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whenever the test says so."""
-    monkeypatch.setattr("decider.log.postgres.share.LOOK_INTERVAL", 0.0)
+    """Whenever the test says so, and nobody notices anything between them."""
+    for name, seconds in (("LOOK_INTERVAL", 0.0), ("HEARTBEAT", 1e6), ("SHARE_SECONDS", 0.0)):
+        monkeypatch.setattr(f"decider.log.postgres.share.{name}", seconds)
 
 
 @contextmanager
@@ -439,6 +440,34 @@ def published_of(log: EventLog, id_: ExperimentId) -> Sequence[Position]:
     """The models of an experiment."""
     (signature,) = log.models.signatures(id_)
     return log.models.published_positions(id_, signature)
+
+
+@contextmanager
+def ended(*shares: PostgresShare) -> Iterator[None]:
+    """At the end."""
+    try:
+        yield
+    finally:
+        for share in shares:
+            share.release()
+
+
+def test_a_learner_that_stands_still_is_replaced(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its machine and its connection live on, as those of a process that was stopped. One that is only busy is not."""
+    PostgresLog(postgres_url).close()
+    monkeypatch.setattr("decider.log.postgres.share.SHARE_SECONDS", 0.4)
+    stopped = PostgresShare(postgres_url, "code")
+    monkeypatch.setattr("decider.log.postgres.share.HEARTBEAT", 0.05)
+    busy = PostgresShare(postgres_url, "code")
+    with ended(stopped, busy):
+        assert all(look([stopped, busy]))
+        began = time.monotonic()
+        while len(busy.own(EXPERIMENTS)) < len(EXPERIMENTS):
+            assert time.monotonic() - began < 30
+            time.sleep(0.02)
+        assert busy.is_whole
+        time.sleep(0.8)
+        assert set(busy.own(EXPERIMENTS)) == {*EXPERIMENTS}
 
 
 def test_learners_of_another_learning_code_learn_nothing(postgres_url: str) -> None:

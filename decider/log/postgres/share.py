@@ -9,8 +9,10 @@ lost its connection, and does not know it yet, can publish nothing of what anoth
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
+from threading import Event, Lock, Thread
 
 import psycopg
 
@@ -21,14 +23,20 @@ from decider.log.postgres.connection import (
     Connection,
     connect,
     end_if_gone,
+    execute,
     log_error,
-    postgres_errors,
     read,
     read_one,
 )
 from decider.types import ExperimentId
 
 logger = logging.getLogger(__name__)
+
+HEARTBEAT = 0.5
+"""Seconds between two signs of life."""
+
+SHARE_SECONDS = 2.5
+"""Without a sign of life, after which PostgreSQL ends the connection, and others may learn."""
 
 LOOK_INTERVAL = 0.5
 """Seconds between two looks. What a learner leaves is taken at the next look of another."""
@@ -37,7 +45,9 @@ _LEARNERS_KEY = "hashtextextended('decider learners ' || %(code)s || current_sch
 _KEY = "hashtextextended('decider learner of ' || current_schema() || ' ' || id, 0)"
 _IDS = "unnest(%(ids)s::text[]) as one(id)"
 
-_JOIN = f"select pg_advisory_lock_shared({_LEARNERS_KEY})"
+_MAY = "has_table_privilege('learners', 'update')"
+_JOIN = f"select case when {_MAY} then pg_advisory_lock_shared({_LEARNERS_KEY}) end as joined"
+_ALIVE = "select 1 as alive"
 _LOCKS = """
 with locks as (
   select l.pid, (l.classid::bigint << 32) | l.objid::bigint as key
@@ -46,7 +56,7 @@ with locks as (
 """
 _LEARNERS = f"""{_LOCKS}
 select (select count(distinct pid) from locks where key = {_LEARNERS_KEY}) as learners,
-  code in ('', %(code)s) as may_learn from lease
+  {_MAY} and code in ('', %(code)s) as may_learn from lease
 """  # noqa: S608 - our names
 _HOLDERS = f"""{_LOCKS}
 select one.id, l.pid is not null as taken, l.pid in (select pid from locks where key = {_LEARNERS_KEY}) as by_learner
@@ -70,45 +80,58 @@ class PostgresShare:
         self._url = url
         self._code = code
         self._name = name_of(url)
-        self._looked_at = float("-inf")
-        self._ended = False
-        self.is_whole = False
+        self._lock, self._ended = Lock(), Event()
+        self._looked_at = -math.inf
+        self.is_whole = self._lost = False
         self._connection: Connection | None = None
         self._leaving: Sequence[ExperimentId] = ()
         self._epochs: Mapping[ExperimentId, int] = {}  # replaced, never changed: commits of other threads read it
-        with postgres_errors(self._name):
-            self._join()
-
-    def _join(self) -> Connection:
-        self._connection = connection = connect(self._url)
-        try:
-            end_if_gone(connection)
-            read_one(connection, _JOIN, {"code": self._code})
-        except BaseException:
-            self._lose()
-            raise
-        return connection
+        Thread(target=self._beat, name="share", daemon=True).start()
 
     def own(self, experiments: Collection[ExperimentId]) -> Collection[ExperimentId]:
         """See Share. Where the connection was lost, all is: whoever looks first takes it."""
-        if time.monotonic() - self._looked_at >= LOOK_INTERVAL:
-            self._looked_at = time.monotonic()
-            self._look(experiments)
-        return self._epochs.keys() - set(self._leaving)
+        with self._lock:
+            if not self._ended.is_set() and time.monotonic() - self._looked_at >= LOOK_INTERVAL:
+                self._looked_at = time.monotonic()
+                self._look(experiments)
+            return self._epochs.keys() - set(self._leaving)
 
     def _look(self, experiments: Collection[ExperimentId]) -> None:
-        if self._ended:
+        if self._lost:  # whoever learned that has to hear of it, before it may be taken again
+            self._lost = False
             return
         try:
-            if self._connection is None:
-                self._join()
-            else:
-                self._divide(self._connection, experiments)
+            connection = self._connection or self._join()
+            self._divide(connection, experiments)
         except psycopg.Error as error:
-            lost = self._epochs
             self._lose()
-            logger.warning("%s: others may take the %d experiments that it learned", self._name, len(lost))
             raise log_error(self._name, error) from error
+
+    def _join(self) -> Connection:
+        self._connection = connection = connect(self._url)
+        end_if_gone(connection)
+        execute(connection, f"set idle_session_timeout = {SHARE_SECONDS * 1000:.0f}")
+        read_one(connection, _JOIN, {"code": self._code})
+        return connection
+
+    def _lose(self) -> None:
+        self._lost = bool(self._epochs)
+        if self._lost and not self._ended.is_set():
+            logger.warning("%s: lost its connection; others may learn what it learned", self._name)
+        self._epochs, self._leaving = {}, ()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _beat(self) -> None:
+        """A round of learning may take long. Without a sign of life PostgreSQL ends the connection."""
+        while not self._ended.wait(HEARTBEAT):
+            with self._lock:
+                try:
+                    if self._connection is not None:
+                        read_one(self._connection, _ALIVE)
+                except psycopg.Error:
+                    self._lose()
 
     def _divide(self, connection: Connection, experiments: Collection[ExperimentId]) -> None:
         if self._leaving:  # since the last look whoever learned them has stored what they had learned
@@ -137,12 +160,6 @@ class PostgresShare:
         self._epochs = {id_: epoch for id_, epoch in self._epochs.items() if id_ not in experiments}
         read(connection, _LET_GO, {"ids": experiments})
 
-    def _lose(self) -> None:
-        self._epochs, self._leaving = {}, ()
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
     def check(self, connection: Connection, experiments: Collection[ExperimentId]) -> None:
         """In an open transaction: whether this process still learns these, until the transaction is over. Raises
         LogLocked."""
@@ -154,5 +171,6 @@ class PostgresShare:
 
     def release(self) -> None:
         """See Share."""
-        self._ended = True
-        self._lose()
+        self._ended.set()
+        with self._lock:
+            self._lose()
