@@ -57,8 +57,8 @@ much is left, given back, and taken."""
 @pytest.fixture(autouse=True)
 def looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whenever the test says so, and nobody notices anything between them."""
-    for name, seconds in (("LOOK_INTERVAL", 0.0), ("HEARTBEAT", 1e6), ("SHARE_SECONDS", 0.0)):
-        monkeypatch.setattr(f"decider.log.postgres.share.{name}", seconds)
+    for name, seconds in (("share.LOOK_INTERVAL", 0.0), ("share.HEARTBEAT", 1e6), ("lease.LEASE_SECONDS", 0.0)):
+        monkeypatch.setattr(f"decider.log.postgres.{name}", seconds)
 
 
 @contextmanager
@@ -170,6 +170,7 @@ class Learners(RuleBasedStateMachine):
         self.connection = connect(self.url)
         self.shares: list[PostgresShare] = []
         self.experiments: set[ExperimentId] = set()
+        self.ended: set[ExperimentId] = set()
 
     @precondition(lambda self: len(self.shares) < 4)
     @rule()
@@ -197,14 +198,22 @@ class Learners(RuleBasedStateMachine):
     @precondition(lambda self: self.experiments)
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
-        """One is not learned any more."""
-        self.experiments.discard(data.draw(st.sampled_from(sorted(self.experiments))))
+        """One has ended, with something left to learn, until that is learned."""
+        self.ended.add(one := data.draw(st.sampled_from(sorted(self.experiments))))
+        self.experiments.discard(one)
+
+    @rule()
+    def learn_ended(self) -> None:
+        """All that has ended is learned."""
+        self.ended.clear()
 
     @precondition(lambda self: self.shares)
     @rule(data=st.data())
     def look(self, data: st.DataObject) -> None:
-        """One learner looks."""
-        try_to_look(self.shares[data.draw(self._index())], self.experiments)
+        """One learner looks; what has ended it may not know yet."""
+        try_to_look(
+            self.shares[data.draw(self._index())], self.experiments, data.draw(st.sampled_from([(), self.ended]))
+        )
 
     @precondition(lambda self: self.shares)
     @rule()
@@ -212,11 +221,12 @@ class Learners(RuleBasedStateMachine):
         """Nothing happens for a while: each experiment has one learner, and nobody has more than a fair part."""
         for _ in range(LOOKS):
             for share in self.shares:
-                try_to_look(share, self.experiments)
+                try_to_look(share, self.experiments, self.ended)
                 self.no_two_publish()
-        parts = [share.own(self.experiments) for share in self.shares]
-        assert set[ExperimentId]().union(*parts) == self.experiments
-        assert max(map(len, parts)) <= largest_part(len(self.experiments), len(self.shares))
+        parts = [set(share.own(self.experiments, self.ended)) for share in self.shares]
+        assert set[ExperimentId]().union(*parts) == self.experiments | self.ended
+        assert max([len(part - self.ended) for part in parts]) <= largest_part(len(self.experiments), len(self.shares))
+        assert all(share.is_whole for share in self.shares)
 
     @invariant()
     def no_two_publish(self) -> None:
@@ -241,10 +251,10 @@ def cut(share: PostgresShare, url: str) -> None:
         administer(url, f"select pg_terminate_backend({share._connection.info.backend_pid}, 5000)")
 
 
-def try_to_look(share: Share, experiments: Collection[ExperimentId]) -> None:
+def try_to_look(share: Share, experiments: Collection[ExperimentId], ended: Collection[ExperimentId]) -> None:
     """A learner that cannot look tries again."""
     try:
-        share.own(experiments)
+        share.own(experiments, ended)
     except LogError:
         assert not share.own([]), "what is lost is nobody's"
 
@@ -313,8 +323,8 @@ class Kept(Copies):
         super().put(name, model, save)
         self.all.setdefault(name, []).append(model)
 
-    def drop(self, owner: Owner) -> None:
-        """Others may have made the newest one."""
+    def leave(self, owner: Owner) -> None:
+        """The models of all processes are here."""
 
 
 class Cluster(Drive):
@@ -455,7 +465,7 @@ def ended(*shares: PostgresShare) -> Iterator[None]:
 def test_a_learner_that_stands_still_is_replaced(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its machine and its connection live on, as those of a process that was stopped. One that is only busy is not."""
     PostgresLog(postgres_url).close()
-    monkeypatch.setattr("decider.log.postgres.share.SHARE_SECONDS", 0.4)
+    monkeypatch.setattr("decider.log.postgres.lease.LEASE_SECONDS", 0.4)
     stopped = PostgresShare(postgres_url, "code")
     monkeypatch.setattr("decider.log.postgres.share.HEARTBEAT", 0.05)
     busy = PostgresShare(postgres_url, "code")

@@ -283,7 +283,8 @@ class Learner:
         if self._wanted_old:
             self._wanted_old = self._renew_wanted()
             self._roster_old = True
-        own = set(self._share.own({id_ for id_, _ in self._wanted}))
+        ended = {id_ for (id_, _), version in self._wanted.items() if version.experiment.ended}
+        own = set(self._share.own({id_ for id_, _ in self._wanted}.difference(ended), ended))
         if self._roster_old or own != self._own:
             self._roster_old = True
             self._renew_roster(own)
@@ -307,20 +308,24 @@ class Learner:
     def _renew_roster(self, own: Collection[ExperimentId]) -> None:
         mine = {owner: version for owner, version in self._wanted.items() if owner[0] in own}
         for owner in self._roster.keys() - mine.keys():
-            self._end(owner)
-            if self._guard is not None and owner in self._wanted:
-                self._guard.end(owner[0])
+            self._store(self._roster[owner])
+            self._roster.pop(owner).trainer.close()
+            self._failures.pop(owner, None)
+            if owner in self._wanted:
+                self._hand_over(owner)
+            else:
+                self._copies.drop(owner)
         for owner, version in mine.items():
             if owner in self._roster:
                 self._roster[owner].version = version
             else:
                 self._roster[owner] = self._begin(version)
 
-    def _end(self, owner: Owner) -> None:
-        self._store(self._roster[owner])
-        self._roster.pop(owner).trainer.close()
-        self._failures.pop(owner, None)
-        self._copies.drop(owner)
+    def _hand_over(self, owner: Owner) -> None:
+        """Another process learns its experiment from now on."""
+        self._copies.leave(owner)
+        if self._guard is not None:
+            self._guard.end(owner[0])
 
     def _has_more_to_learn(self, owner: Owner, version: ExperimentVersion) -> bool:
         """Whether decisions of an experiment that has ended wait for their rewards, or for a trainer that is behind.

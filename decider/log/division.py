@@ -14,8 +14,8 @@ from decider.types import ExperimentId
 
 
 class Division(NamedTuple):
-    """What a learner does after a look. keeps: of its own; gives back: more than its part, or learned no more; room:
-    how many of those that nobody learns it may take."""
+    """What a learner does after a look. keeps: of its own. gives_back: more than its part, or learned no more. room:
+    how many of those that nobody learns it may take, beside those that have ended."""
 
     keeps: Sequence[ExperimentId]
     gives_back: Sequence[ExperimentId]
@@ -32,16 +32,23 @@ def largest_part(experiments: int, learners: int) -> int:
     return -(-experiments // max(1, learners))
 
 
-def divide(own: Collection[ExperimentId], experiments: Collection[ExperimentId], *, learners: int) -> Division:
-    """own: what this learner has now. experiments: all that are learned. learners: those that live, with this one.
+def divide(
+    own: Collection[ExperimentId],
+    experiments: Collection[ExperimentId],
+    ended: Collection[ExperimentId] = (),
+    *,
+    learners: int,
+) -> Division:
+    """own: what this learner has now. experiments, ended: see Share. learners: those that live, with this one.
 
     >>> divide({ExperimentId("a"), ExperimentId("b"), ExperimentId("c")}, list("abcd"), learners=2)
     Division(keeps=['a', 'b'], gives_back=['c'], room=0)
     """
     part = largest_part(len(experiments), learners)
     learned = sorted(set(own).intersection(experiments))
-    keeps = learned[:part]
-    return Division(keeps, sorted(set(own).difference(keeps)), part - len(keeps))
+    kept = learned[:part]
+    keeps = [*kept, *sorted(set(own).intersection(ended).difference(experiments))]
+    return Division(keeps, sorted(set(own).difference(keeps)), part - len(kept))
 
 
 class WholeShare:
@@ -55,9 +62,11 @@ class WholeShare:
         """See Share."""
         return True
 
-    def own(self, experiments: Collection[ExperimentId]) -> Collection[ExperimentId]:
+    def own(
+        self, experiments: Collection[ExperimentId], ended: Collection[ExperimentId] = ()
+    ) -> Collection[ExperimentId]:
         """See Share. All or none."""
-        return experiments if self._lease is not None and self._lease.held else ()
+        return {*experiments, *ended} if self._lease is not None and self._lease.held else ()
 
     def release(self) -> None:
         """See Share."""

@@ -921,6 +921,10 @@ class Lease(Protocol):
     def held(self) -> bool:
         """Whether this process still has it."""
 
+    @property
+    def replaced(self) -> bool:
+        """Whether another process has led since: then this one has to begin anew."""
+
     def release(self) -> None:
         """Let another process lead."""
 
@@ -935,14 +939,48 @@ class Share(Protocol):
 
     @property
     def is_whole(self) -> bool:
-        """Whether at the last look all experiments had a learner with this learning code."""
+        """Whether at the last look all that have not ended had a learner with this learning code."""
 
-    def own(self, experiments: Collection[ExperimentId]) -> Collection[ExperimentId]:
-        """Look, and return which of these this process learns now; experiments: all that are learned. What was returned
-        before and is not now has no models to publish any more. Called often, from one thread. Raises LogError."""
+    def own(
+        self, experiments: Collection[ExperimentId], ended: Collection[ExperimentId] = ()
+    ) -> Collection[ExperimentId]:
+        """Look, and return which of these this process learns now. What was returned before and is not now has no
+        models to publish any more. Called often, from one thread. Raises LogError.
+
+        experiments: all that are learned. ended: that have something left to learn, as far as this process knows; they
+        are nobody's part, and whoever looks first takes them.
+        """
 
     def release(self) -> None:
         """Let others learn them."""
+
+
+class LeaderNews(NamedTuple):
+    """What a leader has said last. address: where it is. age: in seconds, by the clock of the log."""
+
+    address: str
+    content: str
+    age: float
+
+
+class Hosts(Protocol):
+    """What the processes of a log on several hosts share beside its entries. All of it is about now, and may be lost at
+    any moment. Raises LogError throughout."""
+
+    def is_led(self) -> bool:
+        """Whether this process has to wait: another one leads, or this one has no right to."""
+
+    def share_model(self, name: ModelName, saved: SavedModel) -> None:
+        """Let others load a model that is not stored yet; its owner's older ones go. Called by the leader."""
+
+    def drop_models(self, experiment: ExperimentId, signature: str) -> None:
+        """The owner has none any more. Called by the leader."""
+
+    def say(self, address: str, content: str) -> None:
+        """Say it to all hosts, in place of what was said before. Called by the leader."""
+
+    def news(self) -> LeaderNews | None:
+        """What the leader has said last; None: no leader has ever learned what serves."""
 
 
 class EventLog(LogReader, Protocol):
@@ -951,6 +989,10 @@ class EventLog(LogReader, Protocol):
     @property
     def models(self) -> ModelStore:
         """Its stored models."""
+
+    @property
+    def hosts(self) -> Hosts | None:
+        """What processes on several hosts share; None: all processes of this log are on one machine."""
 
     @property
     def trouble(self) -> LogError | None:

@@ -10,19 +10,21 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from decider.errors import DeciderError
 from decider.learn.guard import Guard, describe
 from decider.learn.guardrails import Guardrails
-from decider.learn.leader import Leader, Pace, Progress
+from decider.learn.leader import Leader, Progress
 from decider.learn.left_out import LeaveOuts, open_in_words
 from decider.log.disk import DiskWatch
+from decider.log.protocol import Lease
 from decider.metrics.access import AccessCollector
 from decider.metrics.archive import ArchiveCollector
 from decider.metrics.collector import LogCollector
 from decider.metrics.guardrails import GuardrailCollector
+from decider.metrics.learner import LearnsCollector
 from decider.metrics.merged import Several
 from decider.metrics.shared_totals import SharedTotals
 from decider.metrics.state import StateCollector
@@ -30,6 +32,7 @@ from decider.page.page import Page
 from decider.policy.protocol import Model
 from decider.replay.explain import Explanation, Patience, explain, not_found
 from decider.replay.models import Owner as ModelOwner
+from decider.server.board import LeaderState
 from decider.server.crew import Crew
 from decider.server.daily_archive import DailyArchive
 from decider.server.files import ExperimentFiles
@@ -43,8 +46,10 @@ from decider.server.http.probes import Readiness, probes
 from decider.server.process import Process
 from decider.server.roles import Rights
 from decider.server.settings import split_address
+from decider.server.standby_learner import StandbyLearner, options_of
 from decider.serving.change_lines import ChangeLines
-from decider.serving.follower import Owner
+from decider.serving.follower import Copies, Owner
+from decider.serving.shared_copies import SharedCopies
 from decider.types import DecisionId, ExperimentId, Position
 
 logger = logging.getLogger(__name__)
@@ -60,6 +65,8 @@ NO_EXPERIMENT = (
     "there is no experiment, so no call can be decided: start with `--experiments FILE`, or `decider apply FILE` while "
     "the server runs"
 )
+
+REPLACED = "another process leads the log since this one has lost its connection; it serves on, and learns nothing"
 
 ARCHIVE_INTERVAL = 2.0
 """Seconds between two looks for a missing part of the archive at a start."""
@@ -93,6 +100,7 @@ class LeaderPart:
         self._look_asked = threading.Event()
         self.phase = "opening the log"
         self._leader: Leader | None = None
+        self._beside: StandbyLearner | None = None
         self._http: HttpPort | None = None
         self._missing: dict[Owner, str] = {}
         self._page: Page | None = None
@@ -105,6 +113,7 @@ class LeaderPart:
     def listen(self) -> None:
         """Answer over HTTP from now on. Raises AddressInUse."""
         settings, access = self._settings, self._process.access
+        self._process.of_log.register(LearnsCollector(self._learned))
         metrics = Several(self._crew.gather(self._process.registry), self._process.of_log)
         routes = [exposition(metrics), *probes(self.readiness)]
         routes += [*pages(lambda: self._page, self.readiness), *decisions(self._explain, settings.db)]
@@ -122,8 +131,8 @@ class LeaderPart:
         self._archiver = DailyArchive(settings)
         self._process.opened.callback(self._archiver.stop)
 
-    def open(self) -> None:
-        """Take the lease, and apply the experiment files. Raises DeciderError."""
+    def open(self, lease: Lease) -> None:
+        """Lead by a lease, and apply the experiment files. Raises DeciderError."""
         process, settings = self._process, self._settings
         assert self._http is not None
         # Closed in reverse order: the HTTP port (a second time does nothing) before the log, which probes and scrapes
@@ -134,16 +143,12 @@ class LeaderPart:
         self._guard = Guard(log)
         self._leader = Leader(
             log,
-            log.lease(),
-            process.copies,
+            lease,
+            self._copies(),
             clock=self._clock,
-            pace=Pace(settings.learn_interval, settings.store_interval, settings.store_bytes, settings.keep_bytes),
-            memory=process.memory,
-            guard=self._guard if settings.guard == "on" else None,
-            stopping=self._stopping.is_set,
-            on_learned=process.metrics.observe_learning,
-            on_failed=process.metrics.observe_failure,
+            **options_of(process, self._guard, stopping=self._stopping.is_set),
         )
+        process.warnings.append(lambda: [REPLACED] if lease.replaced else [])
         process.name_build()
         lines, self._leave_outs = ChangeLines(log), LeaveOuts(log)
         process.tell += (lines.tell, self._leave_outs.tell)
@@ -152,6 +157,24 @@ class LeaderPart:
         )
         self._files.apply_all()
         lines.look()  # the follower reads them only once all policies have learned
+
+    def _copies(self) -> Copies:
+        hosts, own = self._process.log.hosts, self._process.copies
+        return own if hosts is None else SharedCopies(own, hosts)
+
+    def learn_beside(self) -> None:
+        """Learn a share of the experiments, where another process leads and has learned what serves."""
+        self._beside = self._beside or StandbyLearner(self._process, self._copies())
+
+    def end_beside(self) -> None:
+        """Leave it to others."""
+        if self._beside is not None:
+            self._beside.stop()
+            self._beside = None
+
+    def _learned(self) -> Collection[ExperimentId]:
+        learner = self._leader or (self._beside and self._beside.learner)
+        return learner.experiments if learner else ()
 
     def begin(self) -> None:
         """Register the metrics, make the page, and learn from now on."""
@@ -206,6 +229,16 @@ class LeaderPart:
     def tell_crew(self) -> None:
         """What is not in the log. Called often."""
         self._crew.tell(self.progress(), self._missing, [*self._current])
+
+    def state(self) -> LeaderState:
+        """The same, for other hosts."""
+        return LeaderState(self.progress(), self._missing, self._crew.forgotten)
+
+    def stand_by(self, state: LeaderState) -> None:
+        """Another host's leader has said this."""
+        for id_ in state.forgotten:
+            self._process.forget(id_)
+        self._crew.hear(state)
 
     def catch_up(self) -> bool:
         """As the leader's. Where a part of the archive is missing that an experiment has to learn, the others serve;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from decider.learn.guard import Guard
 from decider.learn.learner import Learner, Options, Pace
@@ -11,13 +12,14 @@ from decider.server.process import Process
 from decider.serving.follower import Copies
 
 
-def options_of(process: Process, guard: Guard) -> Options:
-    """What the settings say of a process that learns."""
+def options_of(process: Process, guard: Guard, *, stopping: Callable[[], bool]) -> Options:
+    """What a learner is given: as the settings say."""
     settings = process.settings
     return {
         "pace": Pace(settings.learn_interval, settings.store_interval, settings.store_bytes, settings.keep_bytes),
         "memory": process.memory,
         "guard": guard if settings.guard == "on" else None,
+        "stopping": stopping,
         "on_learned": process.metrics.observe_learning,
         "on_failed": process.metrics.observe_failure,
     }
@@ -34,8 +36,7 @@ class StandbyLearner:
             process.log,
             process.log.share(),
             copies,
-            stopping=self._stopping.is_set,
-            **options_of(process, Guard(process.log)),
+            **options_of(process, Guard(process.log), stopping=self._stopping.is_set),
         )
         self._lag = LagCollector(self.learner.lag)
         process.of_log.register(self._lag)

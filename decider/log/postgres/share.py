@@ -19,24 +19,11 @@ import psycopg
 from decider.errors import LogLocked
 from decider.log.division import divide
 from decider.log.place import name_of
-from decider.log.postgres.connection import (
-    Connection,
-    connect,
-    end_if_gone,
-    execute,
-    log_error,
-    read,
-    read_one,
-)
+from decider.log.postgres.connection import Connection, log_error, read, read_one
+from decider.log.postgres.lease import HEARTBEAT, connect_to_hold
 from decider.types import ExperimentId
 
 logger = logging.getLogger(__name__)
-
-HEARTBEAT = 0.5
-"""Seconds between two signs of life."""
-
-SHARE_SECONDS = 2.5
-"""Without a sign of life, after which PostgreSQL ends the connection, and others may learn."""
 
 LOOK_INTERVAL = 0.5
 """Seconds between two looks. What a learner leaves is taken at the next look of another."""
@@ -88,29 +75,29 @@ class PostgresShare:
         self._epochs: Mapping[ExperimentId, int] = {}  # replaced, never changed: commits of other threads read it
         Thread(target=self._beat, name="share", daemon=True).start()
 
-    def own(self, experiments: Collection[ExperimentId]) -> Collection[ExperimentId]:
+    def own(
+        self, experiments: Collection[ExperimentId], ended: Collection[ExperimentId] = ()
+    ) -> Collection[ExperimentId]:
         """See Share. Where the connection was lost, all is: whoever looks first takes it."""
         with self._lock:
             if not self._ended.is_set() and time.monotonic() - self._looked_at >= LOOK_INTERVAL:
                 self._looked_at = time.monotonic()
-                self._look(experiments)
+                self._look(experiments, ended)
             return self._epochs.keys() - set(self._leaving)
 
-    def _look(self, experiments: Collection[ExperimentId]) -> None:
+    def _look(self, experiments: Collection[ExperimentId], ended: Collection[ExperimentId]) -> None:
         if self._lost:  # whoever learned that has to hear of it, before it may be taken again
             self._lost = False
             return
         try:
             connection = self._connection or self._join()
-            self._divide(connection, experiments)
+            self._divide(connection, experiments, ended)
         except psycopg.Error as error:
             self._lose()
             raise log_error(self._name, error) from error
 
     def _join(self) -> Connection:
-        self._connection = connection = connect(self._url)
-        end_if_gone(connection)
-        execute(connection, f"set idle_session_timeout = {SHARE_SECONDS * 1000:.0f}")
+        self._connection = connection = connect_to_hold(self._url)
         read_one(connection, _JOIN, {"code": self._code})
         return connection
 
@@ -133,18 +120,23 @@ class PostgresShare:
                 except psycopg.Error:
                     self._lose()
 
-    def _divide(self, connection: Connection, experiments: Collection[ExperimentId]) -> None:
+    def _divide(
+        self, connection: Connection, experiments: Collection[ExperimentId], ended: Collection[ExperimentId]
+    ) -> None:
         if self._leaving:  # since the last look whoever learned them has stored what they had learned
             self._let_go(connection, self._leaving)
         state = read_one(connection, _LEARNERS, {"code": self._code})
-        learned = experiments if state["may_learn"] else ()
-        plan = divide(self._epochs.keys(), learned, learners=state["learners"])
+        if not state["may_learn"]:
+            experiments = ended = ()
+        plan = divide(self._epochs.keys(), experiments, ended, learners=state["learners"])
         self._leaving = plan.gives_back
-        if plan.room > 0 or not self.is_whole:
-            holders = read(connection, _HOLDERS, {"ids": sorted(learned), "code": self._code})
-            self._take(connection, [row["id"] for row in holders if not row["taken"]], room=plan.room)
+        if plan.room > 0 or ended or not self.is_whole:
+            holders = read(connection, _HOLDERS, {"ids": sorted({*experiments, *ended}), "code": self._code})
+            free = [row["id"] for row in holders if not row["taken"]]
+            self._take(connection, [id_ for id_ in free if id_ in experiments], room=plan.room)
+            self._take(connection, [id_ for id_ in free if id_ not in experiments], room=len(free))
             others = {row["id"] for row in holders if row["by_learner"]}
-            self.is_whole = others.union(self._epochs).issuperset(experiments)
+            self.is_whole = state["may_learn"] and others.union(self._epochs).issuperset(experiments)
 
     def _take(self, connection: Connection, free: Sequence[ExperimentId], *, room: int) -> None:
         """As many as there is room for; others may try the same at this moment."""
