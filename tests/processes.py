@@ -33,20 +33,21 @@ class Process:
         self.heard: list[tuple[ExperimentId, int]] = []
         self.failed: list[ExperimentId] = []
         self.interfere: Callable[[], object] = lambda: None
+        self.copies = Copies()
         self.start()
 
     def start(self, pace: Pace = PACE) -> None:
         """A process on the log."""
         self.log.name_build({"codes": code_versions(), "rules": RULES})
         self.lease = self.log.lease()
-        self.current, copies = Current(), Copies()
+        self.current = Current()
         self.versions = Versions(self.log)
-        self.follower = Follower(self.log, self.current, copies, memory=self.memory)
+        self.follower = Follower(self.log, self.current, self.copies, memory=self.memory)
         self.guard = Guard(self.log)
         self.leader = Leader(
             self.log,
             self.lease,
-            copies,
+            self.copies,
             clock=self.clock,
             pace=pace,
             memory=self.memory,
@@ -64,6 +65,7 @@ class Process:
     def restart(self, pace: Pace = PACE) -> None:
         """The process is killed; a new one on the same log."""
         self.lease.release()  # as the operating system does
+        self.copies = Copies()
         self.start(pace)
 
     def step(self) -> None:

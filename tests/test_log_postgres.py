@@ -257,6 +257,16 @@ def test_a_worker_adds_entries_and_changes_none(worker_url: str, clock: Clock) -
             administer(worker_url, sql)
 
 
+def test_a_worker_learns_nothing(worker_url: str, url: str) -> None:
+    """It may not store what it learns; nor does it keep a part from those who may."""
+    home = [ExperimentId("home")]
+    with closing(PostgresLog(worker_url)) as worker, closing(PostgresLog(url)) as leader:
+        may_not, may = worker.share(), leader.share()
+        assert not may_not.own(home)
+        assert {*may.own(home)} == {*home}
+        assert not may_not.own(home)
+
+
 def test_roles_are_given_again_after_an_upgrade(url: str, worker_url: str) -> None:
     """The file is run after every upgrade."""
     administer(url, ROLES.read_text())

@@ -77,6 +77,7 @@ FAMILIES = {
     "decider_learn_failures": "counter",
     "decider_learning_entries": "gauge",
     "decider_learning_held": "gauge",
+    "decider_learns": "gauge",
     "decider_leave_outs": "counter",
     "decider_open_leave_outs": "gauge",
     "decider_log_bytes": "gauge",

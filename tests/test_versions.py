@@ -200,7 +200,7 @@ class Counting(MemoryLog):
 @pytest.fixture
 def ten(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Process:
     """Ten experiments in one process."""
-    monkeypatch.setattr("decider.learn.leader.PUBLISH_INTERVAL", 1e9)  # however slow the machine is
+    monkeypatch.setattr("decider.learn.learner.PUBLISH_INTERVAL", 1e9)  # however slow the machine is
     monkeypatch.setattr("decider.learn.roster.SLICE", 1e9)
     process = Process(Counting(clock), clock)
     for number in range(10):

@@ -16,6 +16,8 @@ MAX_SOURCE = 300
 """Characters. A file's name has 255 bytes at most."""
 
 FROM_API, FROM_PAGE = "api", "page"
+FROM_SERVER = "server"
+"""What the server did by itself: a person may have any name, but does not come from there."""
 _FILE = "file "
 
 _NOT_IN_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -25,7 +27,7 @@ _NOT_IN_A_NOTE = re.compile(_NOT_IN_A_LINE.pattern.replace(r"\x00-\x1f", r"\x00-
 
 class Origin(NamedTuple):
     """author: as the caller said, which nobody proves; behind the name of a token or certificate, where there was one.
-    source: "api", "page", "file NAME" or "command NAME". note: a person's reason. Empty: not known."""
+    source: "api", "page", "server", "file NAME" or "command NAME". note: a person's reason. Empty: not known."""
 
     author: str = ""
     source: str = ""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from decider.estimate.outage import Lows, OutageTest, UsualShare
 from decider.experiment.definition import ExperimentVersion
-from decider.experiment.origin import Origin
+from decider.experiment.origin import FROM_SERVER, Origin
 from decider.experiment.strata import bucket_of
 from decider.learn.leave_out import not_taken_back
 from decider.learn.usual_shares import UsualShares
@@ -26,8 +26,8 @@ from decider.types import START, ExperimentId, Position, Reason, Time
 
 logger = logging.getLogger(__name__)
 
-AUTHOR, SOURCE = "guard", "server"
-"""Of its entries. A person may have any name, but does not come from there."""
+AUTHOR, SOURCE = "guard", FROM_SERVER
+"""Of its entries."""
 
 MOST_WAITING = 1_000
 """Decisions of an experiment that are looked at together."""
@@ -46,12 +46,14 @@ class _Seen(NamedTuple):
 
 @dataclass(slots=True)
 class _Watch:
-    """One experiment. version: that of the last decision tested. at: the place of the last one seen; waiting: those to
-    be tested. closed_until: up to which end of windows those that were closed before are tested, by version. held: its
-    entry that is not over. turned: what is to be written: whether rewards are missing, and since when."""
+    """One experiment. version: that of the last decision tested. begun: the log's time when its watch began. at: the
+    place of the last one seen; waiting: those to be tested. closed_until: up to which end of windows those that were
+    closed before are tested, by version. held: its entry that is not over. turned: what is to be written: whether
+    rewards are missing, and since when."""
 
     test: OutageTest
     version: ExperimentVersion
+    begun: Time
     at: tuple[Time, Position]
     held: LeaveOut | None = None
     waiting: list[_Seen] = field(default_factory=list)
@@ -66,15 +68,12 @@ class Guard:
         self._log = log
         self._shares = UsualShares(log)
         self._watches: dict[ExperimentId, _Watch] = {}
-        self._begun = (log.head().time, START)
         self.held: dict[ExperimentId, LeaveOut] = {}
         """What it leaves out now, by experiment."""
 
     def watch(self, sealed: SealedDecision, version: ExperimentVersion) -> None:
-        """A sealed decision, in its order; one that comes again, or is from before the start, is known."""
+        """A sealed decision, in its order; one that comes again, or is from before its watch began, is known."""
         place = (sealed.deadline, sealed.position)
-        if place <= self._begun:
-            return
         watch = self.begin(version)
         if place > watch.at and _counts(sealed, version):
             holdout = sealed.decision.reason is Reason.HOLDOUT
@@ -98,7 +97,7 @@ class Guard:
     def _over(self, watch: _Watch, last: _Seen) -> list[_Seen]:
         """Those closed before, of a version, up to the end of the last one seen."""
         version = last.version.position
-        after = watch.closed_until.get(version, self._begun[0])
+        after = watch.closed_until.get(version, watch.begun)
         return [
             _Seen(
                 one.window_end,
@@ -122,8 +121,14 @@ class Guard:
             self.held[id_] = held
         share, lows = self._shares.of(version, held_since=held.entry.after if held else None)
         test = OutageTest(share, missing=held is not None, lows=lows)
-        watch = self._watches[id_] = _Watch(test, version, self._begun, held)
+        begun = self._log.head().time
+        watch = self._watches[id_] = _Watch(test, version, begun, (begun, START), held)
         return watch
+
+    def end(self, id_: ExperimentId) -> None:
+        """Another process learns an experiment now, and its guard goes on from what the log says."""
+        self._watches.pop(id_, None)
+        self.held.pop(id_, None)
 
     def _open(self, id_: ExperimentId) -> list[LeaveOut]:
         """Its entries that are not over, and that nobody has taken back."""

@@ -19,7 +19,7 @@ from decider.estimate.guardrail import Evidence, alpha_of, guardrail_evidence
 from decider.estimate.lift import GroupSums
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.guardrails import Guardrail
-from decider.experiment.origin import Origin
+from decider.experiment.origin import FROM_SERVER, Origin
 from decider.experiment.strata import JudgedSince
 from decider.learn.group_sums import group_sums
 from decider.learn.versions import Versions
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 LOOK_EVERY = 2.0
 """Seconds."""
 
-AUTHOR, SOURCE = "guardrail", "server"
+AUTHOR, SOURCE = "guardrail", FROM_SERVER
 """Of the versions that it makes."""
 
 

@@ -5,6 +5,8 @@ Called by the guard of learning when it begins to watch an experiment.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -32,11 +34,17 @@ class Counted(NamedTuple):
     rewarded: int
 
 
+FRESH = 60.0
+"""Seconds for which what was read is good for other experiments, too."""
+
+
 class UsualShares:
-    """As the stored totals have them; counted to the end of the log once, for whoever asks for that."""
+    """As the stored totals have them; counted to the end of the log once, for whoever asks for that at about the same
+    time: at a start, or where another process has gone whose experiments are to be watched."""
 
     def __init__(self, log: LogReader) -> None:
         self._log = log
+        self._read_at = -math.inf
         self._stored: Mapping[str, Mapping[str, Counted]] | None = None
         self._whole: Mapping[str, Mapping[str, Counted]] | None = None
 
@@ -48,6 +56,9 @@ class UsualShares:
         return known(counted, since=self._rewards_begin(version), until=until)
 
     def _by_day(self, *, to_end: bool) -> Mapping[str, Mapping[str, Counted]]:
+        if time.monotonic() - self._read_at >= FRESH:
+            self._read_at = time.monotonic()
+            self._stored = self._whole = None
         if self._stored is None:
             self._stored = by_day(LogTotals(self._log).totals)
         if to_end and self._whole is None:

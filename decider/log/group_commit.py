@@ -91,6 +91,11 @@ class GroupCommit(Generic[E, R]):
         assert mine.results is not None
         return mine.results
 
+    def alone(self, entries: Sequence[E]) -> list[R]:
+        """In a commit of their own: where it fails, nobody else's does."""
+        with self.lock:
+            return self._write([*entries])
+
     def _commit_all(self) -> None:
         group: list[_Request[E, R]] = []
         while self._queue:

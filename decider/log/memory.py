@@ -20,6 +20,7 @@ from decider.experiment.origin import Origin
 from decider.experiment.strata import measures_of_all, strata_of_all
 from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
 from decider.log.count_entries import count_change, count_decision, count_ended, count_reward
+from decider.log.division import WholeShare
 from decider.log.exposures import Exposures, FollowUp, ShownActivation, ShownDecision, ShownSeal, are_reached
 from decider.log.forgotten import Removal, removals
 from decider.log.group_commit import write_wanted
@@ -180,6 +181,8 @@ class MemoryLog:
         self._clock = clock
         self._lock = threading.Lock()
         self._leading = threading.Lock()
+        self._lease: MemoryLease | None = None
+        self._share = WholeShare(None)
         self._times: list[Time] = [Time(0)]
         self._build = START
         self._entries: list[tuple[Mark, Entry]] = []
@@ -517,7 +520,14 @@ class MemoryLog:
 
     def lease(self) -> MemoryLease:
         """See EventLog."""
-        return MemoryLease(self._leading)
+        self._lease = MemoryLease(self._leading)
+        return self._lease
+
+    def share(self) -> WholeShare:
+        """See EventLog."""
+        self._share.release()
+        self._share = WholeShare(self._lease)
+        return self._share
 
     def _of_kind(self, kind: type[Any]) -> list[tuple[Mark, Any]]:
         return [(mark, entry) for mark, entry in list(self._entries) if isinstance(entry, kind)]

@@ -929,6 +929,32 @@ class Lease(Protocol):
         """Let another process lead."""
 
 
+class Share(Protocol):
+    """The experiments that this process learns. No two processes learn one at a time, and what a process has lost
+    without knowing it is fenced: the log refuses its models. It ends with the process or `release`.
+
+    A log on one machine is not divided: whoever has its lease learns all. Learners of another learning code than the
+    leader's learn nothing: nobody could serve their models beside its own.
+    """
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether at the last look all that have not ended had a learner with this learning code."""
+
+    def own(
+        self, experiments: Collection[ExperimentId], ended: Collection[ExperimentId] = ()
+    ) -> Collection[ExperimentId]:
+        """Look, and return which of these this process learns now. What was returned before and is not now has no
+        models to publish any more. Called often, from one thread. Raises LogError.
+
+        experiments: all that are learned. ended: that have something left to learn, as far as this process knows; they
+        are nobody's part, and whoever looks first takes them.
+        """
+
+    def release(self) -> None:
+        """Let others learn them."""
+
+
 class LeaderNews(NamedTuple):
     """What a leader has said last. address: where it is. age: in seconds, by the clock of the log."""
 
@@ -987,6 +1013,10 @@ class EventLog(LogReader, Protocol):
 
     def lease(self) -> Lease:
         """Become the leader. Raises LogLocked while another process is."""
+
+    def share(self) -> Share:
+        """Begin to learn, beside others. This log's models, what serves once it has learned, and what its guard leaves
+        out are written from here on only for experiments of the share. One at a time; another ends it."""
 
     def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
         """Store totals in place of older ones; called by the leader. Raises LogError."""

@@ -15,6 +15,7 @@ from decider.learn.left_out import LeaveOuts, knows_until
 from decider.log.protocol import LogReader, Mark
 from decider.log.totals import ALL, DELAY_BUCKETS, Labels, LabelTotals
 from decider.metrics.alarms import alarm_metrics
+from decider.metrics.learner import SEAL_LAG, SEAL_LAG_HELP
 from decider.metrics.lift import exploration_metrics, lift_metrics
 from decider.metrics.missing_rewards import Watches, sums_by_name
 from decider.metrics.shared_totals import SharedTotals
@@ -109,8 +110,8 @@ class LogCollector(Collector):
         yield _gauge("decider_model_position", "Log position that the model has learned.", ("experiment",), positions)
         yield _gauge("decider_model_age_seconds", "Age of the newest that it knows.", ("experiment",), ages)
         yield _gauge(
-            "decider_seal_lag_seconds",
-            "How long the oldest decision is due to be sealed and learned.",
+            SEAL_LAG,
+            SEAL_LAG_HELP,
             (),
             {(): self._lag(now, end)},
         )

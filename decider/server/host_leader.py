@@ -1,5 +1,5 @@
 """The leader's process of one host of several: it leads the log, or stands by until whoever leads is gone, while the
-workers of its host serve. Called by `supervise.py`.
+workers of its host serve. Standing by it learns its share of the experiments. Called by `supervise.py`.
 
 Which host leads is said by the log's lease alone. A leader that finds that another one has led since ends, and the
 process in its place stands by: so nothing of what it knew outlives its time.
@@ -44,6 +44,12 @@ class HostLeader(LeaderServer):
     def _take_lease(self) -> Lease | None:
         hosts = self._process.log.hosts
         assert hosts is not None, "only a log of several hosts has such a leader"
+        try:
+            return self._wait_for_lease(hosts)
+        finally:
+            self._leading.end_beside()
+
+    def _wait_for_lease(self, hosts: Hosts) -> Lease | None:
         while not self._process.stopping.is_set():
             try:
                 if not hosts.is_led():
@@ -66,6 +72,7 @@ class HostLeader(LeaderServer):
         self._say(_in_words(news))
         if news is not None:
             self._leading.stand_by(LeaderState.of(json.loads(news.content)))
+            self._leading.learn_beside()
             self.on_standby()
 
     def _say(self, text: str, *, error: bool = False) -> None:

@@ -10,13 +10,13 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from decider.errors import DeciderError
 from decider.learn.guard import Guard, describe
 from decider.learn.guardrails import Guardrails
-from decider.learn.leader import Leader, Pace, Progress
+from decider.learn.leader import Leader, Progress
 from decider.learn.left_out import LeaveOuts, open_in_words
 from decider.log.disk import DiskWatch
 from decider.log.protocol import Lease
@@ -24,6 +24,7 @@ from decider.metrics.access import AccessCollector
 from decider.metrics.archive import ArchiveCollector
 from decider.metrics.collector import LogCollector
 from decider.metrics.guardrails import GuardrailCollector
+from decider.metrics.learner import LearnsCollector
 from decider.metrics.merged import Several
 from decider.metrics.shared_totals import SharedTotals
 from decider.metrics.state import StateCollector
@@ -45,8 +46,9 @@ from decider.server.http.probes import Readiness, probes
 from decider.server.process import Process
 from decider.server.roles import Rights
 from decider.server.settings import split_address
+from decider.server.standby_learner import StandbyLearner, options_of
 from decider.serving.change_lines import ChangeLines
-from decider.serving.follower import Owner
+from decider.serving.follower import Copies, Owner
 from decider.serving.shared_copies import SharedCopies
 from decider.types import DecisionId, ExperimentId, Position
 
@@ -98,6 +100,7 @@ class LeaderPart:
         self._look_asked = threading.Event()
         self.phase = "opening the log"
         self._leader: Leader | None = None
+        self._beside: StandbyLearner | None = None
         self._http: HttpPort | None = None
         self._missing: dict[Owner, str] = {}
         self._page: Page | None = None
@@ -110,6 +113,7 @@ class LeaderPart:
     def listen(self) -> None:
         """Answer over HTTP from now on. Raises AddressInUse."""
         settings, access = self._settings, self._process.access
+        self._process.of_log.register(LearnsCollector(self._learned))
         metrics = Several(self._crew.gather(self._process.registry), self._process.of_log)
         routes = [exposition(metrics), *probes(self.readiness)]
         routes += [*pages(lambda: self._page, self.readiness), *decisions(self._explain, settings.db)]
@@ -140,14 +144,9 @@ class LeaderPart:
         self._leader = Leader(
             log,
             lease,
-            process.copies if log.hosts is None else SharedCopies(process.copies, log.hosts),
+            self._copies(),
             clock=self._clock,
-            pace=Pace(settings.learn_interval, settings.store_interval, settings.store_bytes, settings.keep_bytes),
-            memory=process.memory,
-            guard=self._guard if settings.guard == "on" else None,
-            stopping=self._stopping.is_set,
-            on_learned=process.metrics.observe_learning,
-            on_failed=process.metrics.observe_failure,
+            **options_of(process, self._guard, stopping=self._stopping.is_set),
         )
         process.warnings.append(lambda: [REPLACED] if lease.replaced else [])
         process.name_build()
@@ -158,6 +157,24 @@ class LeaderPart:
         )
         self._files.apply_all()
         lines.look()  # the follower reads them only once all policies have learned
+
+    def _copies(self) -> Copies:
+        hosts, own = self._process.log.hosts, self._process.copies
+        return own if hosts is None else SharedCopies(own, hosts)
+
+    def learn_beside(self) -> None:
+        """Learn a share of the experiments, where another process leads and has learned what serves."""
+        self._beside = self._beside or StandbyLearner(self._process, self._copies())
+
+    def end_beside(self) -> None:
+        """Leave it to others."""
+        if self._beside is not None:
+            self._beside.stop()
+            self._beside = None
+
+    def _learned(self) -> Collection[ExperimentId]:
+        learner = self._leader or (self._beside and self._beside.learner)
+        return learner.experiments if learner else ()
 
     def begin(self) -> None:
         """Register the metrics, make the page, and learn from now on."""

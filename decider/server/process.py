@@ -241,9 +241,10 @@ class Process:
     def _keep_to_memory(self) -> None:
         """The thread that looks after memory."""
         while not self.stopping.wait(TRIM_INTERVAL):
-            self.try_to(self._trim)
+            self.try_to(self.trim)
 
-    def _trim(self) -> None:
+    def trim(self) -> None:
+        """Evict what memory has no room for."""
         most, least = (int(share * self.settings.memory) for share in (POLICIES_SHARE, LEAST_SHARE))
         spare = int(RESIDENT_SHARE * self.settings.memory) - allocator.resident_bytes()
         self.memory.most_bytes = min(most, max(least, self.memory.most_bytes + spare))

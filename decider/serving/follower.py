@@ -52,6 +52,10 @@ class Copies:
         """Forget the owner's model."""
         self._models.pop(owner, None)
 
+    def leave(self, owner: Owner) -> None:
+        """As `drop`, where another process makes the owner's models from now on."""
+        self.drop(owner)
+
 
 class Follower:
     """Keeps `current` up to date with the log. `lineup`: which version serves and which one waits. memory: bounds the

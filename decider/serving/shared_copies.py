@@ -50,6 +50,11 @@ class SharedCopies(Copies):
         """See Copies."""
         return self._own.load(name)
 
+    def leave(self, owner: Owner) -> None:
+        """See Copies. What is shared serves on."""
+        self._own.drop(owner)
+        self._problems.pop(owner, None)
+
     def drop(self, owner: Owner) -> None:
         """See Copies."""
         self._own.drop(owner)

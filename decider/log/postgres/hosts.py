@@ -10,6 +10,7 @@ from decider.errors import LogError
 from decider.log.postgres.commit_tables import INTERN_SIGNATURE, SIGNATURE
 from decider.log.postgres.connection import Pool, execute
 from decider.log.postgres.lease import PostgresLease, check_epoch, is_led
+from decider.log.postgres.share import PostgresShare
 from decider.log.protocol import LeaderNews, ModelName
 from decider.policy.saved import SavedModel
 from decider.types import ExperimentId, Position
@@ -50,11 +51,14 @@ _NEWS = "select address, content, extract(epoch from now() - at)::double precisi
 
 
 class PostgresHosts:
-    """See Hosts. lease: of this process, while it leads."""
+    """See Hosts. lease, share: of this process, while it leads or learns."""
 
-    def __init__(self, pool: Pool, lease: Callable[[], PostgresLease | None]) -> None:
+    def __init__(
+        self, pool: Pool, lease: Callable[[], PostgresLease | None], share: Callable[[], PostgresShare | None]
+    ) -> None:
         self._pool = pool
         self._lease = lease
+        self._share = share
 
     def is_led(self) -> bool:
         """See Hosts."""
@@ -72,9 +76,9 @@ class PostgresHosts:
         values = {"experiment": name.experiment, "signature": name.signature}
         row = {**values, "position": name.position, "checksum": saved.checksum, "data": saved.data}
         with self._pool.connection() as connection, connection.transaction():
-            lease = self._lease()
-            if lease is not None:
-                check_epoch(connection, lease.epoch, self._pool.name)
+            share = self._share()
+            if share is not None:
+                share.check(connection, [name.experiment])
             execute(connection, INTERN_SIGNATURE, {"signature": name.signature})
             execute(connection, _SHARE, row)
             execute(connection, _KEEP_NEWEST, values)

@@ -38,17 +38,29 @@ select exists (select 1 from pg_locks l join pg_database d on d.oid = l.database
   has_table_privilege('lease', 'update') as may_lead
 """  # noqa: S608 - our names
 _HELD = "select 1 as alive"
-_RAISE = "update lease set epoch = epoch + 1 returning epoch"
+_RAISE = "update lease set epoch = epoch + 1, code = %(code)s returning epoch"
 _RAISE_AGAIN = "update lease set epoch = epoch + 1 where epoch = %(epoch)s returning epoch"
 _EPOCH = "select epoch from lease"
 _CHECK = "select epoch from lease for share"
 
 
-class PostgresLease:
-    """See Lease. epoch: of this leader. A connection that was lost is made again, and goes on where nobody has led
-    since. replaced: somebody has."""
+def connect_to_hold(url: str) -> Connection:
+    """A connection for locks: PostgreSQL ends it, and lets them go, where no heartbeat comes. Raises psycopg.Error."""
+    connection = connect(url, most_seconds=ANSWER_SECONDS)
+    try:
+        end_if_gone(connection)
+        connection.execute(f"set idle_session_timeout = {LEASE_SECONDS * 1000:.0f}".encode())
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
-    def __init__(self, url: str) -> None:
+
+class PostgresLease:
+    """See Lease. epoch: of this leader. code: of its learning code. A connection that was lost is made again, and goes
+    on where nobody has led since. replaced: somebody has."""
+
+    def __init__(self, url: str, code: str) -> None:
         self._url, self._name = url, name_of(url)
         self._lock, self._ended = Lock(), Event()
         self.replaced = False
@@ -60,16 +72,14 @@ class PostgresLease:
                 )
             taken.callback(connection.close)
             self._connection = connection
-            self.epoch: int = read_one(connection, _RAISE)["epoch"]
+            self.epoch: int = read_one(connection, _RAISE, {"code": code})["epoch"]
             taken.pop_all()
         Thread(target=self._beat, name="lease", daemon=True).start()
 
     def _take(self) -> Connection | None:
         """A connection that has the lock; None where another one has it. Raises psycopg.Error."""
-        connection = connect(self._url, most_seconds=ANSWER_SECONDS)
+        connection = connect_to_hold(self._url)
         try:
-            end_if_gone(connection)
-            connection.execute(f"set idle_session_timeout = {LEASE_SECONDS * 1000:.0f}".encode())
             if read_one(connection, _TRY)["mine"]:
                 return connection
         except BaseException:

@@ -35,4 +35,6 @@ to decider_worker, decider_leader;
 
 grant update on lease to decider_leader;
 
+grant insert, update on learners to decider_leader;
+
 grant insert, update, delete on models, totals_checkpoints, shared_models, leader_news to decider_leader;

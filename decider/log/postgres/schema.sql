@@ -40,10 +40,17 @@ create table writers (
 
 -- One row. Whoever leads has its epoch; a leader that was replaced has an older one and can publish nothing.
 create table lease (
-  epoch bigint not null
+  epoch bigint not null,
+  code text collate "C" not null        -- the leader's learning code; empty: nobody has led yet
 );
 
-insert into lease (epoch) values (0);
+insert into lease (epoch, code) values (0, '');
+
+-- One row for each experiment that was ever learned. Whoever learns it has its epoch, as with `lease`.
+create table learners (
+  experiment text collate "C" primary key,
+  epoch bigint not null
+) with (fillfactor = 50);
 
 -- One row, once a leader has learned what serves: what it tells the workers of all hosts that is not in the log. See
 -- decider/server/board.py.

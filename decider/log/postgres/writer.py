@@ -6,6 +6,7 @@ connection was lost is sent again with its number, until it is known to be writt
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -16,7 +17,8 @@ from uuid import uuid4
 
 import psycopg
 
-from decider.errors import LogError
+from decider.errors import LogError, LogLocked
+from decider.experiment.origin import FROM_SERVER
 from decider.log import chain
 from decider.log.entry_writer import EntryWriter, OpenCommit
 from decider.log.group_commit import GroupCommit, write_wanted
@@ -42,6 +44,7 @@ from decider.log.postgres.lease import PostgresLease, check_epoch
 from decider.log.postgres.migrations import migrate
 from decider.log.postgres.models import PostgresModelStore
 from decider.log.postgres.reader import PostgresReader
+from decider.log.postgres.share import PostgresShare
 from decider.log.postgres.statements import TAKE_PLACE, append, by_column, copy
 from decider.log.postgres.upkeep import drop_over
 from decider.log.protocol import (
@@ -51,6 +54,7 @@ from decider.log.protocol import (
     Mark,
     NewActivation,
     NewBuild,
+    NewLeaveOut,
     NewModel,
     NewReward,
     Serves,
@@ -58,7 +62,8 @@ from decider.log.protocol import (
     TotalsCheckpoint,
 )
 from decider.log.tables import DECISIONS, EntryTable, overtaken, table_and_row
-from decider.types import START, Decision, Position, Time, now
+from decider.policy.algorithms import code_versions
+from decider.types import START, Decision, ExperimentId, Position, Time, now
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +94,11 @@ head taken, so all other writers wait for the network as well."""
 CLOSE_INTERVAL = 60.0
 """Seconds between two looks for what counts no longer."""
 
-_LEADS = (NewModel, Serves, Tick)
-"""What only a leader writes."""
+_LEARNED = (NewModel, Serves, NewLeaveOut)
+"""What only the learner of its experiment writes; of NewLeaveOut, what its guard does."""
+
+_FENCED = (*_LEARNED, Tick)
+"""With what only the leader writes."""
 
 _OPEN = """
 insert into writers (writer, commits, positions, time) values (%(writer)s, 0, '{}', 0) on conflict (writer) do nothing
@@ -119,6 +127,11 @@ _NO_ROW = "the row of this writer in `writers` is gone"
 
 def _ignore_commit(size: int, seconds: float) -> None:
     pass
+
+
+def _code() -> str:
+    """Of the learning code of this process."""
+    return json.dumps(code_versions(), sort_keys=True)
 
 
 class _Written(Exception):
@@ -167,8 +180,9 @@ class PostgresLog(PostgresReader):
         self._group = GroupCommit[Entry, Mark | None](self._write)
         self._entries = EntryWriter(PostgresTables(lambda: self._writer, self.version_at), self.version_at)
         self._lease: PostgresLease | None = None
+        self._share: PostgresShare | None = None
         self._trouble: LogError | None = None
-        self._hosts = PostgresHosts(self._pool, lambda: self._lease)
+        self._hosts = PostgresHosts(self._pool, lambda: self._lease, lambda: self._share)
         self._models = PostgresModelStore(self._pool, self._hosts)
 
     @property
@@ -196,7 +210,11 @@ class PostgresLog(PostgresReader):
         if not entries:
             return []
         try:
-            marks = self._group(entries)
+            # What may be refused as a whole is committed by itself: nobody else's decisions with it.
+            alone = any(isinstance(entry, _FENCED) for entry in entries)
+            marks = self._group.alone(entries) if alone else self._group(entries)
+        except LogLocked:  # serving goes on
+            raise
         except LogError as error:
             self._trouble = error
             raise
@@ -363,8 +381,7 @@ class PostgresLog(PostgresReader):
                 raise psycopg.OperationalError(_NO_ROW)
             if row["commits"] >= self._commit:
                 raise _Written
-            if self._lease is not None and any(isinstance(entry, _LEADS) for entry in entries):
-                check_epoch(self._writer, self._lease.epoch, self.name)
+            self._check_fences(entries)
             if row["changed"] != self._changed:
                 self._changed = Position(row["changed"])
                 raise _Changed
@@ -373,6 +390,25 @@ class PostgresLog(PostgresReader):
             marks = self._entries.write(commit, entries)
             self._end(commit, marks)
         return marks
+
+    def _check_fences(self, entries: Sequence[Entry]) -> None:
+        """Whether this process still leads, and learns, what it writes about. Raises LogLocked."""
+        if self._lease is not None and any(isinstance(entry, Tick) for entry in entries):
+            check_epoch(self._writer, self._lease.epoch, self.name)
+        if self._share is not None:
+            learned = {self._learned(entry) for entry in entries if isinstance(entry, _LEARNED)}
+            if learned - {None}:
+                self._share.check(self._writer, {id_ for id_ in learned if id_ is not None})
+
+    def _learned(self, entry: NewModel | Serves | NewLeaveOut) -> ExperimentId | None:
+        """The experiment whose learner alone writes that; None: somebody else may."""
+        match entry:
+            case NewModel():
+                return entry.name.experiment
+            case Serves():
+                return self.version_at(entry.version).experiment.id
+            case NewLeaveOut():
+                return entry.experiment if entry.origin.source == FROM_SERVER else None
 
     def _end(self, commit: OpenCommit, marks: Sequence[Mark | None]) -> None:
         after = commit.end()
@@ -395,9 +431,16 @@ class PostgresLog(PostgresReader):
 
     def lease(self) -> PostgresLease:
         """See EventLog."""
-        lease = PostgresLease(self._url)
+        lease = PostgresLease(self._url, _code())
         self._lease = lease
         return lease
+
+    def share(self) -> PostgresShare:
+        """See EventLog."""
+        if self._share is not None:
+            self._share.release()
+        self._share = PostgresShare(self._url, _code())
+        return self._share
 
     def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
         """See EventLog."""
@@ -422,6 +465,8 @@ class PostgresLog(PostgresReader):
         """See EventLog."""
         if self._lease is not None:
             self._lease.release()
+        if self._share is not None:
+            self._share.release()
         with self._group.lock:
             self._close_writer(leave=True)
         super().close()

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.log.archive.last_part import LastPart
+from decider.log.division import WholeShare
 from decider.log.entry_writer import EntryWriter, OpenCommit
 from decider.log.group_commit import GroupCommit, write_wanted
 from decider.log.protocol import (
@@ -133,6 +134,7 @@ class SqliteLog(SqliteReader):
         self._known_to_serve: set[Position] = set()  # versions known to serve at the head
         self._group = GroupCommit[Entry, Mark | None](self._write)
         self._lease: FileLease | None = None
+        self._share = WholeShare(None)
         self._trouble: LogError | None = None
         self._damage: LogCorrupt | None = None
         self._entries = EntryWriter(SqliteTables(self._writer, self.version_at), self.version_at)
@@ -295,6 +297,12 @@ class SqliteLog(SqliteReader):
         """See EventLog."""
         self._lease = FileLease(self._file, self.name)
         return self._lease
+
+    def share(self) -> WholeShare:
+        """See EventLog."""
+        self._share.release()
+        self._share = WholeShare(self._lease)
+        return self._share
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
