@@ -85,6 +85,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "simulator.studies.bench",
         "simulator.studies.echo",
         "simulator.studies.given_up",
+        "simulator.studies.ledger",
         "simulator.studies.soak",
         "simulator.studies.tour.stage",
     ),
