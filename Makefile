@@ -16,7 +16,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup ray demo test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions clean
+.PHONY: help setup ray demo test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide workers kills walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -144,6 +144,9 @@ samples: $(READY) ## the sample outputs in simulator/README.md, made again (a mi
 
 workers: $(READY) ## what a decision costs with a leader apart and with two workers (three minutes; ARGS="--publish")
 	@$(BIN)/python -m simulator.studies.workers $(ARGS)
+
+kills: $(READY) ## 200 kills of a leader, workers and their parent under load: what is lost, doubled, learned otherwise? (ten minutes; ARGS="--kills 200 --seed 1")
+	@$(BIN)/python -m simulator.studies.kills $(ARGS)
 
 walk: $(READY) ## the way of one Decide through the files and rooms
 	@$(BIN)/python -m simulator.studies.walk

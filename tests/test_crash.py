@@ -11,11 +11,9 @@ from random import Random
 
 import pytest
 
-from decider.learn.trainer import Trainer
 from decider.log.open import open_reader
-from decider.policy.make import load_model
-from decider.types import Context, ExperimentId
-from simulator.studies.ledger import ACTIONS, DUPLICATE, ID, SEGMENTS, Visitor
+from simulator.studies.ledger import ACTIONS, DUPLICATE, ID, Visitor
+from simulator.studies.same_models import compare_models
 from simulator.verify import verify
 from tests.rpc_clients import ServerProcess, experiment, rows, until
 
@@ -101,26 +99,8 @@ def check_replay(db: Path) -> None:
     verification = verify(log)
     assert verification.first is None
     assert verification.equal == verification.decisions == log.count_decisions()
-    version = log.versions()[-1]
-    spec = version.experiment.policy
-    stored = log.models.newest(ExperimentId(ID), spec.signature)
-    assert stored is not None
-    served = load_model(spec, stored[1])
-    fresh = Trainer(log, ExperimentId(ID), spec)
-    learned = fresh.learn_up_to(log.head().mark)
-    assert learned == log.count_decisions()
-    actions = version.choices_of(version.all_active, {})
-    again = fresh.model().policy
-    random = Random(1)
-    pmfs = set()
-    for unit in range(300):
-        context = Context(
-            segment=random.choice(SEGMENTS),
-            device=random.choice(("mobile", "desktop", "new")),
-            location=f"l{unit % 30}",
-        )
-        pmf = tuple(served.pmf(context, actions))
-        assert pmf == tuple(again.pmf(context, actions))
-        pmfs.add(pmf)
-    assert len(pmfs) > 1  # it has learned something
+    models = compare_models(log, ID)
+    assert models.equal == models.stored > 0
+    assert models.learned == log.count_decisions()
+    assert models.different > 1, "it has learned something"
     log.close()

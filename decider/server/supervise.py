@@ -31,7 +31,7 @@ from decider.server.settings import Settings, join_address, split_address
 
 logger = logging.getLogger(__name__)
 
-STEADY = 10.0
+STEADY = 2.0
 """Seconds after which a process that ends is started again at once, however often it has ended before."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0

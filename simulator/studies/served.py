@@ -1,6 +1,6 @@
 """`decider serve` as a process that is measured: started on chosen cores, looked at through /proc and /metrics.
 
-Linux only. Called by `bench.py`, `growth.py`, `soak` and `attack`.
+Linux only. Called by `bench.py`, `growth.py`, `soak`, `attack` and `kills`.
 """
 
 from __future__ import annotations
@@ -55,13 +55,20 @@ class Served:
 
 
 @contextmanager
-def serving(db: Path, *options: str, cores: Collection[int] = SERVER_CORE, patience: float = 60.0) -> Iterator[Served]:
-    """A server on free ports, ready; its output is in DB.output. Killed at the end if it has not been stopped.
+def serving(
+    db: Path,
+    *options: str,
+    cores: Collection[int] = SERVER_CORE,
+    patience: float = 60.0,
+    program: Sequence[str] = ("-m", "decider.cli"),
+) -> Iterator[Served]:
+    """A server on free ports unless `options` say otherwise, ready; its output is in DB.output. Killed at the end if it
+    has not been stopped.
 
-    patience: seconds until it must be ready. Raises NotServing.
+    patience: seconds until it must be ready. program: what Python runs. Raises NotServing.
     """
     addresses = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
-    command = [sys.executable, "-m", "decider.cli", "serve", "--db", str(db), *addresses, *options]
+    command = [sys.executable, *program, "serve", "--db", str(db), *addresses, *options]
     output, started = db.with_name(f"{db.name}.output"), time.monotonic()
     process = start(command, cores, output)
     try:
