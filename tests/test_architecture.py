@@ -126,6 +126,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.server.ops_command",
         "decider.server.origin_options",
         "decider.server.relearn_command",
+        "decider.server.reload_command",
         "decider.server.token_command",
         "decider.server.validate_command",
         "simulator",

@@ -100,6 +100,8 @@ class Workers:
         self._forgotten[experiment] = None
         if self._reporter is not None:
             self._reporter.forget([experiment])
+        for name in self._names:
+            self._board.forget_before(name, experiment)
 
 
 def _problem(report: Report | None) -> str:
@@ -120,5 +122,6 @@ class _Counts:
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
-        reports = [report for name in self._names if (report := self._board.read(name)) is not None]
-        yield from families(merge([self._reporter.counts(), *[report.metrics for report in reports]]))
+        found = [read(name) for name in self._names for read in (self._board.read, self._board.read_before)]
+        counts = [report.metrics for report in found if report is not None]
+        yield from families(merge([self._reporter.counts(), *counts]))

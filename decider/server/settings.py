@@ -96,6 +96,16 @@ class Settings:
     max_connections: int = _setting(
         4000, "Connections at once to --listen, silent ones included; at most half of the files the process may open."
     )
+    max_age: float = _setting(
+        60.0,
+        "Seconds after which a worker of several asks a client to connect anew, which loses no call: so load spreads, "
+        "and `decider reload` can put a new process into its place.",
+    )
+    hung_after: float = _setting(
+        20.0,
+        "Seconds without a sign of life after which a worker or the leader of several is ended and started again; ten "
+        "times as many where it still uses a processor, never at its start.",
+    )
     max_idle: float = _setting(900.0, "Seconds without a call after which a connection of gRPC is closed.")
     max_request_bytes: int = _setting(4 * MIB, "Largest request; larger ones get RESOURCE_EXHAUSTED.")
     max_reply_bytes: int = _setting(
