@@ -3,6 +3,8 @@ And a process that hangs is ended."""
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -15,7 +17,7 @@ from decider.log.open import open_reader
 from decider.server.command import main
 from simulator.studies.ledger import ACTIONS, ID, Visitor, count_decisions, count_rewards, visiting
 from tests.rpc_clients import experiment, until
-from tests.test_workers import Crew, grows, models
+from tests.test_workers import Crew, grows, lives, models
 
 PROCESSES = ("leader", "worker 1", "worker 2")
 LONG = 60.0
@@ -30,7 +32,7 @@ HANDLED = (
 @pytest.fixture(scope="module")
 def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
     """Whose connections live a second."""
-    server = Crew(tmp_path_factory.mktemp("crew") / "log.db", "--max-age", "1", "--hung-after", "2")
+    server = Crew(tmp_path_factory.mktemp("crew") / "log.db", "--max-age", "1", "--hung-after", "3")
     with closing(server.client()) as client:
         client.apply(experiment(ID, *ACTIONS, window=0.4))
     yield server
@@ -88,3 +90,23 @@ def test_a_reload_refuses_no_call(crew: Crew) -> None:
         grows(lambda: models(crew.db), what="learning goes on")
         grows(lambda: sum(len(visitor.decided) for visitor in visitors), what="they decide")
     print(sum(len(visitor.decided) for visitor in visitors), "decisions")
+
+
+def test_sigterm_to_a_worker_refuses_no_call(crew: Crew) -> None:
+    """A successor serves before it goes."""
+    before = crew.pid("worker 1")
+    with load(crew, seed=2):
+        os.kill(before, signal.SIGTERM)
+        until(lambda: crew.pid("worker 1") != before, what="its successor reports")
+        until(lambda: not lives(before), what="it has ended")
+
+
+@pytest.mark.parametrize("name", ["worker 2", "leader"])
+def test_a_process_that_hangs_is_ended(crew: Crew, name: str) -> None:
+    """It answers nobody, and would do so for ever."""
+    hung = crew.pid(name)
+    os.kill(hung, signal.SIGSTOP)
+    until(lambda: crew.pid(name) != hung, what="another one is in its place")
+    assert f"{name} hangs since" in crew.output
+    with closing(crew.client()) as client:
+        until(lambda: client.fetch("/readyz") == (200, "ok\n"), what="all is well")

@@ -142,12 +142,15 @@ class Board:
         found = self._read(name)
         return Report(**found) if found else None
 
-    def read_before(self, name: str) -> Report | None:
-        """What those have counted that were renewed, and their gauges while the last one leaves."""
-        report = self.read(_LEFT.format(name))
-        if report is None or lives(report.pid):
-            return report
-        return report._replace(metrics=counted(report.metrics))
+    def read_all(self, name: str) -> list[Report]:
+        """The reports that belong to a name: of who serves, and of those before who left while that one served
+        already; of these the gauges only while the last one is there."""
+        report, before = self.read(name), self.read(_LEFT.format(name))
+        if before is None:
+            return [report] if report else []
+        if not lives(before.pid):
+            before = before._replace(metrics=counted(before.metrics))
+        return [report, before] if report and report.pid != before.pid else [before]
 
     def forget_before(self, name: str, experiment: ExperimentId) -> None:
         """No longer name an experiment in that; who still leaves hears of it from the leader's state."""
@@ -156,10 +159,10 @@ class Board:
             metrics = counted(report.metrics, without=[experiment])
             self.report(_LEFT.format(name), report._replace(metrics=metrics))
 
-    def remove(self, name: str) -> None:
-        """The report of a process."""
-        with suppress(OSError):
-            (self.folder / f"{name}.json").unlink()
+    def is_handed_over(self, name: str) -> bool:
+        """Whether who reported last under this name goes on as one of those before."""
+        report, before = self.read(name), self.read(_LEFT.format(name))
+        return report is None or (before is not None and before.pid == report.pid)
 
     def tell_renewal(self, renewal: Renewal) -> None:
         """Say it to whoever asked for it. Called by the parent."""
@@ -233,15 +236,14 @@ class Reporter:
 
     def leave(self) -> None:
         """Somebody else reports under this name from now on."""
-        name, self._name = self._name, _LEFT.format(self._name)
+        self._name = _LEFT.format(self._name)
         earlier = self._board.read(self._name)
         self._before = merge([self._before, counted(earlier.metrics) if earlier else []])
         self.report("")
-        self._board.remove(name)
 
     def is_free(self) -> bool:
-        """Whether nobody else reports under this name."""
-        return self._board.read(self._name) is None
+        """Whether nobody else reports under this name any more."""
+        return self._board.is_handed_over(self._name)
 
     def report(self, problem: str) -> None:
         """See Board."""

@@ -122,6 +122,5 @@ class _Counts:
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
-        found = [read(name) for name in self._names for read in (self._board.read, self._board.read_before)]
-        counts = [report.metrics for report in found if report is not None]
-        yield from families(merge([self._reporter.counts(), *counts]))
+        reports = [report for name in self._names for report in self._board.read_all(name)]
+        yield from families(merge([self._reporter.counts(), *[report.metrics for report in reports]]))

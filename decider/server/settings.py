@@ -98,13 +98,13 @@ class Settings:
     )
     max_age: float = _setting(
         60.0,
-        "Seconds after which a worker of several asks a client to connect anew, which loses no call: so load spreads, "
-        "and `decider reload` can put a new process into its place.",
+        "Seconds after which a client is asked to connect anew, with --workers; no call is lost by that, load spreads, "
+        "and `decider reload` can put a new process into a worker's place.",
     )
     hung_after: float = _setting(
         20.0,
-        "Seconds without a sign of life after which a worker or the leader of several is ended and started again; ten "
-        "times as many where it still uses a processor, never at its start.",
+        "Seconds in which a worker or its leader has given no sign of life, and nothing of it ran, after which it is "
+        "ended and started again; ten times as many where it runs, never at its start.",
     )
     max_idle: float = _setting(900.0, "Seconds without a call after which a connection of gRPC is closed.")
     max_request_bytes: int = _setting(4 * MIB, "Largest request; larger ones get RESOURCE_EXHAUSTED.")

@@ -1,60 +1,54 @@
 """Whether a process that says nothing hangs, as far as the system tells (Linux). Called by `supervise.py`.
 
-A process that stands still, or waits for a lock that nobody gives back, takes no processor time. One in a long call of
-Vowpal Wabbit, which lets no other thread run, does; one that waits for a slow disk cannot be helped by a kill.
+A process that was stopped, or waits for a lock that nobody gives back, runs nothing. One in a long call of Vowpal
+Wabbit, which lets no other thread run, does; one on a machine with too little processor wants to; and one that waits
+for a slow disk cannot be helped by a kill.
 """
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
-WORKS = 0.1
-"""Of the time: who takes more of a processor than that works."""
-
 PATIENCE = 10
-"""Times the bound, for one that works: then it does so in a circle."""
+"""Times the bound, for one that runs: then it does so in a circle."""
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-_DISK = "D"
+SHORT = 1.0
+"""Seconds of silence that say nothing, so nobody looks."""
+
+RUNS, WAITS_FOR_DISK = "R", "D"
 
 
-def processor_seconds(pid: int) -> float:
-    """Processor time of a process so far; 0 where there is none."""
+def thread_states(pid: int) -> set[str]:
+    """Of all threads of a process: see proc_pid_stat(5). Empty where there is none, or the system does not tell."""
+    states = set[str]()
     with suppress(OSError):
-        fields = _fields(Path(f"/proc/{pid}/stat"))
-        return (int(fields[11]) + int(fields[12])) / _TICKS
-    return 0.0
-
-
-def waits_for_disk(pid: int) -> bool:
-    """Whether a thread of it waits for a disk, in a way that no signal ends."""
-    with suppress(OSError):
-        return any(_fields(path / "stat")[0] == _DISK for path in Path(f"/proc/{pid}/task").iterdir())
-    return False
-
-
-def _fields(path: Path) -> list[str]:
-    """Behind the name, which may hold anything: see proc_pid_stat(5)."""
-    return path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        for path in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):  # it has just ended
+                text = (path / "stat").read_text(encoding="utf-8", errors="replace")
+                states.add(text.rpartition(")")[2].split()[0])  # behind its name, which may hold anything
+    return states
 
 
 class Silence:
-    """How long a process has said nothing, by the time that its parent itself was there. pid: its process id."""
+    """How long a process has said nothing. pid: its process id. seconds: in all."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self.seconds = 0.0
-        self._spent = 0.0
+        self._idle = 0.0
 
     def end(self) -> None:
         """It has said something."""
-        self.seconds, self._spent = 0.0, processor_seconds(self._pid)
+        self.seconds = self._idle = 0.0
 
-    def is_hung(self, bound: float) -> bool:
-        """Whether it has to end. bound: seconds."""
-        if self.seconds < bound or waits_for_disk(self._pid):
+    def is_hung(self, passed: float, bound: float) -> bool:
+        """Whether it has to end. passed: seconds since the look before, in which it has said nothing. bound: seconds
+        in which nothing of it ran."""
+        self.seconds += passed
+        if self.seconds <= SHORT:
             return False
-        works = processor_seconds(self._pid) - self._spent > WORKS * self.seconds
-        return not works or self.seconds >= PATIENCE * bound
+        states = thread_states(self._pid)
+        if not states & {RUNS, WAITS_FOR_DISK}:
+            self._idle += passed
+        return self._idle >= bound or (self.seconds >= PATIENCE * bound and WAITS_FOR_DISK not in states)

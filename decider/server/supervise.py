@@ -267,12 +267,10 @@ class Supervisor:
             if now > child.until:
                 logger.error("%s does not end; it is killed", child.name)
                 os.kill(child.pid, signal.SIGKILL)
-            elif child.ready and child.until == math.inf:
-                child.silence.seconds += passed
-                if child.silence.is_hung(self._hung_after):
-                    logger.error("%s hangs since %.0f s; it is ended", child.name, child.silence.seconds)
-                    child.silence.end()
-                    _abort(child.pid)
+            elif child.ready and child.until == math.inf and child.silence.is_hung(passed, self._hung_after):
+                logger.error("%s hangs since %.0f s; it is ended", child.name, child.silence.seconds)
+                child.silence.end()
+                _abort(child.pid)
 
     def _renew(self) -> None:
         """Go on with putting new processes into the places of those that serve: one after the other."""

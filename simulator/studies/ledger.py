@@ -6,6 +6,7 @@ The log is read as everybody reads it, so it may lie in a file or in PostgreSQL.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -77,11 +78,15 @@ class Visitor:
         self.refused: Counter[grpc.StatusCode] = Counter()
         self.gaps: list[Gap] = []
 
-    def visit(self, target: str, *, pause: float = 0.0, over: threading.Event | None = None) -> None:
-        """Until the server goes away, or `over` is set. Raises grpc.RpcError for another refusal."""
+    def visit(
+        self, target: str, *, pause: float = 0.0, over: threading.Event | None = None, burst: float = math.inf
+    ) -> None:
+        """Until the server goes away, `over` is set, or so many seconds have gone by. Raises grpc.RpcError for another
+        refusal."""
+        end = time.monotonic() + burst
         with self._connected(target) as service:
             try:
-                while over is None or not over.is_set():
+                while time.monotonic() < end and not (over and over.is_set()):
                     self._send(service, self._pending[0] if self._pending else self._request())
                     time.sleep(pause)
             except grpc.RpcError as error:
@@ -92,16 +97,11 @@ class Visitor:
     def visit_on(self, target: str, over: threading.Event, *, burst: float = BURST, pause: float = 0.0) -> None:
         """Until `over` is set, with a new connection after each burst. Raises grpc.RpcError, see `bears`."""
         while not over.is_set():
-            end = threading.Event()
-            timer = threading.Timer(burst, end.set)
-            timer.start()
             try:
-                self.visit(target, over=end, pause=pause)
+                self.visit(target, over=over, burst=burst, pause=pause)
             except grpc.RpcError as error:
                 if not self.bears(error.code()):
                     raise
-            finally:
-                timer.cancel()
             time.sleep(0.01)
 
     def bears(self, refusal: grpc.StatusCode) -> bool:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
@@ -82,7 +82,11 @@ def serving(
 def start(command: Sequence[str], cores: Collection[int], output: Path) -> subprocess.Popen[bytes]:
     """A process on some of the cores, with both of its streams in a file."""
     with output.open("wb") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file, preexec_fn=lambda: os.sched_setaffinity(0, cores))
+        process = subprocess.Popen(command, stdout=file, stderr=file)
+    # Not by `preexec_fn`: Python would fork then, and a fork of a process whose threads call gRPC may crash.
+    with suppress(ProcessLookupError):  # it has ended already
+        os.sched_setaffinity(process.pid, cores)
+    return process
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], output: Path, end: float) -> tuple[int, str]:

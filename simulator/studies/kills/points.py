@@ -8,10 +8,16 @@ it: an empty file in the folder that FUSES names, called POINT-PID, or POINT whe
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from decider.learn.leader import Leader
+from decider.learn.trainer import Trainer
+from decider.log import open as log_open
+from decider.log.protocol import EventLog
 
 FUSES = "DECIDER_STUDY_FUSES"
 """A variable of the environment."""
@@ -76,23 +82,33 @@ def _write_half(path: Path, content: bytes) -> int:
 _write_bytes = Path.write_bytes
 
 
-def set_points() -> None:
-    """All of them. A commit of a leader has them too: whose they are says the fuse."""
-    from decider.learn.leader import Leader
-    from decider.learn.trainer import Trainer
-    from decider.log.sqlite.models import SqliteModelStore
-    from decider.log.sqlite.writer import SqliteLog
+def _point_log(plain: Callable[..., EventLog]) -> Callable[..., EventLog]:
+    """Opens a log, whatever implements it, with points around its commits and the storing of models."""
 
-    around(SqliteLog, "_write", before="before commit", after="after commit")
-    around(SqliteLog, "__init__", after=STARTED)
+    def open_pointed(*args: Any, **kwargs: Any) -> EventLog:
+        log = plain(*args, **kwargs)
+        if log.__class__ not in _pointed:
+            _pointed.add(log.__class__)
+            around(log.__class__, "append", before="before commit", after="after commit")
+            around(log.models.__class__, "store", before="before storing", after="stored")
+        burn(STARTED)
+        return log
+
+    return open_pointed
+
+
+_pointed: set[type] = set()
+
+
+def set_points() -> None:
+    """All of them. A leader comes to those of a commit, too: whose they are says the fuse. Before the server is
+    imported, which takes the name of what opens a log with it."""
+    log_open.open_log = _point_log(log_open.open_log)
     around(Trainer, "_learn", before="learning")
     around(Leader, "_publish_all", before="before publishing", after="published")
-    around(SqliteModelStore, "store", before="before storing", after="stored")
     Path.write_bytes = _write_half  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":
-    from decider.cli import main
-
     set_points()
-    main()
+    runpy.run_module("decider.cli", run_name="__main__")
