@@ -60,13 +60,15 @@ def lives(pid: int) -> bool:
 
 class Report(NamedTuple):
     """What a process says of itself. at: of the monotonic clock, which all processes share. problem: why it should get
-    no calls; empty where it should. starts: of processes of this name. metrics: counted since the first of them."""
+    no calls; empty where it should. starts: of processes of this name. metrics: counted since the first of them.
+    warnings: see Process."""
 
     pid: int
     at: float
     problem: str
     starts: int
     metrics: Snapshot
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,9 +247,12 @@ class Reporter:
         """Whether nobody else reports under this name any more."""
         return self._board.is_handed_over(self._name)
 
-    def report(self, problem: str) -> None:
+    def report(self, problem: str, warnings: Sequence[str] = ()) -> None:
         """See Board."""
-        self._board.report(self._name, Report(os.getpid(), time.monotonic(), problem, self._starts, self.counts()))
+        counts = self.counts()
+        self._board.report(
+            self._name, Report(os.getpid(), time.monotonic(), problem, self._starts, counts, [*warnings])
+        )
 
 
 def boards(db: Path | LogUrl) -> list[Board]:

@@ -248,7 +248,11 @@ class WorkerServer:
         while not self._process.stopping.wait(REPORT_INTERVAL):
             self._process.look_after_log()
             self._process.try_to(self._look_at_board)
-            self._process.try_to(lambda: self._reporter.report(self._problem()))
+            self._process.try_to(self._tell)
+
+    def _tell(self) -> None:
+        warnings = [text for warnings in self._process.warnings for text in warnings()]
+        self._reporter.report(self._problem(), warnings)
 
     def _wait_for_name(self) -> None:
         """Who reported under it counts on under another one: counts of both together never fall."""
@@ -256,7 +260,7 @@ class WorkerServer:
         while not (self._process.stopping.wait(HANDOVER_INTERVAL) or self._reporter.is_free()):
             if time.monotonic() > end:
                 break
-        self._reporter.report(self._problem())
+        self._tell()
 
     def _look_at_board(self) -> None:
         state, process = self._board.leader_state(), self._process
