@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from simulator.studies.kills.__main__ import Killed, Result, draw_kinds, rows, study, summary
+from simulator.studies.kills.__main__ import Killed, Reloaded, Result, draw_kinds, rows, study, summary
 from simulator.studies.kills.crew import KINDS
 from simulator.studies.ledger import Counts
 from simulator.studies.same_models import Compared
@@ -16,6 +16,7 @@ from simulator.studies.soak.check import Replay
 SEED = 20_261_129
 SOUND = Result(
     kills=[Killed("the leader", 1, hit=True, back=0.3, gap=0.1, learned=0.5)],
+    reloads=[Reloaded(calls=9, refused=0, seconds=2.0)],
     decisions=Counts(acknowledged=9, in_log=9, lost=0, doubled=0, other=0),
     rewards=Counts(acknowledged=2, in_log=2, lost=0, doubled=0, other=0),
     replays=[Replay("the log", 0, 9, 9, "")],
@@ -31,7 +32,7 @@ SOUND = Result(
 def test_fifteen_kills_lose_nothing_and_models_are_those_of_one_that_never_stopped(tmp_path: Path) -> None:
     """Workers, the leader and the parent, each at a moment of its own and in the middle of a commit, a publication or
     a file: what was acknowledged is in the log once, it replays, and its models are what the log says."""
-    result = study(tmp_path, kills=15, seed=SEED)
+    result = study(tmp_path, kills=15, reloads=0, seed=SEED)
     print("\n".join([*rows(result.kills), *summary(result)]))
     assert not result.wrong
     assert len(result.kills) == 15
@@ -58,6 +59,7 @@ def test_whatever_is_wrong_is_said() -> None:
         replace(SOUND, models=Compared(stored=3, equal=2, learned=9, different=5)),
         replace(SOUND, models=Compared(stored=0, equal=0, learned=0, different=0)),
         replace(SOUND, damages=["a chain is broken"]),
+        replace(SOUND, reloads=[Reloaded(calls=9, refused=1, seconds=2.0)]),
         replace(SOUND, tracebacks=1),
         replace(SOUND, exit_code=1),
     ):

@@ -8,13 +8,15 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from decider.client import Client
 from decider.log.open import open_reader
-from decider.server.command import main
+from decider.server import command
+from decider.v1.experiment_pb2 import Policy, SquareCb, Thompson
 from simulator.studies.ledger import ACTIONS, ID, Visitor, count_decisions, count_rewards, visiting
 from tests.rpc_clients import experiment, until
 from tests.test_workers import Crew, grows, lives, models
@@ -85,7 +87,7 @@ def test_a_reload_refuses_no_call(crew: Crew) -> None:
     with load(crew, seed=1) as visitors:
         counted = until(lambda: crew.metric(HANDLED), what="calls are counted")
         until(lambda: crew.metric(CONNECTIONS) >= len(visitors), what="the connections of both workers are counted")
-        done = CliRunner().invoke(main, ["reload", "--db", str(crew.db)])
+        done = CliRunner().invoke(command.main, ["reload", "--db", str(crew.db)])
         assert done.exit_code == 0, done.output
         assert done.output.splitlines()[-1] == "all processes are new"
         assert not {*before} & {*pids(crew)}
@@ -93,6 +95,39 @@ def test_a_reload_refuses_no_call(crew: Crew) -> None:
         grows(lambda: models(crew.db), what="learning goes on")
         grows(lambda: sum(len(visitor.decided) for visitor in visitors), what="they decide")
     print(sum(len(visitor.decided) for visitor in visitors), "decisions")
+
+
+LISTENS = f"""
+import os, sys
+parent = os.getpid()
+def hear(event, args):
+    if event in ("import", "open") and os.getpid() != parent:
+        name = str(args[0])
+        if name.startswith(("decider.", {str(Path(command.__file__).parent.parent)!r})):
+            sys.stderr.write("late: " + name + chr(10))
+sys.addaudithook(hear)
+from decider.cli import main
+main()
+"""
+"""The command, whose children say what they import and open of ours."""
+
+
+def test_nothing_of_ours_is_read_from_the_disk_after_the_start(tmp_path: Path) -> None:
+    """A new release may be put there while the server runs: processes that are started then are still of the old one,
+    whole."""
+    server = Crew(tmp_path / "log.db", program=("-c", LISTENS))
+    with closing(server.client()) as client:
+        for name, policy in (("a", Policy(thompson=Thompson())), ("b", Policy(squarecb=SquareCb()))):
+            client.apply(experiment(name, window=0.05, policy=policy))
+            client.reward(client.decide(name).decision_id, name="click")
+        grows(lambda: models(server.db), what="models are published")
+        shown = client.decide("a").decision_id
+        for path in ("/", "/experiments/a", "/metrics", "/readyz", f"/decisions/{shown}"):
+            assert client.fetch(path)[0] == 200
+        assert client.fetch("/experiments/none")[0] == 404
+        client.pause("b")
+    assert server.terminate() == 0
+    assert "late: " not in server.output, server.output
 
 
 def test_sigterm_to_a_worker_refuses_no_call(crew: Crew) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 
 from decider.v1 import experiment_service_pb2 as experiment_pb
 from simulator.studies.ledger import ACTIONS, ID, OWN_CONNECTION, Visitor, visiting
-from tests.rpc_clients import GrpcClient, ServerProcess, experiment, fetch, refused, rows, until
+from tests.rpc_clients import COMMAND, GrpcClient, ServerProcess, experiment, fetch, refused, rows, until
 from tests.test_crash import WINDOW, check_acknowledged, check_replay, finish
 from tests.test_experiment_files import definition
 
@@ -35,8 +35,15 @@ select count(*) from decisions d join experiments mine on mine.position = d.vers
 class Crew(ServerProcess):
     """A parent with a leader and two workers."""
 
-    def __init__(self, db: Path, *options: str, listening: socket.socket | None = None) -> None:
-        super().__init__(db, "--workers", "2", "--learn-interval", "0.05", *options, listening=listening)
+    def __init__(
+        self,
+        db: Path,
+        *options: str,
+        listening: socket.socket | None = None,
+        program: Sequence[str] = COMMAND,
+    ) -> None:
+        given = ("--workers", "2", "--learn-interval", "0.05", *options)
+        super().__init__(db, *given, listening=listening, program=program)
 
     def pid(self, name: str) -> int:
         """Of a child."""

@@ -24,6 +24,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from decider.errors import AddressInUse
+from decider.page.page import read_files
 from decider.server.board import LEADER, Board, Renewal, make_board, remove_board, worker_name
 from decider.server.child import ENDS, LEAVE, LEAVES, LOOK, READY, STOP, ChildServer, live, speak_as
 from decider.server.http.listen import Listening
@@ -48,7 +49,8 @@ LAST_SECOND = 1.0
 
 PRELOADED = ("decider.policy.thompson.thompson", "decider.policy.vw.workspace")
 """Imported once, before the first fork: else each child would do so with its first model, which takes longer than all
-the rest of its start."""
+the rest of its start. Nothing of ours is read from the disk after it: so children that are made later are of one
+release, whatever has been put there."""
 
 LONGEST_LOOK = 1.0
 """Seconds that one look at the children counts at most: while the parent itself was held up, nobody hung."""
@@ -354,6 +356,7 @@ def supervise(settings: Settings, listening: Listening, on_serving: Callable[[Ma
     of gRPC, by option. Raises DeciderError."""
     for name in PRELOADED:
         import_module(name)
+    read_files()
     asked = {LISTEN: settings.listen, OPERATE_LISTEN: settings.operate_listen}
     reserved = {option: _reserve(address) for option, address in asked.items() if address is not None}
     addresses = {

@@ -1,5 +1,6 @@
 """`make kills`: a leader and two workers are killed again and again while many call them. Is anything lost or doubled,
-does the log replay, are its models those of a process that never stopped, and how soon is everybody back?
+does the log replay, are its models those of a process that never stopped, and how soon is everybody back? Then all
+processes are renewed, as by `decider reload`: is a call refused?
 
 Kinds of kills come in a seeded order, each as often as the others. Between two kills everybody must be back, decisions
 are answered, and a new model is published. Linux only.
@@ -7,6 +8,9 @@ are answered, and a new model is published. Linux only.
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -31,19 +35,20 @@ from simulator.studies.kills.crew import KINDS, Crew, Kind, Scene, wait_until
 from simulator.studies.ledger import ACTIONS, ID, Counts, Visitor, count_decisions, count_rewards, visiting
 from simulator.studies.results import write_results
 from simulator.studies.same_models import Compared, compare_models
+from simulator.studies.served import children
 from simulator.studies.soak.check import Replay, replay
 
 MARKERS = ("<!-- kills -->\n", "<!-- /kills -->")
 
 WORKERS = 2
 VISITORS = 16
-"""Each with a connection, and a new one every BURST seconds."""
+"""Each with a connection; half of them with a new one every BURST seconds."""
 
 PAUSE = 0.01
 """Seconds between two calls of a visitor."""
 
 WINDOW = 0.4
-OPTIONS = ("--learn-interval", "0.05", "--store-interval", "0.2", "--grace", "3")
+OPTIONS = ("--learn-interval", "0.05", "--store-interval", "0.2", "--grace", "3", "--max-age", "2")
 
 CALM = (0.05, 0.5)
 """Seconds between two kills, once everybody is back, at least and at most."""
@@ -66,11 +71,21 @@ class Killed:
 
 
 @dataclass(frozen=True, slots=True)
+class Reloaded:
+    """calls: answered meanwhile. refused: ended otherwise than OK. seconds: until all were new."""
+
+    calls: int
+    refused: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """A study's. refused: calls that ended otherwise than OK, by status. starts: that ended since the processes before
     were not gone."""
 
     kills: Sequence[Killed]
+    reloads: Sequence[Reloaded]
     decisions: Counts
     rewards: Counts
     replays: Sequence[Replay]
@@ -93,6 +108,8 @@ class Result:
         if self.models.equal != self.models.stored or not self.models.stored or self.models.different < 2:
             found.append(f"models: {self.models}")
         found += self.damages
+        if refused := sum(one.refused for one in self.reloads):
+            found.append(f"{refused} calls refused while all processes were renewed")
         if self.tracebacks:
             found.append(f"{self.tracebacks} tracebacks in the output")
         if self.exit_code:
@@ -152,6 +169,21 @@ class Storm:
         self._wait_until_at_work()
         return Killed(kind.name, kind.processes, hit, back, self._longest_gap(scene.died), learned)
 
+    def reload(self) -> Reloaded:
+        """Renew all processes, once everybody is at work."""
+        self._wait_until_at_work()
+        pids, begun = self._crew.pids(), time.monotonic()
+        answered, refused = self._answered(), self._refused()
+        os.kill(self._crew.parent, signal.SIGUSR2)
+        self._crew.wait_for(self._crew.names, pids)
+        wait_until(lambda: not {*pids.values()} & {*children(self._crew.parent)}, "the last one before has left")
+        seconds = time.monotonic() - begun
+        self._wait_until_at_work()
+        return Reloaded(self._answered() - answered, self._refused() - refused, seconds)
+
+    def _refused(self) -> int:
+        return sum(visitor.refused.total() for visitor in self._visitors)
+
     def _published(self) -> int:
         return self._log.models.last_published_position(ExperimentId(ID), self._signature)
 
@@ -167,22 +199,33 @@ class Storm:
         return max([gap.seconds for gap in gaps if gap.began + gap.seconds > begun], default=0.0)
 
 
-def study(folder: Path, *, kills: int, seed: int) -> Result:
+def study(folder: Path, *, kills: int, reloads: int, seed: int) -> Result:
     """Raises TooLate, NotServing and LogError."""
     random, db = Random(seed), folder / "kills.db"
     visitors = [Visitor(number, seed) for number in range(VISITORS)]
     with crew_of(db) as crew, closing(open_reader(db)) as log:
         storm = Storm(crew, visitors, log, random)
-        with visiting(crew.target, visitors, pause=PAUSE):
+        with (
+            visiting(crew.target, visitors[::2], pause=PAUSE),
+            visiting(crew.target, visitors[1::2], pause=PAUSE, burst=math.inf),
+        ):
             killed = [storm.kill(kind) for kind in track(draw_kinds(kills, random), "killing", console=_CONSOLE)]
+            renewed = [storm.reload() for _ in track(range(reloads), "renewing", console=_CONSOLE)]
         for visitor in visitors:
             visitor.settle(crew.target)
         wait_until(lambda: log.next_deadline(after=log.head().time) is None, "all is sealed")
         code = crew.stop()
-    return _checked(db, crew, visitors, killed, code)
+    return _checked(db, crew, visitors, killed, renewed, code)
 
 
-def _checked(db: Path, crew: Crew, visitors: Sequence[Visitor], killed: Sequence[Killed], code: int) -> Result:
+def _checked(
+    db: Path,
+    crew: Crew,
+    visitors: Sequence[Visitor],
+    killed: Sequence[Killed],
+    renewed: Sequence[Reloaded],
+    code: int,
+) -> Result:
     with closing(open_reader(db)) as log:
         decisions, rewards = count_decisions(log, visitors), count_rewards(log, visitors)
         models, damages = compare_models(log, ID), [str(one) for one in log.check(lambda _: None)]
@@ -192,7 +235,7 @@ def _checked(db: Path, crew: Crew, visitors: Sequence[Visitor], killed: Sequence
     said = ", ".join(f"{name} {times}" for name, times in sorted(refused.items()))
     tracebacks = sum(output.count("Traceback") for output in crew.outputs)
     replays = replay(db, None, None)
-    return Result(killed, decisions, rewards, replays, models, damages, said, crew.refused, tracebacks, code)
+    return Result(killed, renewed, decisions, rewards, replays, models, damages, said, crew.refused, tracebacks, code)
 
 
 HEADINGS = ("killed", "times", "SIGKILLs", "back, s", "longest", "next model, s", "longest", "no answer, s", "longest")
@@ -237,6 +280,9 @@ def summary(result: Result) -> list[str]:
         f"- **Models**: {result.models.equal} of {result.models.stored} stored ones are to the last bit those of a "
         f"process that learned the whole log ({result.models.learned:,} decisions) without a stop.",
         f"- **Calls that had to be sent again**: {result.refused or 'none'}.",
+        f"- **{len(result.reloads)} reloads** afterwards: {sum(one.refused for one in result.reloads)} calls refused "
+        f"of {sum(one.calls + one.refused for one in result.reloads):,}; "
+        f"{max([one.seconds for one in result.reloads], default=0.0):.0f} s at most, with `--max-age 2`.",
     ]
 
 
@@ -245,12 +291,13 @@ _CONSOLE = Console(stderr=True)
 
 @click.command()
 @click.option("--kills", default=200, show_default=True, help="How many.")
+@click.option("--reloads", default=5, show_default=True, help="How many afterwards.")
 @click.option("--seed", default=1, show_default=True, help="Of kinds, moments and visitors.")
 @click.option("--publish", is_flag=True, help="Write the results into RESULTS.md.")
-def main(kills: int, seed: int, publish: bool) -> None:
+def main(kills: int, reloads: int, seed: int, publish: bool) -> None:
     """Kill a leader, workers and their parent under load; exit 1 if anything was lost or does not replay."""
     with tempfile.TemporaryDirectory() as name:
-        result = study(Path(name), kills=kills, seed=seed)
+        result = study(Path(name), kills=kills, reloads=reloads, seed=seed)
     text = "\n".join([*rows(result.kills), "", *summary(result)])
     click.echo(text)
     for one in result.wrong:
