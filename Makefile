@@ -16,7 +16,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions appends queueing clean
+.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions appends queueing kills clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -154,6 +154,9 @@ appends: $(READY) ## what one log takes from several writers, in SQLite and Post
 
 queueing: $(READY) ## a simulation of many workers: how long calls wait (ARGS="--real --publish": beside a real server, too)
 	@$(BIN)/python -m simulator.studies.queueing $(ARGS)
+
+kills: $(READY) ## 200 kills of a leader, workers and their parent under load: what is lost, doubled, learned otherwise? (ten minutes; ARGS="--kills 200 --seed 1")
+	@$(BIN)/python -m simulator.studies.kills $(ARGS)
 
 walk: $(READY) ## the way of one Decide through the files and rooms
 	@$(BIN)/python -m simulator.studies.walk

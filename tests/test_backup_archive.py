@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from decider.log.open import open_reader
 from decider.server.command import main
 from decider.v1 import decider_service_pb2 as pb
+from simulator.studies.ledger import ID
 from simulator.verify import verify
 from tests.rpc_clients import GrpcClient, ServerProcess, experiment, until
-from tests.test_crash import ID
 from tests.test_trim_crash import OPTIONS, Crowd, finished, run
 
 BEFORE = ("--before", "0.5s", "--remember", "1s")

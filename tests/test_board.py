@@ -15,7 +15,7 @@ from decider.log.protocol import ModelName
 from decider.metrics.merged import Snapshot, counted, families, merge, snapshot
 from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.protocol import Model
-from decider.server.board import Board, LeaderState, Report, Reporter, make_board, worker_name
+from decider.server.board import Board, LeaderState, Renewal, Report, Reporter, make_board, worker_name
 from decider.server.crew import SILENT, Workers
 from decider.server.http.probes import Readiness
 from decider.serving.model_files import LeaderFiles, ModelFiles
@@ -160,3 +160,53 @@ def test_a_full_disk_holds_up_nobody(board: Board) -> None:
     LeaderFiles(board.folder).put(name, Model(policy), lambda: save_model(made_by, policy))
     assert ModelFiles(board.folder).load(name) is None
     assert board.read(worker_name(1)) is None
+
+
+def test_counts_do_not_fall_where_a_successor_serves_beside(board: Board) -> None:
+    """Both report meanwhile, so the one that leaves reports as one of those before, and is counted once."""
+    name, crew = worker_name(1), Workers(board, 1)
+    both = crew.gather(CollectorRegistry())
+
+    def calls() -> float:
+        return sum(s.value for family in both.collect() for s in family.samples if s.name == "calls_total")
+
+    old, new = Counts(), Counts()
+    leaving = Reporter(board, name, old.registry)
+    old.calls.labels("home").inc(5)
+    leaving.report("")
+    coming = Reporter(board, name, new.registry, beside=True)
+    new.calls.labels("home").inc(2)
+    assert not coming.is_free()
+    assert calls() == 5
+    leaving.leave()
+    assert coming.is_free()
+    assert calls() == 5, "it is under both names"
+    report = board.read(name)
+    assert report is not None
+    board.report(name, report._replace(pid=os.getppid(), starts=2, metrics=coming.counts()))
+    assert calls() == 7
+    old.calls.labels("home").inc()
+    leaving.report("")
+    assert calls() == 8
+    third = Reporter(board, name, Counts().registry, beside=True)
+    assert third.counts()[0][3] == []
+    again = Reporter(board, name, Counts().registry)
+    again.leave()
+    before = board.read_all(name)[-1]
+    assert value(before.metrics, "calls_total", experiment="home") == 8, "a second renewal adds to the first"
+    board.report(f"{name} before", before._replace(pid=2**22 + 1))
+    crew.forget(HOME)
+    assert calls() == 2, "what is gone and forgotten is named no longer"
+
+
+def test_a_warning_of_a_worker_says_whose_it_is(board: Board) -> None:
+    """Each has limits of its own: one may be full while another is not."""
+    board.report(worker_name(1), Report(os.getpid(), time.monotonic(), "", 1, [], ["9 of 10 connections are open"]))
+    assert Workers(board, 1).judge(Readiness(True, "ok")).text == "ok\nworker 1: 9 of 10 connections are open"
+
+
+def test_whoever_asks_for_a_renewal_finds_the_parent(board: Board) -> None:
+    """Its process id, while it is there, and how far it is."""
+    assert board.read_renewal() is None
+    board.tell_renewal(Renewal(2, ["worker 1"], ""))
+    assert board.read_renewal() == (os.getpid(), Renewal(2, ["worker 1"], ""))

@@ -19,9 +19,10 @@ from decider.log.log_totals import LogTotals
 from decider.log.open import open_reader
 from decider.log.protocol import LogReader
 from decider.types import Context, DecisionId, ExperimentId
+from decider.v1 import decider_service_pb2 as pb
+from simulator.studies.ledger import ID, SEGMENTS, Visitor
 from simulator.verify import verify
 from tests.rpc_clients import GrpcClient, ServerProcess, experiment, rows, until
-from tests.test_crash import ID, SEGMENTS, Visitor
 
 KILLS = int(os.environ.get("DECIDER_TEST_KILLS", "24")) // 2
 """On each side of the server's own death; DECIDER_TEST_KILLS=100 is for a night."""
@@ -71,7 +72,7 @@ def late_visitor(server: ServerProcess, client: GrpcClient, seed: int) -> Visito
     timer.start()
     visitor.visit(server.target, pause=0.01, over=over)
     timer.join()
-    visitor.settle(client)
+    visitor.settle(client.target)
     return visitor
 
 
@@ -130,7 +131,7 @@ def test_killed_archive_runs_lose_nothing(tmp_path: Path, seed: int) -> None:
             kill_runs(db, folder, random, seconds=seconds)
         with closing(server.client()) as client:
             for visitor in crowd.visitors:
-                visitor.settle(client)
+                visitor.settle(client.target)
             until(lambda: client.rows("select (select count(*) from decisions) <= (select count(*) from "
                                       "sealed_decisions)") == [(1,)], what="every decision is sealed")  # fmt: skip
             before = counters(client)
@@ -166,7 +167,12 @@ def check_once(whole: LogReader, visitors: Sequence[Visitor]) -> None:
         assert logged is not None
         assert logged.decision.action == reply.action.id
         assert (logged.decision.propensity, logged.decision.model) == (reply.propensity, reply.model)
-    rewarded = {id_ for visitor in visitors for (id_, _), outcomes in visitor.rewarded.items() if "joined" in outcomes}
+    rewarded = {
+        id_
+        for visitor in visitors
+        for (id_, _), outcomes in visitor.rewarded.items()
+        if pb.REWARD_OUTCOME_JOINED in outcomes
+    }
     there = [reward.decision_id for reward in whole.rewards_between("", "z")]
     assert len(there) == len(set(there))
     assert rewarded <= set(there)

@@ -174,6 +174,11 @@ class Call:
         finally:
             self.skip()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has, or never begins."""
+        return self._ended
+
     def skip(self) -> None:
         """The call has ended, or never begins."""
         self._ended = True

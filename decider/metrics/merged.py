@@ -15,7 +15,13 @@ from prometheus_client.core import Metric as Metric
 COUNTED = ("counter", "histogram")
 """Kinds of families that are added up."""
 
-ADDED = ("process_virtual_memory_bytes", "process_resident_memory_bytes", "process_open_fds")
+ADDED = (
+    "process_virtual_memory_bytes",
+    "process_resident_memory_bytes",
+    "process_open_fds",
+    "decider_connections",
+    "decider_connections_limit",
+)
 """Gauges that are added up as well; of the others the first process's counts."""
 
 Snapshot = list[list[Any]]

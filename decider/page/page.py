@@ -341,6 +341,17 @@ def _style() -> Markup:
     return Markup("\n" + "\n".join([(SHARED / name).read_text(encoding="utf-8") for name in files]))
 
 
+PIECES = ("base", "decision", "experiment", "list", "live", "live_macros", "missing", "refused")
+"""The templates that these pages are made of; the other ones are of the simulator's reports."""
+
+
+def read_files() -> None:
+    """All that pages are made of, before it is needed: a process that lives long must not find a newer release's."""
+    for name in PIECES:
+        _environment().get_template(f"{name}.html.j2")
+    security_policy()
+
+
 @cache
 def security_policy() -> str:
     """Of every answer: nothing is loaded, nothing runs, the only style is ours, and forms go nowhere else."""

@@ -30,6 +30,7 @@ def environment(*folders: Path, filters: Filters = MappingProxyType({})) -> Envi
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,  # the code stays as it is, too
     )
     shared: Filters = {
         "figure": text.figure,

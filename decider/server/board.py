@@ -40,8 +40,11 @@ def worker_name(number: int) -> str:
 JUST_NOW = 60.0
 """Seconds since the last change of a folder in which somebody may be about to report."""
 
-_STATE = "state"
-"""Of the leader."""
+_STATE, _PARENT = "state", "parent"
+"""What the leader says, and the parent."""
+
+_LEFT = "{} before"
+"""What processes have counted that were renewed while their successors served."""
 
 
 def lives(pid: int) -> bool:
@@ -57,13 +60,15 @@ def lives(pid: int) -> bool:
 
 class Report(NamedTuple):
     """What a process says of itself. at: of the monotonic clock, which all processes share. problem: why it should get
-    no calls; empty where it should. starts: of processes of this name. metrics: counted since the first of them."""
+    no calls; empty where it should. starts: of processes of this name. metrics: counted since the first of them.
+    warnings: see Process."""
 
     pid: int
     at: float
     problem: str
     starts: int
     metrics: Snapshot
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,15 @@ class LeaderState:
             held={(ExperimentId(id_), signature): problem for id_, signature, problem in content["held"]},
             forgotten=[ExperimentId(id_) for id_ in content["forgotten"]],
         )
+
+
+class Renewal(NamedTuple):
+    """How far the parent is with putting new processes in the places of all. asked: how often that was asked for. left:
+    who is still to be renewed. problem: why the last time was given up."""
+
+    asked: int = 0
+    left: Sequence[str] = ()
+    problem: str = ""
 
 
 def make_board(db: Path | LogUrl) -> Path:
@@ -129,10 +143,9 @@ class Board:
     def remove_others(self, db: Path | LogUrl) -> None:
         """Folders of processes that were killed. Called by the leader. Of a file it has the lease, so nobody else is
         there; a log in PostgreSQL may have other processes on this machine."""
-        place = _place(db)
-        for other in place.parent.glob(f"{glob.escape(place.name)}-workers-*"):
-            if other != self.folder and (isinstance(db, Path) or Board(other).is_left()):
-                remove_board(other)
+        for other in boards(db):
+            if other.folder != self.folder and (isinstance(db, Path) or other.is_left()):
+                remove_board(other.folder)
 
     def is_left(self) -> bool:
         """Whether nobody is there any more: all who ever reported are gone, and that was not just now."""
@@ -150,6 +163,39 @@ class Board:
         """The newest report of a process; None: there is none."""
         found = self._read(name)
         return Report(**found) if found else None
+
+    def read_all(self, name: str) -> list[Report]:
+        """The reports that belong to a name: of who serves, and of those before who left while that one served
+        already; of these the gauges only while the last one is there."""
+        report, before = self.read(name), self.read(_LEFT.format(name))
+        if before is None:
+            return [report] if report else []
+        if not lives(before.pid):
+            before = before._replace(metrics=counted(before.metrics))
+        return [report, before] if report and report.pid != before.pid else [before]
+
+    def forget_before(self, name: str, experiment: ExperimentId) -> None:
+        """No longer name an experiment in that; who still leaves hears of it from the leader's state."""
+        report = self.read(_LEFT.format(name))
+        if report is not None and not lives(report.pid):
+            metrics = counted(report.metrics, without=[experiment])
+            self.report(_LEFT.format(name), report._replace(metrics=metrics))
+
+    def is_handed_over(self, name: str) -> bool:
+        """Whether who reported last under this name goes on as one of those before."""
+        report, before = self.read(name), self.read(_LEFT.format(name))
+        return report is None or (before is not None and before.pid == report.pid)
+
+    def tell_renewal(self, renewal: Renewal) -> None:
+        """Say it to whoever asked for it. Called by the parent."""
+        self._write(_PARENT, {"pid": os.getpid(), **renewal._asdict()})
+
+    def read_renewal(self) -> tuple[int, Renewal] | None:
+        """The parent's process id, and what it says; None where there is none."""
+        found = self._read(_PARENT)
+        if found is None or not lives(pid := found.pop("pid")):
+            return None
+        return pid, Renewal(**found)
 
     def lead(self, state: LeaderState) -> None:
         """Say it to all workers."""
@@ -177,14 +223,14 @@ class Board:
 
 class Reporter:
     """The reports of one process. metrics: its own; with what its predecessors of this name had counted they are the
-    process's `counts`."""
+    process's `counts`. beside: the predecessor still counts, and goes on with that under another name."""
 
-    def __init__(self, board: Board, name: str, metrics: Source) -> None:
+    def __init__(self, board: Board, name: str, metrics: Source, *, beside: bool = False) -> None:
         self._board = board
         self._name = name
         self._metrics = metrics
         before = board.read(name)
-        self._before = counted(before.metrics) if before else []
+        self._before = counted(before.metrics) if before and not beside else []
         self._starts = before.starts + 1 if before else 1
 
     def counts(self) -> Snapshot:
@@ -196,6 +242,26 @@ class Reporter:
         if experiments:
             self._before = counted(self._before, without=experiments)
 
-    def report(self, problem: str) -> None:
+    def leave(self) -> None:
+        """Somebody else reports under this name from now on."""
+        self._name = _LEFT.format(self._name)
+        earlier = self._board.read(self._name)
+        self._before = merge([self._before, counted(earlier.metrics) if earlier else []])
+        self.report("")
+
+    def is_free(self) -> bool:
+        """Whether nobody else reports under this name any more."""
+        return self._board.is_handed_over(self._name)
+
+    def report(self, problem: str, warnings: Sequence[str] = ()) -> None:
         """See Board."""
-        self._board.report(self._name, Report(os.getpid(), time.monotonic(), problem, self._starts, self.counts()))
+        counts = self.counts()
+        self._board.report(
+            self._name, Report(os.getpid(), time.monotonic(), problem, self._starts, counts, [*warnings])
+        )
+
+
+def boards(db: Path | LogUrl) -> list[Board]:
+    """All that there are, of a log on this machine."""
+    place = _place(db)
+    return [Board(folder) for folder in place.parent.glob(f"{glob.escape(place.name)}-workers-*")]

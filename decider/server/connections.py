@@ -1,51 +1,94 @@
-"""How many connections the listeners of gRPC have: strangers who say nothing keep new clients out, and no call is
-refused that would be counted. Called by `worker.py`.
+"""The connections that the listeners of gRPC have in this process: strangers who say nothing keep new clients out, and
+no call is refused that would be counted. And how a process stops to listen while it serves those who are there. Called
+by `worker.py`.
 
-gRPC does not say it, so the system is asked (Linux; elsewhere nothing is known).
+gRPC says and does neither, so the system is asked (Linux; elsewhere nothing is known).
 """
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from decider.server.grpc_port import GrpcPort
 
 TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 """Every connection of the machine, or of the container (proc_pid_net(5)): local address in the second column, state in
-the fourth."""
+the fourth, inode in the tenth."""
 
-ESTABLISHED = "01"
+FILES = "/proc/self/fd"
+
+ESTABLISHED, LISTENS = "01", "0A"
 
 NEARLY = 0.9
 """Of the connections that are possible: from here on it is said."""
 
 
+class _Socket(NamedTuple):
+    """Of the machine."""
+
+    port: int
+    state: str
+    inode: str
+
+
 def open_connections(ports: Collection[int]) -> Mapping[int, int]:
-    """By local port; those of another process that listens at another address with the same port are among them. Empty
-    where the system does not tell."""
+    """Of this process, by local port. Empty where the system does not tell."""
     counts = dict.fromkeys(ports, 0)
-    known = False
-    for table in TABLES:
-        with suppress(OSError):
-            for port in _established(table.read_text("ascii")):
-                if port in counts:
-                    counts[port] += 1
-            known = True
-    return counts if known else {}
+    try:
+        found = _own_sockets(ports, ESTABLISHED)
+    except OSError:
+        return {}
+    for port in found.values():
+        counts[port] += 1
+    return counts
 
 
-def _established(table: str) -> Iterator[int]:
-    """The local ports.
+def stop_listening(ports: Collection[int]) -> None:
+    """No new connection comes to this process any more; those that are there stay, and so do other processes' sockets
+    of the same port. Callers that have connected, and were not taken in yet, are reset (a matter of microseconds),
+    unless the system is told to give them to others: sysctl net.ipv4.tcp_migrate_req=1. Nothing happens where the
+    system does not tell which sockets they are."""
+    with suppress(OSError):
+        for fd in _own_sockets(ports, LISTENS):
+            with socket.socket(fileno=os.dup(fd)) as one:  # the same socket, which stays gRPC's to close
+                one.shutdown(socket.SHUT_RD)
 
-    >>> list(_established("sl local rem st\\n0: 0100007F:C383 0100007F:A2B4 01 x\\n1: 0100007F:C383 0:0 0A x\\n"))
-    [50051]
+
+def _own_sockets(ports: Collection[int], state: str) -> Mapping[int, int]:
+    """The ports of sockets in that state, by the numbers of their files. Raises OSError where the system does not
+    tell."""
+    tables = [table.read_text("ascii") for table in TABLES if table.exists()]
+    known = {
+        f"socket:[{one.inode}]": one.port
+        for table in tables
+        for one in _sockets(table)
+        if one.port in ports and one.state == state
+    }
+    found: dict[int, int] = {}
+    for file in os.scandir(FILES) if known else ():
+        with suppress(OSError):  # it has just been closed
+            port = known.get(os.readlink(file.path))  # noqa: PTH115 - of thousands, each second
+            if port is not None:
+                found[int(file.name)] = port
+    if not tables:
+        raise FileNotFoundError(TABLES[0])
+    return found
+
+
+def _sockets(table: str) -> Iterator[_Socket]:
+    """All of a table.
+
+    >>> list(_sockets("sl local rem st\\n0: 0100007F:C383 0100007F:A2B4 01 0:0 0:0 0 1000 0 77 1\\n"))
+    [_Socket(port=50051, state='01', inode='77')]
     """
     for line in table.splitlines()[1:]:
-        _, local, _, state, *_ = line.split(maxsplit=4)
-        if state == ESTABLISHED:
-            yield int(local.rpartition(":")[2], 16)
+        fields = line.split(maxsplit=10)
+        yield _Socket(int(fields[1].rpartition(":")[2], 16), fields[3], fields[9])
 
 
 class Connections:

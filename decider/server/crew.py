@@ -81,18 +81,17 @@ class Workers:
 
     def judge(self, leader: Readiness) -> Readiness:
         """See Crew. They go on where the leader is at a start of its own, or cannot read the log for a moment."""
-        problems = self._problems()
+        reports = {name: self._board.read(name) for name in self._names}
+        problems = [f"{name} {problem}" for name, report in reports.items() if (problem := _problem(report))]
+        warnings = [f"{name}: {text}" for name, report in reports.items() if report for text in report.warnings]
         serve = len(problems) < len(self._names)
         if not serve and leader.ready:
             return Readiness(False, "\n".join(["no worker serves", *problems]))
         if serve and not leader.ready:
-            return Readiness(True, "\n".join(["ok", f"the leader does not lead yet: {leader.text}", *problems]))
-        return Readiness(leader.ready, "\n".join([leader.text, *problems]))
-
-    def _problems(self) -> list[str]:
-        """Of those that should get no calls."""
-        found = {name: _problem(self._board.read(name)) for name in self._names}
-        return [f"{name} {problem}" for name, problem in found.items() if problem]
+            return Readiness(
+                True, "\n".join(["ok", f"the leader does not lead yet: {leader.text}", *problems, *warnings])
+            )
+        return Readiness(leader.ready, "\n".join([leader.text, *problems, *warnings]))
 
     def gather(self, own: Source) -> Source:
         """See Crew."""
@@ -125,6 +124,8 @@ class Workers:
         self._forgotten[experiment] = None
         if self._reporter is not None:
             self._reporter.forget([experiment])
+        for name in self._names:
+            self._board.forget_before(name, experiment)
 
 
 def _problem(report: Report | None) -> str:
@@ -145,5 +146,5 @@ class _Counts:
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
-        reports = [report for name in self._names if (report := self._board.read(name)) is not None]
+        reports = [report for name in self._names for report in self._board.read_all(name)]
         yield from families(merge([self._reporter.counts(), *[report.metrics for report in reports]]))

@@ -50,13 +50,19 @@ HANDSHAKE_MS = 10_000
 ALONE = (("grpc.so_reuseport", 0),)
 """Nobody else may listen there."""
 
-SHARED = (
-    ("grpc.so_reuseport", 1),
-    ("grpc.max_connection_age_ms", 300_000),
-    ("grpc.max_connection_age_grace_ms", 30_000),
-)
-"""The system gives each new connection to one of those who listen. A client is asked to connect anew every five
-minutes, more or less, and loses no call by that: else a worker that was started again would have nothing to do."""
+LONGEST_LEFTOVER_MS = 30_000
+"""How long a call or a stream may go on that a client has on a connection which it has been asked to leave."""
+
+
+def shared(settings: Settings) -> Sequence[tuple[str, int]]:
+    """The system gives each new connection to one of those who listen. A client is asked to connect anew now and then,
+    and loses no call by that: else a worker that was started again would have nothing to do."""
+    return (
+        ("grpc.so_reuseport", 1),
+        ("grpc.max_connection_age_ms", round(1000 * settings.max_age)),
+        ("grpc.max_connection_age_grace_ms", LONGEST_LEFTOVER_MS),
+    )
+
 
 MODULES = {DECISIONS: decider_service_pb2, EXPERIMENTS: experiment_service_pb2}
 """Of each service."""
@@ -69,8 +75,8 @@ class GrpcPort:
     services: what answers each service that the listener has. calls: runs the handlers of DeciderService. access: says
     who calls. Applying a version reads much of the log, so those handlers have threads of their own and decisions never
     wait behind them; nor do those that only read. Calls and streams are counted by listener: a crowd at one of them
-    keeps nobody out of the other one. sharing: ALONE, or SHARED where other
-    processes listen there, too.
+    keeps nobody out of the other one. sharing: ALONE, or `shared` where
+    other processes listen there, too.
     """
 
     def __init__(

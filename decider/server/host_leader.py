@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 
 from decider.errors import LogError, LogLocked
 from decider.log.protocol import Hosts, LeaderNews, Lease
@@ -32,10 +33,15 @@ SILENT = 10.0
 
 
 class HostLeader(LeaderServer):
-    """See above. on_standby: called once workers may serve beside another host's leader."""
+    """See above. on_standby: called again and again while it stands by, with whether workers may serve meanwhile:
+    beside another host's leader."""
 
-    def __init__(self, settings: Settings, *, listening: socket.socket, board: Board) -> None:
+    def __init__(
+        self, settings: Settings, *, listening: socket.socket, board: Board, on_standby: Callable[[bool], None]
+    ) -> None:
         super().__init__(settings, listening=listening, board=board)
+        self._on_standby = on_standby
+        self._is_led = False
         self._address = f"{socket.gethostname()} (HTTP {settings.http}, process {os.getpid()})"
         self._lease: Lease | None = None
         self._mirror_due = 0.0
@@ -61,6 +67,7 @@ class HostLeader(LeaderServer):
                 continue  # somebody was faster
             except LogError as error:
                 self._say(str(error), error=True)
+            self._on_standby(self._is_led)
             self._process.stopping.wait(LOOK_INTERVAL)
         return None
 
@@ -73,7 +80,7 @@ class HostLeader(LeaderServer):
         if news is not None:
             self._leading.stand_by(LeaderState.of(json.loads(news.content)))
             self._leading.learn_beside()
-            self.on_standby()
+            self._is_led = True
 
     def _say(self, text: str, *, error: bool = False) -> None:
         self._leading.say_phase(text)

@@ -10,7 +10,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from decider.errors import DeciderError
@@ -105,6 +105,7 @@ class LeaderPart:
         self._missing: dict[Owner, str] = {}
         self._page: Page | None = None
         self._changes: Changes | None = None
+        self._went_on = True
 
     def say_phase(self, phase: str) -> None:
         """What a start is at, for /readyz."""
@@ -342,23 +343,34 @@ class LeaderPart:
     def _lead(self) -> None:
         """The leader's thread: seal and learn every interval, at once while a trainer or the totals are behind."""
         next_look = time.monotonic() + self._files_interval
-        pause = self._settings.learn_interval
+        pause = min(self._settings.learn_interval, self._files_interval)
         while not self._stopping.wait(pause):
-            self._process.look_after_log()
-            behind = self._process.try_to(self._running_leader.step)
-            self._process.try_to(self._release_learned)
-            uncounted = self._process.try_to(self._totals.store_if_due)
+            self._do(self._process.look_after_log)
+            behind = self._do(self._running_leader.step)
+            self._do(self._release_learned)
+            uncounted = self._do(self._totals.store_if_due)
             if not uncounted:  # to count much more would hold up learning
-                self._process.try_to(self._guardrails.look)
-                self._process.try_to(self._log_metrics.look_at_rewards)
+                self._do(self._guardrails.look)
+                self._do(self._log_metrics.look_at_rewards)
             pause = 0.0 if behind or uncounted else min(self._settings.learn_interval, self._files_interval)
             asked = self._look_asked.is_set()
             if asked or time.monotonic() >= next_look:
                 self._look_asked.clear()
-                self._process.try_to(self._disk.look)
-                self._process.try_to(partial(self._files.apply_changes, at_once=asked))
-                self._process.try_to(self._archiver.look)
+                self._do(self._disk.look)
+                self._do(partial(self._files.apply_changes, at_once=asked))
+                self._do(self._archiver.look)
                 next_look = time.monotonic() + self._files_interval
+
+    def _do(self, work: Callable[[], object]) -> object:
+        """A part of a round, see Process.try_to; a leader that ends one has gone on."""
+        done = self._process.try_to(work)
+        self._went_on = True
+        return done
+
+    def has_gone_on(self) -> bool:
+        """Whether a part of a round has ended since this was asked last; rounds come a second apart at most."""
+        gone_on, self._went_on = self._went_on, False
+        return gone_on
 
     def finish_learning(self, deadline: float) -> None:
         """Seal, learn and publish what is due, until the monotonic clock reads `deadline`; no thread leads any more."""

@@ -35,6 +35,7 @@ from decider.server.http.connection import SayOnce
 from decider.server.settings import Settings
 from decider.serving.current import Current
 from decider.serving.follower import Copies, Follower
+from decider.serving.unknown import LookForUnknown
 from decider.types import ExperimentId
 
 logger = logging.getLogger(__name__)
@@ -142,6 +143,7 @@ class Process:
         self.opened.callback(evicted.close)
         self.memory = PolicyMemory(int(POLICIES_SHARE * settings.memory), evicted)
         self.follower = Follower(self.log, self.current, self.copies, memory=self.memory, tell=self.tell)
+        self.current.look = LookForUnknown(self.follower.follow)
         limits = Limits(settings.max_experiments, settings.memory, largest_definition(settings.max_reply_bytes))
         self.versions = Versions(self.log, limits, self.budget, archived=settings.archive is not None)
         return True

@@ -17,7 +17,7 @@ from decider.log.clock import LogClock
 from decider.log.protocol import EventLog, Lease
 from decider.server.board import Board, Reporter, worker_name
 from decider.server.crew import Crew, NoCrew, Workers
-from decider.server.grpc_port import SHARED, GrpcPort
+from decider.server.grpc_port import GrpcPort, shared
 from decider.server.leading import FILES_INTERVAL, NO_EXPERIMENT, LeaderPart
 from decider.server.listeners import listeners
 from decider.server.process import Process
@@ -33,6 +33,9 @@ LAST_WRITES = 0.3
 
 REPORT_INTERVAL = 1.0
 """Seconds between two reports of a worker, and of a leader to its workers."""
+
+HANDOVER_INTERVAL = 0.02
+"""Seconds between two looks whether a predecessor has stopped to report under the name of both."""
 
 DRAIN_SHARE = 0.9
 """Of the grace period: when the rest begins, what is under way is given up. Whoever ends processes does it when the
@@ -160,10 +163,7 @@ class _Leading:
 
 
 class LeaderServer(_Leading):
-    """Leads a log, whose workers are processes of their own. `start`, then `stop`. board: where they report.
-    on_standby: called where workers may serve although this process does not lead."""
-
-    on_standby: Callable[[], object] = staticmethod(lambda: None)
+    """Leads a log, whose workers are processes of their own. `start`, then `stop`. board: where they report."""
 
     def __init__(self, settings: Settings, *, listening: socket.socket, board: Board) -> None:
         super().__init__(
@@ -187,6 +187,18 @@ class LeaderServer(_Leading):
         self._leading.tell_crew()
         self._process.run(self._tell_crew, "board")
 
+    def request_leave(self, seconds: float) -> None:  # noqa: ARG002 - as a worker is asked
+        """A log has one leader, so it ends before its successor leads."""
+        self.request_stop()
+
+    def has_left(self) -> bool:
+        """It never leaves without being stopped."""
+        return False
+
+    def is_well(self) -> bool:
+        """Whether it goes on with its rounds."""
+        return self._leading.has_gone_on()
+
     def _tell_crew(self) -> None:
         while not self._process.stopping.wait(REPORT_INTERVAL):
             self._tell_crew_once()
@@ -197,15 +209,17 @@ class LeaderServer(_Leading):
 
 class WorkerServer:
     """Serves, beside a leader and other workers on this machine. `start`, then `stop`. settings: with real ports, which
-    all workers share."""
+    all workers share. beside: of a process that it takes the place of, and which still serves."""
 
-    def __init__(self, settings: Settings, *, number: int, board: Board) -> None:
+    def __init__(self, settings: Settings, *, number: int, board: Board, beside: bool = False) -> None:
         self._settings = settings
         self._board = board
         self._process = Process(settings, clock=LogClock(), copies=ModelFiles(board.folder))
-        self._worker = Worker(self._process, progress=lambda: board.leader_state().progress, sharing=SHARED)
-        self._reporter = Reporter(board, worker_name(number), self._process.registry)
+        self._worker = Worker(self._process, progress=lambda: board.leader_state().progress, sharing=shared(settings))
+        self._reporter = Reporter(board, worker_name(number), self._process.registry, beside=beside)
+        self._beside = beside
         self._held: dict[Owner, str] = {}
+        self._leaves_until: float | None = None
 
     def start(self) -> bool:
         """Take calls; False if it was asked to stop before. Raises DeciderError."""
@@ -220,7 +234,8 @@ class WorkerServer:
             self._worker.open(listeners(self._settings))
             process.start()
             self._worker.start()
-            self._reporter.report("")
+            if not self._beside:
+                self._reporter.report("")
             process.run(self._report, "board")
         except BaseException:
             process.stopping.set()
@@ -238,10 +253,24 @@ class WorkerServer:
         return f"does not follow the log: {behind}" if behind else ""
 
     def _report(self) -> None:
+        if self._beside:
+            self._wait_for_name()
         while not self._process.stopping.wait(REPORT_INTERVAL):
             self._process.look_after_log()
             self._process.try_to(self._look_at_board)
-            self._process.try_to(lambda: self._reporter.report(self._problem()))
+            self._process.try_to(self._tell)
+
+    def _tell(self) -> None:
+        warnings = [text for warnings in self._process.warnings for text in warnings()]
+        self._reporter.report(self._problem(), warnings)
+
+    def _wait_for_name(self) -> None:
+        """Who reported under it counts on under another one: counts of both together never fall."""
+        end = time.monotonic() + REPORT_INTERVAL
+        while not (self._process.stopping.wait(HANDOVER_INTERVAL) or self._reporter.is_free()):
+            if time.monotonic() > end:
+                break
+        self._tell()
 
     def _look_at_board(self) -> None:
         state, process = self._board.leader_state(), self._process
@@ -260,6 +289,24 @@ class WorkerServer:
 
     def request_look(self) -> None:
         """Experiment files are the leader's."""
+
+    def request_leave(self, seconds: float) -> None:
+        """Let no new connection come, and wait until gRPC has asked those that are there to go elsewhere, at most so
+        many seconds. Nothing is refused meanwhile."""
+        self._reporter.leave()
+        self._worker.stop_listening()
+        self._leaves_until = time.monotonic() + seconds
+
+    def has_left(self) -> bool:
+        """Whether no connection is left, or the time is over."""
+        if self._leaves_until is None:
+            return False
+        return time.monotonic() > self._leaves_until or not self._worker.has_connections()
+
+    def is_well(self) -> bool:
+        """Whether the threads that answer do so. While the log cannot be written, calls wait for it, and that is no
+        reason to end them."""
+        return self._worker.answers() or self._process.log.trouble is not None
 
     def wait(self, seconds: float) -> bool:
         """Wait until `request_stop` is called, at most so many seconds. Returns whether it was."""

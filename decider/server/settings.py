@@ -96,6 +96,16 @@ class Settings:
     max_connections: int = _setting(
         4000, "Connections at once to --listen, silent ones included; at most half of the files the process may open."
     )
+    max_age: float = _setting(
+        60.0,
+        "Seconds after which a client is asked to connect anew, with --workers; no call is lost by that, load spreads, "
+        "and `decider reload` can put a new process into a worker's place.",
+    )
+    hung_after: float = _setting(
+        20.0,
+        "Seconds in which a worker or its leader has given no sign of life, and nothing of it ran, after which it is "
+        "ended and started again; ten times as many where it runs, never at its start.",
+    )
     max_idle: float = _setting(900.0, "Seconds without a call after which a connection of gRPC is closed.")
     max_request_bytes: int = _setting(4 * MIB, "Largest request; larger ones get RESOURCE_EXHAUSTED.")
     max_reply_bytes: int = _setting(

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from decider.learn.leader import Progress
 from decider.learn.limits import largest_definition
-from decider.log.group_commit import CommitExecutor
+from decider.log.group_commit import Call, CommitExecutor
 from decider.metrics.connections import ConnectionsCollector
 from decider.metrics.rpc import RpcMetrics
-from decider.server.connections import Connections
+from decider.server.connections import Connections, stop_listening
 from decider.server.experiments import ExperimentService
 from decider.server.grpc_port import ALONE, GrpcPort
 from decider.server.listeners import DECISIONS, EXPERIMENTS, LISTEN, Listener
@@ -41,6 +41,7 @@ class Worker:
         self._progress = progress
         self._sharing = sharing
         self._ports: dict[str, GrpcPort] = {}
+        self._pulse: Call | None = None
 
     def open(self, listeners: Sequence[Listener]) -> None:
         """Take the ports; callers wait until `start`. Raises AddressInUse."""
@@ -85,8 +86,9 @@ class Worker:
             process.opened.callback(port.stop)
             process.access_looks.append(port.look)
             self._ports[listener.option] = port
-        connections = Connections(self._ports)
-        process.of_log.register(ConnectionsCollector(connections.count, connections.limits))
+        self._calls = calls
+        self._connections = connections = Connections(self._ports)
+        process.registry.register(ConnectionsCollector(connections.count, connections.limits))
         process.warnings.append(lambda: connections.warnings)
 
     @property
@@ -103,6 +105,22 @@ class Worker:
         """Take calls."""
         for port in self._ports.values():
             port.start()
+
+    def answers(self) -> bool:
+        """Whether a call that does nothing has gone through the threads that answer, since this was asked last."""
+        if self._pulse is None or self._pulse.has_ended:
+            self._pulse = Call(lambda: None, ())
+            self._calls.run(self._pulse)
+            return True
+        return False
+
+    def stop_listening(self) -> None:
+        """No new connection comes to this process; those that are there stay."""
+        stop_listening([port.port for port in self._ports.values()])
+
+    def has_connections(self) -> bool:
+        """As far as the system tells."""
+        return any(self._connections.count().values())
 
     def drain(self, deadline: float) -> None:
         """Set NOT_SERVING and finish calls in flight, until the monotonic clock reads `deadline`."""

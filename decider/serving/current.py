@@ -5,7 +5,7 @@ Written by the follower alone; read by every handler without a lock (replacing a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from decider.decide.decide import SlotsCache
@@ -23,18 +23,27 @@ class Serving(NamedTuple):
     slots: SlotsCache
 
 
+def _look_nowhere() -> None:
+    pass
+
+
 class Current(dict[ExperimentId, Serving]):
     """The experiments that serve, by id. ended: those that did, with the end of their last window. held: those that
-    cannot serve yet, and why. tells_names: an error may name the others; not where tokens say who may read which."""
+    cannot serve yet, and why. tells_names: an error may name the others; not where tokens say who may read which. look:
+    is called before an experiment is said not to serve; it may make it serve."""
 
     def __init__(self, *, tells_names: bool = True) -> None:
         super().__init__()
         self.tells_names = tells_names
         self.ended: dict[ExperimentId, Time] = {}
         self.held: dict[ExperimentId, str] = {}
+        self.look: Callable[[], None] = _look_nowhere
 
     def __missing__(self, id_: ExperimentId) -> Serving:
         """Raises NotFound (EXPERIMENT_NOT_FOUND), or FailedPrecondition (EXPERIMENT_ENDED, ARCHIVE_MISSING)."""
+        self.look()
+        if (serving := self.get(id_)) is not None:
+            return serving
         if id_ in self.held:
             raise FailedPrecondition(
                 f"experiment {id_!r} cannot serve before its policy has learned: {self.held[id_]}",

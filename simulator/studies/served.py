@@ -1,6 +1,6 @@
 """`decider serve` as a process that is measured: started on chosen cores, looked at through /proc and /metrics.
 
-Linux only. Called by `bench.py`, `growth.py`, `soak` and `attack`.
+Linux only. Called by `bench.py`, `growth.py`, `soak`, `attack` and `kills`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
@@ -55,13 +55,20 @@ class Served:
 
 
 @contextmanager
-def serving(db: Path, *options: str, cores: Collection[int] = SERVER_CORE, patience: float = 60.0) -> Iterator[Served]:
-    """A server on free ports, ready; its output is in DB.output. Killed at the end if it has not been stopped.
+def serving(
+    db: Path,
+    *options: str,
+    cores: Collection[int] = SERVER_CORE,
+    patience: float = 60.0,
+    program: Sequence[str] = ("-m", "decider.cli"),
+) -> Iterator[Served]:
+    """A server on free ports unless `options` say otherwise, ready; its output is in DB.output. Killed at the end if it
+    has not been stopped.
 
-    patience: seconds until it must be ready. Raises NotServing.
+    patience: seconds until it must be ready. program: what Python runs. Raises NotServing.
     """
     addresses = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
-    command = [sys.executable, "-m", "decider.cli", "serve", "--db", str(db), *addresses, *options]
+    command = [sys.executable, *program, "serve", "--db", str(db), *addresses, *options]
     output, started = db.with_name(f"{db.name}.output"), time.monotonic()
     process = start(command, cores, output)
     try:
@@ -75,7 +82,11 @@ def serving(db: Path, *options: str, cores: Collection[int] = SERVER_CORE, patie
 def start(command: Sequence[str], cores: Collection[int], output: Path) -> subprocess.Popen[bytes]:
     """A process on some of the cores, with both of its streams in a file."""
     with output.open("wb") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file, preexec_fn=lambda: os.sched_setaffinity(0, cores))
+        process = subprocess.Popen(command, stdout=file, stderr=file)
+    # Not by `preexec_fn`: Python would fork then, and a fork of a process whose threads call gRPC may crash.
+    with suppress(ProcessLookupError):  # it has ended already
+        os.sched_setaffinity(process.pid, cores)
+    return process
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], output: Path, end: float) -> tuple[int, str]:

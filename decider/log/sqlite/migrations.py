@@ -50,7 +50,7 @@ LONGEST_COMMIT = 1000
 @MIGRATIONS()
 def create_log(db: Database) -> None:
     """Everything in schema.sql, as it is now: later migrations find nothing to do in a log made by this release."""
-    for statement in _statements("schema.sql"):
+    for statement in _STATEMENTS["schema.sql"]:
         db.execute(statement)
 
 
@@ -168,8 +168,11 @@ def know_leave_outs(db: Database) -> None:
 COUNT_REFUSED_SUM = f"update head set refused = (refused + ?) & {chain.REFUSED_BITS}"  # noqa: S608 - a number
 
 
-def _statements(name: str) -> list[str]:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8").split("\n\n")
+# Read with the code that they belong to: a process that was forked long ago must not find those of a newer release.
+_STATEMENTS = {
+    name: files(__package__).joinpath(name).read_text(encoding="utf-8").split("\n\n")
+    for name in ("schema.sql", "views.sql")
+}
 
 
 def _create(statement: str) -> tuple[str, str]:
@@ -183,7 +186,7 @@ def _create(statement: str) -> tuple[str, str]:
 def _create_missing(connection: sqlite3.Connection) -> None:
     """What schema.sql has and an old log has not."""
     there = {name for (name,) in connection.execute("select name from sqlite_master")}
-    for statement in _statements("schema.sql"):
+    for statement in _STATEMENTS["schema.sql"]:
         sql, name = _create(statement)
         if name and name not in there:
             connection.execute(sql)
@@ -252,7 +255,7 @@ def _drop_views(connection: sqlite3.Connection) -> None:
 
 def _make_views(connection: sqlite3.Connection) -> None:
     """Those of views.sql, where a log has others."""
-    wanted = [_create(statement)[0] for statement in _statements("views.sql")]
+    wanted = [_create(statement)[0] for statement in _STATEMENTS["views.sql"]]
     there = connection.execute("select sql from sqlite_master where type = 'view'")
     if sorted(wanted) == sorted(sql for (sql,) in there):
         return
@@ -279,5 +282,5 @@ def is_old(path: Path) -> bool:
         return False
     with sqlite_errors(path), closing(open_to_read(path)) as connection:
         names = {name for (name,) in connection.execute("select name from sqlite_master")}
-    wanted = {_create(statement)[1] for statement in _statements("schema.sql")} - {""}
+    wanted = {_create(statement)[1] for statement in _STATEMENTS["schema.sql"]} - {""}
     return "decisions" in names and "sealed_decisions" in names and not wanted <= names

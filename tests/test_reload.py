@@ -1,0 +1,150 @@
+"""`decider reload`, and SIGTERM to a worker: new processes take the places of those that serve, and no call is refused.
+And a process that hangs is ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from decider.client import Client
+from decider.log.open import open_reader
+from decider.server import command
+from decider.v1.experiment_pb2 import Policy, SquareCb, Thompson
+from simulator.studies.ledger import ACTIONS, ID, Visitor, count_decisions, count_rewards, visiting
+from tests.rpc_clients import experiment, until
+from tests.test_workers import Crew, grows, lives, models
+
+PROCESSES = ("leader", "worker 1", "worker 2")
+LONG = 60.0
+"""Seconds: these visitors keep their connections as long as they may."""
+
+HANDLED = (
+    'grpc_server_handled_total{grpc_code="OK",grpc_method="Decide",grpc_service="decider.v1.DeciderService",'
+    'grpc_type="unary"}'
+)
+
+CONNECTIONS = 'decider_connections{listener="--listen"}'
+
+
+@pytest.fixture(scope="module")
+def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    """Whose connections live a second."""
+    server = Crew(tmp_path_factory.mktemp("crew") / "log.db", "--max-age", "1", "--hung-after", "3")
+    with closing(server.client()) as client:
+        client.apply(experiment(ID, *ACTIONS, window=0.4))
+    yield server
+    assert server.terminate() == 0
+    assert "Traceback" not in server.output
+
+
+def pids(crew: Crew) -> Sequence[int]:
+    """Of all children."""
+    return [crew.pid(name) for name in PROCESSES]
+
+
+class Shop:
+    """Decides with our own client until `over` is set."""
+
+    def __init__(self, target: str) -> None:
+        self._over = threading.Event()
+        self._target = target
+        self.answers = 0
+        self._thread = threading.Thread(target=self._call)
+
+    def _call(self) -> None:
+        with closing(Client(self._target, timeout=10.0)) as client:
+            while not self._over.is_set():
+                client.decide(ID, f"shop-{self.answers}", fallback="a")
+                self.answers += 1
+
+
+@contextmanager
+def load(crew: Crew, seed: int) -> Iterator[list[Visitor]]:
+    """Sixteen visitors with the standard client, half of them with long connections. All are answered at once."""
+    visitors = [Visitor(number, seed) for number in range(100 * seed, 100 * seed + 16)]
+    with (
+        visiting(crew.target, visitors[:8], burst=LONG, pause=0.002),
+        visiting(crew.target, visitors[8:], pause=0.002),
+    ):
+        until(lambda: all(len(visitor.decided) > 10 for visitor in visitors), what="all are served")
+        yield visitors
+    assert not sum(sum(visitor.refused.values()) for visitor in visitors), [one.refused for one in visitors]
+    with closing(open_reader(crew.db)) as log:
+        assert count_rewards(log, visitors).lost == 0
+        assert count_decisions(log, visitors).lost == 0
+
+
+def test_a_reload_refuses_no_call(crew: Crew) -> None:
+    """Each process is another one afterwards, and no counter has fallen."""
+    before = pids(crew)
+    with load(crew, seed=1) as visitors:
+        counted = until(lambda: crew.metric(HANDLED), what="calls are counted")
+        until(lambda: crew.metric(CONNECTIONS) >= len(visitors), what="the connections of both workers are counted")
+        done = CliRunner().invoke(command.main, ["reload", "--db", str(crew.db)])
+        assert done.exit_code == 0, done.output
+        assert done.output.splitlines()[-1] == "all processes are new"
+        assert not {*before} & {*pids(crew)}
+        assert crew.metric(HANDLED) >= counted
+        grows(lambda: models(crew.db), what="learning goes on")
+        grows(lambda: sum(len(visitor.decided) for visitor in visitors), what="they decide")
+    print(sum(len(visitor.decided) for visitor in visitors), "decisions")
+
+
+LISTENS = f"""
+import os, sys
+parent = os.getpid()
+def hear(event, args):
+    if event in ("import", "open") and os.getpid() != parent:
+        name = str(args[0])
+        if name.startswith(("decider.", {str(Path(command.__file__).parent.parent)!r})):
+            sys.stderr.write("late: " + name + chr(10))
+sys.addaudithook(hear)
+from decider.cli import main
+main()
+"""
+"""The command, whose children say what they import and open of ours."""
+
+
+def test_nothing_of_ours_is_read_from_the_disk_after_the_start(tmp_path: Path) -> None:
+    """A new release may be put there while the server runs: processes that are started then are still of the old one,
+    whole."""
+    server = Crew(tmp_path / "log.db", program=("-c", LISTENS))
+    with closing(server.client()) as client:
+        for name, policy in (("a", Policy(thompson=Thompson())), ("b", Policy(squarecb=SquareCb()))):
+            client.apply(experiment(name, window=0.05, policy=policy))
+            client.reward(client.decide(name).decision_id, name="click")
+        grows(lambda: models(server.db), what="models are published")
+        shown = client.decide("a").decision_id
+        for path in ("/", "/experiments/a", "/metrics", "/readyz", f"/decisions/{shown}"):
+            assert client.fetch(path)[0] == 200
+        assert client.fetch("/experiments/none")[0] == 404
+        client.pause("b")
+    assert server.terminate() == 0
+    assert "late: " not in server.output, server.output
+
+
+def test_sigterm_to_a_worker_refuses_no_call(crew: Crew) -> None:
+    """A successor serves before it goes."""
+    before = crew.pid("worker 1")
+    with load(crew, seed=2):
+        os.kill(before, signal.SIGTERM)
+        until(lambda: crew.pid("worker 1") != before, what="its successor reports")
+        until(lambda: not lives(before), what="it has ended")
+
+
+@pytest.mark.parametrize("name", ["worker 2", "leader"])
+def test_a_process_that_hangs_is_ended(crew: Crew, name: str) -> None:
+    """It answers nobody, and would do so for ever."""
+    hung = crew.pid(name)
+    os.kill(hung, signal.SIGSTOP)
+    until(lambda: crew.pid(name) != hung, what="another one is in its place")
+    assert f"{name} hangs since" in crew.output
+    with closing(crew.client()) as client:
+        until(lambda: client.fetch("/readyz") == (200, "ok\n"), what="all is well")
