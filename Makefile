@@ -16,7 +16,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup ray demo test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions clean
+.PHONY: help setup ray demo test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack faults wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -90,6 +90,9 @@ soak: $(READY) ## an hour of load with other policies, a pause, an archive run a
 
 attack: $(READY) ## an hour of attacks by strangers: is anything decided, changed or read, do others notice it? (ARGS="--minutes 5")
 	@$(BIN)/python -m simulator.studies.attack $(ARGS)
+
+faults: $(READY) ## 200 faults of hosts, processes and lines: is anything lost or doubled? Needs root (ARGS="--faults 15 --seed 1")
+	@$(BIN)/python -m simulator.studies.faults $(ARGS)
 
 tour: $(READY) ## every point of what a decision can mean, against a real server, then its log replayed
 	@$(BIN)/python -m simulator.studies.tour $(ARGS)
