@@ -6,11 +6,13 @@ import math
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from decider.durations import microseconds_of
+from decider.log.place import LogUrl, log_place
 from decider.types import Time
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -49,6 +51,22 @@ def _to_environment(variable: str) -> Callable[[click.Context, click.Parameter, 
             os.environ[variable] = value
 
     return callback
+
+
+class LogPlace(click.ParamType["Path | LogUrl"]):
+    """A log's file, or the address of a log in PostgreSQL."""
+
+    name = "log"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | LogUrl:
+        """See click. A folder is a path as well; whoever takes none says so."""
+        place = value if isinstance(value, Path | LogUrl) else log_place(value)
+        if isinstance(place, Path) and place.is_dir() and not self._folders:
+            self.fail(f"file {str(place)!r} is a directory.", param, ctx)
+        return place
+
+    def __init__(self, *, folders: bool = False) -> None:
+        self._folders = folders
 
 
 class Finite(click.FloatRange):

@@ -19,8 +19,8 @@ from decider.errors import LogCorrupt, LogError
 from decider.experiment.definition import Attribution, RewardDefinition
 from decider.experiment.origin import Origin
 from decider.log.open import open_log
+from decider.log.place import name_of
 from decider.log.postgres import sealed, writer
-from decider.log.postgres.connection import name_of
 from decider.log.postgres.reader import PostgresReader
 from decider.log.postgres.writer import PostgresLog
 from decider.log.protocol import (

@@ -22,6 +22,7 @@ from decider.log.archive.find import (
 )
 from decider.log.archive.part import DECISIONS_FILE, Part
 from decider.log.forgotten import Removal
+from decider.log.place import LogUrl, log_place
 from decider.log.protocol import CuttableLog, EventLog, ForgettingLog, LogReader, OnProgress
 from decider.log.sqlite.backup import Copied, OnCopied, back_up, put_in_place
 from decider.log.sqlite.connection import open_to_read
@@ -57,21 +58,6 @@ __all__ = [
     "open_to_plan",
     "restore_log",
 ]
-
-
-class LogUrl(str):
-    """The address of a log in PostgreSQL, as libpq takes it; the log is in the first schema of its search path."""
-
-    __slots__ = ()
-
-
-def log_place(text: str) -> Path | LogUrl:
-    """Where a log is, as people write it.
-
-    >>> log_place("demo.db"), type(log_place("postgresql://db/shop")).__name__
-    (PosixPath('demo.db'), 'LogUrl')
-    """
-    return LogUrl(text) if text.startswith(("postgresql://", "postgres://")) else Path(text)
 
 
 def has_missing_parts(path: Path) -> bool:
@@ -129,7 +115,7 @@ def _needs_psycopg(url: LogUrl) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise LogError(f"{url.split(':')[0]}: needs the extra `postgres`: pip install 'decider[postgres]'") from error
+        raise LogError(f"{url}: needs the extra `postgres`: pip install 'decider[postgres]'") from error
 
 
 def open_in_memory() -> EventLog:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -10,7 +9,7 @@ from typing import Protocol
 from decider.learn.leader import Progress
 from decider.metrics.merged import Metric, Several, Source, families, merge
 from decider.metrics.workers import WorkerFamilies, WorkerState
-from decider.server.board import LEADER, Board, LeaderState, Report, Reporter, worker_name
+from decider.server.board import LEADER, Board, LeaderState, Report, Reporter, lives, worker_name
 from decider.server.http.probes import Readiness
 from decider.serving.follower import Owner
 from decider.types import ExperimentId
@@ -106,17 +105,9 @@ class Workers:
 def _problem(report: Report | None) -> str:
     if report is None:
         return "has not started yet"
-    if time.monotonic() - report.at > SILENT or not _lives(report.pid):
+    if time.monotonic() - report.at > SILENT or not lives(report.pid):
         return f"is down since {time.monotonic() - report.at:.0f} s; it is started again, and the others serve"
     return report.problem
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True
 
 
 class _Counts:

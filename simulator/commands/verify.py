@@ -13,24 +13,14 @@ from rich.progress import Progress
 
 from decider.errors import ArchiveMissing
 from decider.log.forgotten import KEY, removals
-from decider.log.open import LogUrl, archived, log_place, open_reader
+from decider.log.open import LogUrl, archived, open_reader
 from decider.log.protocol import Damage, LogReader
+from decider.options import LogPlace
 from decider.replay.recompute import Mismatch
 from decider.types import START
 from simulator.commands.options import archive_option, bad_input
 from simulator.kept import compare_bases, compare_totals
 from simulator.verify import verify
-
-
-class LogPlace(click.ParamType["Path | LogUrl"]):
-    """A path, or the address of a log in PostgreSQL."""
-
-    name = "log"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Path | LogUrl:  # noqa: ARG002
-        """See click."""
-        return log_place(value)
-
 
 EXAMPLES = """\b
 Examples:
@@ -41,7 +31,7 @@ Examples:
 
 
 @click.command("verify", epilog=EXAMPLES)
-@click.argument("db", type=LogPlace())
+@click.argument("db", type=LogPlace(folders=True))
 @archive_option
 def verify_command(db: Path | LogUrl, archive: tuple[Path, ...]) -> None:
     """Recompute every decision of the log DB with the code that serves, and compare.

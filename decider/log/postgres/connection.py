@@ -9,7 +9,7 @@ from __future__ import annotations
 import select
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8Dumper
 
 from decider.errors import LogError, LogFull
+from decider.log.place import UNREADABLE, name_of
 from decider.log.rows import RowType
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -132,26 +133,24 @@ def execute(connection: Connection, sql: str, values: Parameters = NOTHING) -> i
     return connection.execute(sql.encode(), stored).rowcount
 
 
-def name_of(url: str) -> str:
-    """A log's name in messages: its address without passwords and options.
-
-    >>> name_of("postgresql://ann:secret@db:5432/shop?sslmode=require")
-    'postgresql://ann@db:5432/shop'
-    """
-    parts = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
-    user = f"{parts['user']}@" if "user" in parts else ""
-    port = f":{parts['port']}" if "port" in parts else ""
-    return f"postgresql://{user}{parts.get('host', '')}{port}/{parts.get('dbname', parts.get('user', ''))}"
-
-
 def connect(url: str) -> Connection:
     """A connection in autocommit mode. Raises psycopg.Error."""
-    given: dict[str, Any] = dict(conninfo_to_dict(url))
+    given = _read_address(url)
     connection: Connection = psycopg.connect(make_conninfo(url, **_DEFAULTS | given), autocommit=True)
     connection.adapters.register_dumper(int, Int8Dumper)  # one type of each parameter, so one prepared statement
     # A commit reads what the one before it has written, and is safe once it is answered, whatever the defaults are.
     connection.execute("set default_transaction_isolation = 'read committed'; set synchronous_commit = on")
     return connection
+
+
+def _read_address(url: str) -> dict[str, Any]:
+    with suppress(psycopg.ProgrammingError):  # whose text may hold a part of the password
+        if name_of(url) != UNREADABLE:
+            return dict(conninfo_to_dict(url))
+    raise LogError(
+        f"{name_of(url)}: the address cannot be read: it is postgresql://USER:PASSWORD@HOST:PORT/DATABASE, where / @ : "
+        "? # % in a password are written %2F %40 %3A %3F %23 %25"
+    )
 
 
 def end_if_gone(connection: Connection) -> None:
@@ -173,6 +172,8 @@ def log_error(name: str, error: psycopg.Error) -> LogError:
             return LogError(f"{name}: PostgreSQL takes no more connections ({text}); raise max_connections")
         case psycopg.errors.InsufficientPrivilege():
             return LogError(f"{name}: the user may not do that ({text}); see decider/log/postgres/roles.sql")
+        case psycopg.errors.InvalidSchemaName():
+            return LogError(f"{name}: there is no schema for the log ({text}); create schema ..., see the search path")
         case psycopg.errors.UndefinedTable():
             return LogError(f"{name}: there is no such log ({text})")
     if is_lost(error):

@@ -12,7 +12,8 @@ from threading import Lock
 import psycopg
 
 from decider.errors import LogLocked
-from decider.log.postgres.connection import Connection, connect, end_if_gone, name_of, postgres_errors, read_one
+from decider.log.place import name_of
+from decider.log.postgres.connection import Connection, connect, end_if_gone, postgres_errors, read_one
 
 _KEY = "hashtextextended('decider leader ' || current_schema(), 0)"
 _TRY = f"select pg_try_advisory_lock({_KEY}) as mine"

@@ -19,6 +19,7 @@ from decider.errors import LogError
 from decider.log import chain
 from decider.log.entry_writer import EntryWriter, OpenCommit
 from decider.log.group_commit import GroupCommit, write_wanted
+from decider.log.place import name_of
 from decider.log.postgres.checkpoints import store_checkpoint
 from decider.log.postgres.commit_tables import PostgresTables
 from decider.log.postgres.connection import (
@@ -28,7 +29,6 @@ from decider.log.postgres.connection import (
     execute,
     is_lost,
     log_error,
-    name_of,
     postgres_errors,
     read_one,
     to_stored,

@@ -1,0 +1,68 @@
+"""Where a log is: a path, or the address of one in PostgreSQL. Called by settings, commands and `open.py`.
+
+An address may hold a password. So wherever it is shown, a text without it is shown; only `postgres/` reads the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import parse_qs, unquote
+
+SCHEMES = ("postgresql://", "postgres://")
+
+_PARTS = re.compile(
+    r"[a-z]+://(?:(?P<user>[^:@/?]*)(?::[^@/?]*)?@)?(?P<host>[^@/?]*)(?P<base>/[^@/?]*)?(?:\?(?P<rest>.*))?"
+)
+
+UNREADABLE = "postgresql://..."
+"""The name of an address that is none: any part of it may be a part of a password."""
+
+
+class LogUrl(str):
+    """The address of a log in PostgreSQL, as libpq takes it; the log is in the first schema of its search path.
+
+    >>> print(LogUrl("postgresql://ann:secret@db:5432/shop?sslmode=require&password=secret"))
+    postgresql://ann@db:5432/shop
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """Without passwords and options: for people."""
+        return name_of(self)
+
+    def __format__(self, form: str) -> str:
+        """As `str`."""
+        return format(name_of(self), form)
+
+    def __repr__(self) -> str:
+        """As `str`."""
+        return f"LogUrl({name_of(self)!r})"
+
+
+def name_of(url: str) -> str:
+    """A log's name in messages: its address without passwords and options.
+
+    >>> name_of("postgresql:///shop?user=ann&password=secret&host=/run/pg&port=5433")
+    'postgresql://ann@/run/pg:5433/shop'
+    >>> name_of("postgresql://ann:se/cret@db/shop")  # such a password has to be written as se%2Fcret
+    'postgresql://...'
+    """
+    found = _PARTS.fullmatch(str.__str__(url))
+    if found is None:
+        return UNREADABLE
+    rest = {name: values[-1] for name, values in parse_qs(found["rest"] or "").items()}
+    user = unquote(found["user"] or "") or rest.get("user", "")
+    port = f":{rest['port']}" if "port" in rest else ""
+    base = (found["base"] or "")[1:] or rest.get("dbname", user)
+    return f"postgresql://{user and f'{user}@'}{found['host'] or rest.get('host', '')}{port}/{base}"
+
+
+def log_place(text: str) -> Path | LogUrl:
+    """Where a log is, as people write it.
+
+    >>> log_place("demo.db"), type(log_place("postgresql://db/shop")).__name__
+    (PosixPath('demo.db'), 'LogUrl')
+    """
+    return LogUrl(text) if text.startswith(SCHEMES) else Path(text)
