@@ -164,9 +164,18 @@ def test_each_kind_comes_once_before_any_comes_again() -> None:
 # --- the laws
 
 HAPPENED = Happened(
-    number=1, kind="the leader killed", did="leader on one", at=10.0, ended=11.0, recovered=12.0,
-    gaps={"one": 0.5, "two": 0.1}, failed={"UNAVAILABLE": 3}, takeover=Takeover(0.4, 1.2), takes_leader=True, restarts=0,
-)  # fmt: skip
+    number=1,
+    kind="the leader killed",
+    did="leader on one",
+    at=10.0,
+    ended=11.0,
+    recovered=12.0,
+    gaps={"one": 0.5, "two": 0.1},
+    failed={"UNAVAILABLE": 3},
+    takeover=Takeover(0.4, 1.2),
+    takes_leader=True,
+    restarts=0,
+)
 SOUND = Outcome(
     seed=1,
     happened=[HAPPENED],

@@ -19,6 +19,7 @@ from random import Random
 import click
 from rich.console import Console
 
+from decider.errors import LogError
 from simulator.studies.faults.check import count_log
 from simulator.studies.faults.hosts import NoHosts, check_root
 from simulator.studies.faults.kinds import Kind, draw
@@ -73,9 +74,13 @@ def run(folder: Path, *, faults: int, seed: int, longest: float, rate: float, te
                 file.write(json.dumps(happened.to_json()) + "\n")
                 file.flush()
                 tell(happened.line(faults))
+        except NoHosts as error:
+            outcome.broken = f"fault {len(outcome.happened) + 1}, {kind.name}: {error}"
+            tell(outcome.broken)
+        try:
             _finish(stage, outcome, tell)
-        except (NoHosts, subprocess.TimeoutExpired) as error:
-            outcome.broken = f"after fault {len(outcome.happened)}: {error}"
+        except (LogError, subprocess.TimeoutExpired) as error:
+            outcome.broken += f" at the end: {error}"
     return outcome
 
 
