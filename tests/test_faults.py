@@ -21,7 +21,7 @@ from decider.learn.versions import Versions
 from decider.log.open import open_in_memory
 from decider.log.protocol import EventLog, NewReward
 from decider.types import DecisionId
-from simulator.studies.faults.__main__ import MARKERS, run
+from simulator.studies.faults.__main__ import MARKERS, Plan, run
 from simulator.studies.faults.check import Counts, count
 from simulator.studies.faults.databases import Sight, programs
 from simulator.studies.faults.hosts import NoHosts
@@ -43,7 +43,7 @@ def test_fifteen_faults_lose_and_double_nothing(tmp_path: Path) -> None:
         pytest.skip("there is no PostgreSQL in /usr/lib/postgresql")
     said: list[str] = []
     try:
-        outcome = run(tmp_path, faults=len(KINDS), seed=1, longest=2.0, rate=60.0, tell=said.append)
+        outcome = run(tmp_path, Plan(faults=len(KINDS), seed=1, longest=2.0), said.append)
     except NoHosts as error:
         if said[-1:] == ["servers"]:
             raise

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -22,7 +23,7 @@ from rich.console import Console
 from decider.errors import LogError
 from simulator.studies.faults.check import count_log
 from simulator.studies.faults.hosts import NoHosts, check_root
-from simulator.studies.faults.kinds import Kind, draw
+from simulator.studies.faults.kinds import KINDS, Kind, draw
 from simulator.studies.faults.ledger import read_ledger
 from simulator.studies.faults.report import Happened, Outcome, laws, page, table, words
 from simulator.studies.faults.stage import Stage, staged
@@ -60,20 +61,34 @@ def suffer(stage: Stage, number: int, kind: Kind, random: Random, longest: float
     )
 
 
-def run(folder: Path, *, faults: int, seed: int, longest: float, rate: float, tell: Tell) -> Outcome:
-    """All of it. folder: is there, and empty. longest: seconds of a fault. rate: decisions a second.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """faults: how many, of these kinds. longest: seconds of a fault. rate: decisions a second."""
+
+    faults: int
+    seed: int
+    longest: float
+    rate: float = 60.0
+    kinds: Sequence[Kind] = KINDS
+
+
+def run(folder: Path, plan: Plan, tell: Tell) -> Outcome:
+    """All of it. folder: is there, and empty.
 
     Raises NoHosts where the hosts cannot be made, or do not work before the first fault.
     """
-    outcome, random = Outcome(seed), Random(seed)
-    with staged(folder, rate=rate, seed=seed, tell=tell) as stage, (folder / "faults.jsonl").open("w") as file:
+    outcome, random = Outcome(plan.seed), Random(plan.seed)
+    with (
+        staged(folder, rate=plan.rate, seed=plan.seed, tell=tell) as stage,
+        (folder / "faults.jsonl").open("w") as file,
+    ):
         try:
-            for number, kind in enumerate(draw(faults, random), 1):
-                happened = suffer(stage, number, kind, random, longest)
+            for number, kind in enumerate(draw(plan.faults, random, plan.kinds), 1):
+                happened = suffer(stage, number, kind, random, plan.longest)
                 outcome.happened.append(happened)
                 file.write(json.dumps(happened.to_json()) + "\n")
                 file.flush()
-                tell(happened.line(faults))
+                tell(happened.line(plan.faults))
         except NoHosts as error:
             outcome.broken = f"fault {len(outcome.happened) + 1}, {kind.name}: {error}"
             tell(outcome.broken)
@@ -102,19 +117,23 @@ def _finish(stage: Stage, outcome: Outcome, tell: Tell) -> None:
               help="Seconds of a fault; the shortest takes a quarter of it.")  # fmt: skip
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True,
               help="Decisions a second, in all.")  # fmt: skip
+@click.option("--only", default="", metavar="TEXT", help="Kinds of faults whose name has this text.")
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("build/faults"),
               show_default=True, help="New folder for ledger, faults and what all processes say.")  # fmt: skip
 @click.option("--publish", is_flag=True, help="Write the table to RESULTS.md.")
-def main(faults: int, seed: int, longest: float, rate: float, folder: Path, publish: bool) -> None:
+def main(faults: int, seed: int, longest: float, rate: float, only: str, folder: Path, publish: bool) -> None:
     """Fail in many ways; exit 1 if anything was lost, doubled or does not replay, or if a takeover took too long."""
     if folder.exists() and any(folder.iterdir()):
         raise click.ClickException(f"{folder} holds earlier faults: delete it, or name another with --folder")
+    plan = Plan(faults, seed, longest, rate, [kind for kind in KINDS if only in kind.name])
+    if not plan.kinds:
+        raise click.BadParameter(f"no kind has it: {', '.join(kind.name for kind in KINDS)}", param_hint="--only")
     console = Console(width=160)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is removed
     try:
         check_root()
         folder.mkdir(parents=True, exist_ok=True)
-        outcome = run(folder.resolve(), faults=faults, seed=seed, longest=longest, rate=rate, tell=console.print)
+        outcome = run(folder.resolve(), plan, console.print)
     except NoHosts as error:
         raise click.ClickException(str(error)) from error
     found = [*laws(outcome)]

@@ -185,11 +185,11 @@ KINDS: Sequence[Kind] = (
 )
 
 
-def draw(count: int, random: Random) -> list[Kind]:
+def draw(count: int, random: Random, kinds: Sequence[Kind] = KINDS) -> list[Kind]:
     """So many, in an order of chance: each kind once before any comes again."""
     drawn: list[Kind] = []
     while len(drawn) < count:
-        deck = [*KINDS]
+        deck = [*kinds]
         random.shuffle(deck)
         drawn += deck
     return drawn[:count]

@@ -132,24 +132,26 @@ class Stage:
         for condition, otherwise in (
             (self._is_followed, "the standby does not follow"),
             (lambda: self._answer(since), "a host does not answer"),
-            (lambda: self._leads(since), "nobody leads and publishes"),
+            (lambda: self._holder() is not None and self.watch.last.at > since, "nobody leads"),
+            (lambda: self._publishes(since), "nobody publishes"),
         ):
-            wait_until(condition, f"{otherwise}, {RECOVERY:g} s after the fault", RECOVERY)
+            wait_until(condition, f"{otherwise} within {RECOVERY:g} s", RECOVERY)
 
     def _is_followed(self) -> bool:
         return self.databases.writer.is_followed()
 
     def _answer(self, since: float) -> bool:
-        for group in self.servers.values():
-            group.revive()
+        self._revive()
         answers = self.clients.read()
         return all(answers.count(name, since) >= FEW for name in self.servers)
 
-    def _leads(self, since: float) -> bool:
+    def _publishes(self, since: float) -> bool:
+        self._revive()
+        return self.watch.last.published > since
+
+    def _revive(self) -> None:
         for group in self.servers.values():
             group.revive()
-        last = self.watch.last
-        return last.at > since and self._holder() is not None and last.published > since
 
 
 @contextmanager
