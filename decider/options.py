@@ -69,6 +69,21 @@ class LogPlace(click.ParamType["Path | LogUrl"]):
         self._folders = folders
 
 
+class LogFile(LogPlace):
+    """A log's file. An address of PostgreSQL is refused. instead: what does the same there."""
+
+    def __init__(self, instead: str) -> None:
+        super().__init__()
+        self._instead = instead
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """See click."""
+        place = super().convert(value, param, ctx)
+        if isinstance(place, LogUrl):
+            self.fail(f"{place}: this is for a log in a file. {self._instead}", param, ctx)
+        return place
+
+
 class Finite(click.FloatRange):
     """A number in a range. `FloatRange` alone takes nan for one, and inf where there is no maximum.
 

@@ -165,6 +165,16 @@ def postgres_url(postgres: PostgresServer) -> str:
     return postgres.new_schema()
 
 
+@pytest.fixture(scope="session")
+def full_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log in a file in which much has happened, to be copied; nobody writes it."""
+    from tests.copied_logs import write_full_log  # which needs this module
+
+    path = tmp_path_factory.mktemp("full") / "shop.db"
+    write_full_log(path)
+    return path
+
+
 LOGS = ("memory", "sqlite", "postgres")
 """Every implementation."""
 

@@ -120,6 +120,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.server.backup_commands",
         "decider.server.experiment_commands",
         "decider.server.check_command",
+        "decider.server.copy_command",
         "decider.server.doctor_command",
         "decider.server.explain_command",
         "decider.server.forget_command",

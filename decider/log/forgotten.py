@@ -1,5 +1,5 @@
-"""What `decider forget` has removed from a log, as the log's own entries say it. Written by `sqlite/forget.py`; read by
-the check of the chain and by `simulator verify`.
+"""What `decider forget` has removed from a log, as the log's own entries say it. Written by `sqlite/forget.py` and
+`postgres/forgetting.py`; read by the check of the chain and by `simulator verify`.
 
 Each removal is an entry among the builds, so that the chain covers it. It names the decisions, and for each commit that
 it changed the digest of its rows before and after: the chain goes on with the one before. Whoever changes a row and
@@ -8,6 +8,7 @@ adds such an entry is not refused, but `verify` lists every removal: compare the
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +21,11 @@ KEY = "forgotten"
 
 MADE_UP = "forgotten-"
 """Begins every id that stands in place of a removed one."""
+
+
+def made_up_id() -> str:
+    """An id that says nothing."""
+    return f"{MADE_UP}{secrets.token_hex(8)}"
 
 
 class ChangedCommit(NamedTuple):

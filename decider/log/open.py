@@ -32,7 +32,11 @@ from decider.log.sqlite.forgetting import SqliteForgettingLog
 from decider.log.sqlite.locks import check_unused, is_led
 from decider.log.sqlite.migrations import is_old, migrate
 from decider.log.sqlite.reader import SqliteReader
+from decider.log.sqlite.transfer import SqlitePlace, sqlite_source
 from decider.log.sqlite.writer import SqliteLog, Synchronous, _ignore_commit, _open_to_write
+from decider.log.transfer import Copied as Transferred
+from decider.log.transfer import LogPlace, LogSource, Say
+from decider.log.transfer import copy_log as transfer
 from decider.types import Time, now
 
 __all__ = [
@@ -43,6 +47,7 @@ __all__ = [
     "archived",
     "back_up_log",
     "check_unused",
+    "copy_log",
     "has_missing_parts",
     "identity_of",
     "is_archive",
@@ -65,9 +70,9 @@ def has_missing_parts(path: Path) -> bool:
     return any(one.part is None for one in parts_of(path))
 
 
-def archive_folders(path: Path) -> Sequence[Path]:
+def archive_folders(path: Path | LogUrl) -> Sequence[Path]:
     """The folders to which parts of a log's archive were written, in order. Raises LogError."""
-    return list(dict.fromkeys(one.path.parent for one in parts_of(path)))
+    return [] if isinstance(path, LogUrl) else list(dict.fromkeys(one.path.parent for one in parts_of(path)))
 
 
 def back_up_log(path: Path, dest: Path, *, replace: bool, on_copied: OnCopied, on_checked: OnProgress) -> Copied:
@@ -89,6 +94,29 @@ def _check_copy(on_checked: OnProgress, copy: Path) -> None:
             f"the copy is damaged, as the log is or by the way: {damages[0]} ({len(damages)} in all); `decider check` "
             "on the log says more"
         )
+
+
+def copy_log(source: Path | LogUrl, place: Path | LogUrl, *, say: Say) -> Transferred:
+    """Make a log at an empty place that has everything of another one, in either database, and is checked. say: told of
+    progress. Raises LogError; then nothing has been made."""
+    with ExitStack() as opened:
+        if isinstance(source, LogUrl):
+            with _needs_psycopg(source):
+                from decider.log.postgres.transfer import postgres_source
+            found: LogSource = opened.enter_context(postgres_source(source))
+        else:
+            log = opened.enter_context(closing(open_reader(source)))
+            assert isinstance(log, SqliteReader), "a path is of a file"
+            found = opened.enter_context(sqlite_source(log.path, log.name))
+        return transfer(found, _place_of(place), say)
+
+
+def _place_of(place: Path | LogUrl) -> LogPlace:
+    if isinstance(place, LogUrl):
+        with _needs_psycopg(place):
+            from decider.log.postgres.transfer import PostgresPlace
+        return PostgresPlace(place)
+    return SqlitePlace(place)
 
 
 def open_log(
@@ -125,8 +153,13 @@ def open_in_memory() -> EventLog:
     return MemoryLog(clock=now)
 
 
-def open_to_forget(path: Path, *, archives: Sequence[Path] = ()) -> ForgettingLog:
+def open_to_forget(path: Path | LogUrl, *, archives: Sequence[Path] = ()) -> ForgettingLog:
     """A log that is there, to remove a unit from it. archives: see `open_to_cut`. Raises LogError."""
+    if isinstance(path, LogUrl):
+        _open_url(path, archives).close()  # a writer would make one where there is none
+        from decider.log.postgres.forgetting import PostgresForgettingLog
+
+        return PostgresForgettingLog(path)
     if not path.is_file():
         raise LogError(f"{path}: there is no such log")
     return SqliteForgettingLog(path, archives=archives)

@@ -15,7 +15,7 @@ from decider.errors import DeciderError, LogError
 from decider.learn.archive import ArchivedPart, Plan, Say, archive, make_plan
 from decider.log.open import open_to_cut, open_to_plan
 from decider.log.protocol import CuttableLog
-from decider.options import age_of, check_time, time_in
+from decider.options import LogFile, age_of, check_time, time_in
 from decider.server.daily_archive import remember_success
 from decider.text import time_text
 from decider.types import Time
@@ -27,12 +27,17 @@ Examples:
   decider archive --db shop.db --before 2026-10-01 --dry-run /archive/shop
 """
 
+NO_ARCHIVE = (
+    "Nothing is archived out of PostgreSQL: it keeps the whole log, in tables of any size. To have old decisions in "
+    "Parquet, `decider copy` the log into a file and archive that; or begin a new log in another schema"
+)
+
 TELL_EVERY = 5.0
 """Seconds between two lines about the same piece of work."""
 
 
 @click.command("archive", epilog=EXAMPLES)
-@click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The log.")
+@click.option("--db", required=True, type=LogFile(NO_ARCHIVE), help="The log.")
 @click.option(
     "--before", required=True, callback=check_time,
     help="Archive what was decided before this time (ISO, UTC), or longer ago than this age (30d), in log time.",

@@ -13,6 +13,7 @@ import click
 from decider.errors import DeciderError
 from decider.log.open import Copied, archive_folders, back_up_log, has_missing_parts, open_reader, restore_log
 from decider.log.protocol import Mark
+from decider.options import LogFile
 from decider.server.archive_command import every_few_seconds
 from decider.server.json_output import echo_json, iso, json_option
 from decider.server.no_target import READS_LOG, no_target
@@ -34,10 +35,23 @@ Examples:
 
 _FILE = click.Path(path_type=Path)
 
+DUMP = "pg_dump --format=custom --file=shop.dump 'postgresql://...'"
+LOAD = "pg_restore --exit-on-error --no-owner --dbname='postgresql://...' shop.dump"
+
+
+_DUMPS = LogFile(
+    f"PostgreSQL backs up its own databases, also while servers write: {DUMP} (decider/README.md has the steps); "
+    "`decider copy` makes a file of such a log"
+)
+_LOADS = LogFile(
+    f"PostgreSQL loads its own dumps: {LOAD} (decider/README.md has the steps); `decider copy` fills an empty schema "
+    "from a file"
+)
+
 
 @click.command("backup", epilog=BACKUP_EXAMPLES)
 @click.argument("dest", type=_FILE)
-@click.option("--db", required=True, type=_FILE, help="The log; servers may write it meanwhile.")
+@click.option("--db", required=True, type=_DUMPS, help="The log; servers may write it meanwhile.")
 @click.option("--force", is_flag=True, help="Replace DEST if it is there.")
 @no_target(READS_LOG)
 @json_option
@@ -68,7 +82,7 @@ def backup_command(dest: Path, db: Path, force: bool, as_json: bool) -> None:
 
 @click.command("restore", epilog=RESTORE_EXAMPLES)
 @click.argument("src", type=_FILE)
-@click.option("--db", required=True, type=_FILE, help="The log that SRC takes the place of; no server may run on it.")
+@click.option("--db", required=True, type=_LOADS, help="The log that SRC takes the place of; no server may run on it.")
 @no_target("replaces the log's file: run it where the file is, with --db LOG, while no server runs on it")
 @json_option
 def restore_command(src: Path, db: Path, as_json: bool) -> None:

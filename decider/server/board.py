@@ -74,6 +74,26 @@ class LeaderState:
     held: Mapping[Owner, str] = field(default_factory=dict)
     forgotten: Sequence[ExperimentId] = ()
 
+    def content(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "progress": [[one.experiment, one.version, one.position, one.head] for one in self.progress],
+            "held": [[*owner, problem] for owner, problem in self.held.items()],
+            "forgotten": [*self.forgotten],
+        }
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> LeaderState:
+        """What had this content."""
+        return cls(
+            progress=[
+                Progress(ExperimentId(id_), version, Position(at), Position(head))
+                for id_, version, at, head in content["progress"]
+            ],
+            held={(ExperimentId(id_), signature): problem for id_, signature, problem in content["held"]},
+            forgotten=[ExperimentId(id_) for id_ in content["forgotten"]],
+        )
+
 
 def make_board(db: Path | LogUrl) -> Path:
     """A new folder. Raises LogError."""
@@ -133,26 +153,12 @@ class Board:
 
     def lead(self, state: LeaderState) -> None:
         """Say it to all workers."""
-        self._write(
-            _STATE,
-            {
-                "progress": [[one.experiment, one.version, one.position, one.head] for one in state.progress],
-                "held": [[*owner, problem] for owner, problem in state.held.items()],
-                "forgotten": [*state.forgotten],
-            },
-        )
+        self._write(_STATE, state.content())
 
     def leader_state(self) -> LeaderState:
         """What the leader said last."""
-        found = self._read(_STATE) or {"progress": [], "held": [], "forgotten": []}
-        return LeaderState(
-            progress=[
-                Progress(ExperimentId(id_), version, Position(at), Position(head))
-                for id_, version, at, head in found["progress"]
-            ],
-            held={(ExperimentId(id_), signature): problem for id_, signature, problem in found["held"]},
-            forgotten=[ExperimentId(id_) for id_ in found["forgotten"]],
-        )
+        found = self._read(_STATE)
+        return LeaderState.of(found) if found else LeaderState()
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         path = self.folder / f"{name}.json"

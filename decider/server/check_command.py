@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from decider.errors import DeciderError
-from decider.log.open import archive_folders, open_reader
+from decider.log.open import LogUrl, archive_folders, open_reader
 from decider.log.protocol import Damage, LogReader, LogSizes, Mark
-from decider.options import age_of
+from decider.options import LogPlace, age_of
 from decider.replay.recent import Recent, recompute_newest
 from decider.server.archive_command import every_few_seconds
 from decider.server.json_output import echo_json, iso, json_option
@@ -27,6 +27,7 @@ EXAMPLES = """
 Examples:
   decider check --db shop.db
   decider check --db /backup/shop.db --last 7d --json
+  decider check --db postgresql://reader@db/shop
 """
 
 MOST = 10_000
@@ -51,7 +52,7 @@ class Report:
 
 
 @click.command("check", epilog=EXAMPLES)
-@click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The log, or a backup.")
+@click.option("--db", required=True, type=LogPlace(), help="The log, or a backup.")
 @click.option(
     "--last", default="1d", show_default=True, callback=age_of,
     help="Make the decisions of so long again, before the log's last entry.",
@@ -62,7 +63,7 @@ class Report:
 )  # fmt: skip
 @no_target(READS_LOG)
 @json_option
-def check_command(db: Path, last: int, most: int, as_json: bool) -> None:
+def check_command(db: Path | LogUrl, last: int, most: int, as_json: bool) -> None:
     """Check that a log is whole, and that its newest decisions can be made again; also while servers write it.
 
     The log is compared with its own checksums, from the first entry to the last. The decisions of the last day, of each
@@ -142,7 +143,8 @@ def _lines(report: Report, last: int, most: int) -> Iterator[str]:
     for one in report.damage:
         yield f"damaged: {one}"
     if report.damage:
-        yield "way out: keep this file, and restore a backup (decider restore); decisions were not made again"
+        yield "way out: keep this log, and restore a backup (decider restore; a dump of PostgreSQL: pg_restore); "
+        yield "decisions were not made again"
     else:
         cut = f" (of each version the newest {count(most)} at most; --most takes more)" if recent.cut else ""
         made = f"{count(recent.equal)} of {count(recent.decisions)} decisions"

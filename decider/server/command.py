@@ -42,6 +42,7 @@ COMMANDS = {
     "archive": "archive_command",
     "backup": "backup_commands",
     "check": "check_command",
+    "copy": "copy_command",
     "doctor": "doctor_command",
     "explain": "explain_command",
     "forget": "forget_command",

@@ -35,6 +35,14 @@ class Crew(Protocol):
     def forget(self, experiment: ExperimentId) -> None:
         """Metrics name it no longer."""
 
+    def hear(self, state: LeaderState) -> None:
+        """What a leader elsewhere has said."""
+
+    @property
+    def forgotten(self) -> Sequence[ExperimentId]:
+        """Whom metrics name no longer."""
+        ...
+
 
 class NoCrew:
     """The leader's own process serves."""
@@ -52,6 +60,14 @@ class NoCrew:
 
     def forget(self, experiment: ExperimentId) -> None:
         """See Crew."""
+
+    def hear(self, state: LeaderState) -> None:
+        """See Crew."""
+
+    @property
+    def forgotten(self) -> Sequence[ExperimentId]:
+        """See Crew."""
+        return ()
 
 
 class Workers:
@@ -91,9 +107,18 @@ class Workers:
         """See Crew."""
         for id_ in self._forgotten.keys() & serving:  # it has begun again
             del self._forgotten[id_]
-        self._board.lead(LeaderState(progress, held, [*self._forgotten]))
+        self.hear(LeaderState(progress, held, self.forgotten))
+
+    def hear(self, state: LeaderState) -> None:
+        """See Crew."""
+        self._board.lead(state)
         if self._reporter is not None:
             self._reporter.report("")
+
+    @property
+    def forgotten(self) -> Sequence[ExperimentId]:
+        """See Crew."""
+        return [*self._forgotten]
 
     def forget(self, experiment: ExperimentId) -> None:
         """See Crew."""

@@ -8,14 +8,16 @@ from pathlib import Path
 import click
 
 from decider.errors import DeciderError
-from decider.log.open import open_to_forget
+from decider.log.open import LogUrl, open_to_forget
 from decider.log.protocol import Forgotten
+from decider.options import LogPlace
 
 EXAMPLES = """
 \b
 Examples:
   decider forget visitor-42 --db shop.db
   decider forget visitor-42 --db shop.db --context --rebuild
+  decider forget visitor-42 --db postgresql://owner@db/shop
 """
 
 
@@ -31,7 +33,7 @@ def _check_text(_: click.Context, __: click.Parameter, value: str) -> str:
 
 @click.command("forget", epilog=EXAMPLES)
 @click.argument("unit", callback=_check_text)
-@click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The log.")
+@click.option("--db", required=True, type=LogPlace(), help="The log.")
 @click.option(
     "--pseudonym", is_flag=True,
     help="Keep one made-up id for all decisions of the unit, so that figures by unit stay right. Whoever knows one of "
@@ -44,14 +46,15 @@ def _check_text(_: click.Context, __: click.Parameter, value: str) -> str:
 )  # fmt: skip
 @click.option(
     "--rebuild", is_flag=True,
-    help="Write the file anew: unused places of it may hold old copies of rows. Writers wait meanwhile.",
+    help="Write the file (in PostgreSQL, the tables) anew: unused places may hold old copies of rows. Writers wait "
+    "meanwhile.",
 )  # fmt: skip
 @click.option(
     "--archive", multiple=True, type=click.Path(path_type=Path, file_okay=False),
     help="A folder with parts of the log's archive that were moved. Can be given several times.",
 )  # fmt: skip
 def forget_command(
-    unit: str, db: Path, pseudonym: bool, context: bool, rebuild: bool, archive: tuple[Path, ...]
+    unit: str, db: Path | LogUrl, pseudonym: bool, context: bool, rebuild: bool, archive: tuple[Path, ...]
 ) -> None:
     """Remove the traces of UNIT from a log and its archive: the ids of the unit, of its decisions and of their rewards,
     its links with other units, and its id in rewards by unit. Units that it was linked with are told, and stay.
@@ -59,7 +62,8 @@ def forget_command(
     Servers may write the log meanwhile. Actions, probabilities and rewards stay, so totals and what was learned do not
     change, and `simulator verify` still recomputes everybody else's decisions. A later call with one of the old
     decision ids is a new decision; a later decision of the unit is stored as usual. Stored models stay, and with them
-    names of categories that they know. Copies and backups are not changed. A run that is killed goes on when it is
+    names of categories that they know. Copies and backups, and the write-ahead log and standbys of PostgreSQL, are not
+    changed; there it takes the owner of the tables. A run that is killed goes on when it is
     started again.
     """
     try:
@@ -78,7 +82,9 @@ def forget_command(
             "reader, then run this again: it will find no decision, and clear them"
         )
     if not rebuild:
-        click.echo("unused places of the file may hold old copies: --rebuild writes it anew")
+        what = "tables may hold old copies: --rebuild writes them anew"
+        file = "the file may hold old copies: --rebuild writes it anew"
+        click.echo(f"unused places of {what if isinstance(db, LogUrl) else file}")
     if forgotten.left:
         raise click.ClickException(
             "these parts of the archive may still hold the unit, everything else is done; put them right, then run "

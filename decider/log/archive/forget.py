@@ -32,8 +32,7 @@ from decider.log.archive.part import (
 )
 from decider.log.archive.read import arrow_errors, entry_rows, marks_of, prove, rows_of
 from decider.log.commits import Commit, commits_of, entries
-from decider.log.forgotten import MADE_UP, ChangedCommit, Removal
-from decider.log.sqlite.forget import made_up_id
+from decider.log.forgotten import MADE_UP, ChangedCommit, Removal, made_up_id
 from decider.log.tables import ENTRY_TABLES, LINKS, REWARDS, UNIT_REWARDS
 from decider.types import ExperimentId, Position, Time
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from decider.errors import ArchiveDamaged, LogError
@@ -18,6 +18,7 @@ from decider.log.archive.columns import raw_names
 from decider.log.archive.find import check_joined
 from decider.log.archive.part import NAMED, Part, file_of, read_part
 from decider.log.archive.read import entry_rows, marks_of, rows_of
+from decider.log.sqlite.all_at_once import without_indexes
 from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.exposures import recount
@@ -33,7 +34,6 @@ _OF_DECISIONS = (
 )
 _UNIQUE_ID, _ID = "decision_id text not null unique", "decision_id text not null"
 _INDEX_OF_IDS = "create index decisions_by_id on decisions (decision_id)"
-_INDEXES = "select name, sql from sqlite_master where type = 'index' and sql is not null"
 _MISSING_PARTS = "insert into archives (last, first, time, path, digest) values (?, ?, ?, ?, ?)"
 _NOT_LEARNED = """
 insert into archived_experiments (experiment, decisions, complete_after)
@@ -60,7 +60,7 @@ def restore(parts: Sequence[Part], live: Path | None, target: Path) -> None:
     check_joined(parts)
     whole = [read_part(part.folder) for part in parts]
     with sqlite_errors(target), closing(_make(target)) as connection:
-        with _without_indexes(connection):
+        with without_indexes(connection):
             _fill(connection, whole, live, target)
         if live is None:
             _join_persons(connection)
@@ -106,17 +106,6 @@ def _let_ids_repeat(connection: sqlite3.Connection) -> None:
     # So it is with rewards by unit, once the first one is archived.
     connection.execute("drop index unit_rewards_once")
     connection.execute("create index unit_rewards_once on unit_rewards (unit_id, reward_id)")
-
-
-@contextmanager
-def _without_indexes(connection: sqlite3.Connection) -> Iterator[None]:
-    """Indexes are made at the end: that is faster than to extend them row by row."""
-    found = connection.execute(_INDEXES).fetchall()
-    for name, _ in found:
-        connection.execute(f"drop index {name}")
-    yield
-    for _, sql in found:
-        connection.execute(sql)
 
 
 def _insert_part(connection: sqlite3.Connection, part: Part) -> None:

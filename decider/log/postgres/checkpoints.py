@@ -4,16 +4,16 @@ by the reader and the writer."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
+from typing import NamedTuple
 
-from decider.log import chain
 from decider.log.commits import head_after
-from decider.log.postgres.commits import commits
+from decider.log.postgres.commits import begin_of_chain, commits, originals
 from decider.log.postgres.connection import Connection, execute, read, read_one
 from decider.log.protocol import Head, Mark, TotalsCheckpoint
 from decider.log.totals import CONTENT_FORMAT
-from decider.types import START, Position, Time
+from decider.types import Position, Time
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ where position not in (select position from totals_checkpoints order by position
 """
 _STORED = """
 select position, time, chain, format, content, checksum from totals_checkpoints
-where position <= %(position)s and time <= %(time)s order by position desc
+order by position desc
 """
 _HEAD = "select position, time, chain from head"
 _MARK = """
@@ -53,18 +53,44 @@ def store_checkpoint(connection: Connection, checkpoint: TotalsCheckpoint) -> No
     execute(connection, _KEEP_TWO)
 
 
+class Stored(NamedTuple):
+    """Totals that are stored."""
+
+    checkpoint: TotalsCheckpoint
+    format: int
+    checksum: str
+
+    def problem(self, connection: Connection) -> str:
+        """Why they cannot be used; nothing if they can."""
+        mark, chain, content = self.checkpoint
+        values = {**mark._asdict(), "chain": chain, "format": self.format, "content": content}
+        if self.format != CONTENT_FORMAT:
+            return f"it has format {self.format}, this release reads {CONTENT_FORMAT}"
+        if self.checksum != _checksum(values):
+            return "its checksum is wrong"
+        return "" if chain_at(connection, mark.position) == chain else "the log has other entries there"
+
+
+def stored_checkpoints(connection: Connection) -> Iterator[Stored]:
+    """The newest first; usable or not."""
+    for position, time, chain, format_, content, checksum in read(connection, _STORED):
+        yield Stored(TotalsCheckpoint(Mark(position, time), chain, content), format_, checksum)
+
+
 def newest_checkpoint(connection: Connection, name: str, until: Mark | None) -> TotalsCheckpoint | None:
     """The newest that can be used; a line in the server's output names those that cannot. name: of the log."""
     end = Head(*read_one(connection, _HEAD))
     limit = end.mark if until is None else Mark(min(until.position, end.position), Time(min(until.time, end.time)))
-    for row in read(connection, _STORED, limit._asdict()):
-        values = {column: row[column] for column in ("position", "time", "chain", "format", "content")}
-        is_ours = row["format"] == CONTENT_FORMAT and row["checksum"] == _checksum(values)
-        if is_ours and chain_at(connection, row["position"]) == row["chain"]:
-            return TotalsCheckpoint(Mark(row["position"], row["time"]), row["chain"], row["content"])
+    for stored in stored_checkpoints(connection):
+        mark = stored.checkpoint.mark
+        if mark.position > limit.position or mark.time > limit.time:
+            continue
+        problem = stored.problem(connection)
+        if not problem:
+            return stored.checkpoint
         logger.warning(
-            "%s: the totals stored at position %d are not used: they do not fit the log or this release; counting from "
-            "an earlier place", name, row["position"],
+            "%s: the totals stored at position %d are not used: %s; counting from an earlier place",
+            name, mark.position, problem,
         )  # fmt: skip
     return None
 
@@ -75,12 +101,13 @@ def known_place(connection: Connection, until: Position) -> Head:
     if end.position <= until:
         return end
     mark = read_one(connection, _MARK, {"until": until})
-    return Head(*mark) if mark else Head(START, Time(0), chain.EMPTY)
+    return Head(*mark) if mark else begin_of_chain(connection)
 
 
 def chain_at(connection: Connection, position: Position) -> bytes | None:
     """The chain after the commit that ends there, computed from the last place before whose chain is written down."""
     place = known_place(connection, position)
+    before = originals(connection)
     for commit in commits(connection, after=place.position, until=position):
-        place = head_after(place, commit)
+        place = head_after(place, commit, before)
     return place.chain if place.position == position else None

@@ -256,13 +256,14 @@ def shown(row: Sequence[Any], version_at: Callable[[Position], ExperimentVersion
 def rows_to_store(connection: Connection, table: EntryTable, rows: Sequence[EntryRow]) -> Sequence[EntryRow]:
     """Rows with what the tables have beside the entry, or in place of it."""
     if table is EXPERIMENTS:
-        return [(*row, *_derived(row[2])) for row in rows]
+        return [(*row, *derived(row[2])) for row in rows]
     if table is PUBLISHED_MODELS:
         return [(row[0], _signature_id(connection, row[1]), *row[2:]) for row in rows]
     return rows
 
 
-def _derived(definition: str) -> tuple[bool, bool, bool]:
+def derived(definition: str) -> tuple[bool, bool, bool]:
+    """What the table of versions has beside a definition, so that nobody has to read it for each decision."""
     experiment = from_message(read_json(definition))
     has_limits = bool(experiment.caps) or any(action.daily_budget is not None for action in experiment.actions)
     return experiment.needs_activation, experiment.reward.attribution is not None, has_limits

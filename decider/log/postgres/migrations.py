@@ -38,7 +38,12 @@ def create_tables(connection: Connection) -> None:
     connection.execute(_SCHEMA.encode())
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (create_tables,)
+def know_start_of_chain(connection: Connection) -> None:
+    """A log from before the chain can be copied here; see sqlite/schema.sql."""
+    connection.execute(b"create table chain_start (position bigint not null, at bigint not null)")
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (create_tables, know_start_of_chain)
 """In the order in which they run; none is ever changed or taken away once it was released."""
 
 

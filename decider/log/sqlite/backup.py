@@ -53,22 +53,24 @@ class Copied:
 
 def back_up(log: Path, dest: Path, *, force: bool, check: Check, on_copied: OnCopied) -> Copied:
     """A copy of a log as dest. force: also where there is one. Raises LogError; then dest is as it was."""
-    _check_dest(log, dest, force=force)
+    check_dest(log, dest, force=force)
     with _copy_of(log, beside=dest, check=check, on_copied=on_copied) as (copy, copied):
-        _check_dest(log, dest, force=force)  # somebody else may have made it meanwhile
-        for ending in BESIDE:
-            beside(dest, ending).unlink(missing_ok=True)
-        copy.replace(dest)
-        _sync(dest.parent)
+        check_dest(log, dest, force=force)  # somebody else may have made it meanwhile
+        take_name(copy, dest)
     return copied
 
 
-def _check_dest(log: Path, dest: Path, *, force: bool) -> None:
-    if dest.is_dir():
-        raise LogError(f"{dest}: is a folder; name the file that the backup is to be, for example {dest / log.name}")
-    _check_name(dest)
-    if not dest.parent.is_dir():
-        raise LogError(f"{dest.parent}: there is no such folder; make it, or name another place")
+def take_name(copy: Path, dest: Path) -> None:
+    """A copy gets its name, and finds nothing there that belonged to another log."""
+    for ending in BESIDE:
+        beside(dest, ending).unlink(missing_ok=True)
+    copy.replace(dest)
+    sync_folder(dest.parent)
+
+
+def check_dest(log: Path, dest: Path, *, force: bool) -> None:
+    """Whether a copy of a log may get the name `dest`. force: also where there is one. Raises LogError."""
+    check_place(dest)
     if dest.exists() and dest.samefile(log):
         raise LogError(f"{dest}: is the log itself; name another file")
     there = (
@@ -77,6 +79,15 @@ def _check_dest(log: Path, dest: Path, *, force: bool) -> None:
     if there and not force:
         raise LogError(f"{there[0]}: is there already; name another file, or replace it with --force")
     check_unused(dest)
+
+
+def check_place(dest: Path) -> None:
+    """Whether a log may be made there. Raises LogError."""
+    if dest.is_dir():
+        raise LogError(f"{dest}: is a folder; name the file that the copy is to be, for example {dest / 'shop.db'}")
+    _check_name(dest)
+    if not dest.parent.is_dir():
+        raise LogError(f"{dest.parent}: there is no such folder; make it, or name another place")
 
 
 def _check_name(path: Path) -> None:
@@ -115,7 +126,7 @@ def put_in_place(source: Path, log: Path, *, aside: Path, check: Check, on_copie
             beside(log, ending).unlink(missing_ok=True)
         copy.replace(log)
         beside(log, "-last").unlink(missing_ok=True)
-        _sync(log.parent)
+        sync_folder(log.parent)
     return replace(copied, kept=kept or (aside if aside.exists() else None))
 
 
@@ -139,21 +150,20 @@ def _copy_of(log: Path, *, beside: Path, check: Check, on_copied: OnCopied) -> I
     """A checked copy in a folder of its own on the same disk, which is gone afterwards."""
     if not log.is_file():
         raise LogError(f"{log}: there is no such log")
-    with _folder_of_our_own(beside) as folder:
+    with folder_of_our_own(beside) as folder:
         copy = folder / beside.name
         head = _copy(log, copy, on_copied)
         check(copy)
         with sqlite_errors(copy), closing(open_to_read(copy)) as connection:
             if _head(connection) != head:
                 raise LogCorrupt(f"{copy}: the copy does not end as the log did; try again")
-        with copy.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_file(copy)
         shutil.copymode(log, copy)
         yield copy, Copied(head, copy.stat().st_size)
 
 
 @contextmanager
-def _folder_of_our_own(beside: Path) -> Iterator[Path]:
+def folder_of_our_own(beside: Path) -> Iterator[Path]:
     """Hidden, and locked while it is in use, so that the next run knows what a killed one has left. Raises LogError."""
     prefix = f".{beside.name}-"
     for left in beside.parent.glob(f"{glob.escape(prefix)}????????"):
@@ -200,13 +210,18 @@ def _copy(log: Path, copy: Path, on_copied: OnCopied) -> Head:
     ):
         source.execute("begin")  # else every commit of others would make the copy begin anew
         head = _head(source)
-        if START < head.position < acknowledged:
-            raise LogCorrupt(
-                f"{log}: positions {head.position + 1} to {acknowledged} were acknowledged and are not there: the "
-                "write-ahead log is damaged or gone; `decider check` says more. A copy without them is no backup"
-            )
+        check_acknowledged(log, head.position, acknowledged)
         source.backup(target, pages=PAGES, progress=lambda _, left, all_: on_copied(all_ - left, all_), sleep=0)
     return head
+
+
+def check_acknowledged(log: Path, end: Position, acknowledged: Position) -> None:
+    """Raises LogCorrupt where a log ends before the last entry that was acknowledged."""
+    if START < end < acknowledged:
+        raise LogCorrupt(
+            f"{log}: positions {end + 1} to {acknowledged} were acknowledged and are not there: the write-ahead log "
+            "is damaged or gone; `decider check` says more. A copy without them is no backup"
+        )
 
 
 def _head(connection: sqlite3.Connection) -> Head:
@@ -216,7 +231,13 @@ def _head(connection: sqlite3.Connection) -> Head:
     return Head(Position(position), Time(time), bytes(chain))
 
 
-def _sync(folder: Path) -> None:
+def sync_file(path: Path) -> None:
+    """So that its content survives a power loss."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
     """So that a name survives a power loss."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -9,19 +9,24 @@ unused (free pages, signatures without models), and an attacker who computes new
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterator, Sequence
+from functools import partial
 from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
 
-from decider.errors import InvalidExperiment, LogCorrupt
-from decider.experiment.limits import LONGEST_DAY
-from decider.experiment.schema import from_message, read_json
+from decider.errors import LogCorrupt
 from decider.log import chain
-from decider.log.commits import Commit, head_after, leaves_mark
-from decider.log.forgotten import MADE_UP, ChangedCommit, Originals
+from decider.log.chain_check import ChainCheck
+from decider.log.check_rows import (
+    NOWHERE,
+    KeptExposures,
+    wrong_assignments,
+    wrong_definitions,
+    wrong_exposures,
+    wrong_model,
+)
+from decider.log.forgotten import MADE_UP, ChangedCommit
 from decider.log.protocol import Damage, Head, Mark, OnProgress
 from decider.log.sqlite import action_counts, early, units
 from decider.log.sqlite.archived import (
@@ -40,17 +45,11 @@ from decider.log.sqlite.read_rows import version_reader
 from decider.log.sqlite.totals import add_totals
 from decider.log.sqlite.trim import DELETED, FIRST_LEFT
 from decider.log.stored_models import read_whole
-from decider.log.tables import ENTRY_TABLES, EXPERIMENTS, version_row
+from decider.log.tables import ENTRY_TABLES, EXPERIMENTS
 from decider.log.totals import LabelTotals
 from decider.types import START, Position, Time
 
-NOWHERE = (START, START)
-"""The positions of damage that is not in an entry."""
-
 LAST = 2**63 - 1
-
-PROGRESS_EVERY = 10_000
-"""Entries."""
 
 
 def check(
@@ -124,16 +123,13 @@ def _check_end(connection: sqlite3.Connection, acknowledged: Position) -> Iterat
 def _check_chain(
     connection: sqlite3.Connection, on_progress: OnProgress, changed: Sequence[ChangedCommit]
 ) -> Iterator[Damage]:
-    following = _ChainCheck(connection, originals(connection).with_more(changed))
-    told = 0
-    span = {"after": following.begin.position, "until": following.end.position}
-    for commit in commits(connection, ENTRY_TABLES, **span):
-        yield from following.go_on(commit)
-        if commit.last // PROGRESS_EVERY > told:
-            told = commit.last // PROGRESS_EVERY
-            on_progress(commit.last)
-    yield from following.stop()
-    yield from _check_nothing_behind(connection, following.end.position)
+    end = Head(*connection.execute("select position, time, chain from head").fetchone())
+    begin = _begin_of_chain(connection)
+    marks = dict(connection.execute("select position, chain from marks where position >= ?", (begin.position,)))
+    following = ChainCheck(begin, end, marks, originals(connection).with_more(changed))
+    there = commits(connection, ENTRY_TABLES, after=begin.position, until=end.position)
+    yield from following.follow(there, on_progress)
+    yield from _check_nothing_behind(connection, end.position)
 
 
 def _check_nothing_behind(connection: sqlite3.Connection, end: Position) -> Iterator[Damage]:
@@ -142,51 +138,6 @@ def _check_nothing_behind(connection: sqlite3.Connection, end: Position) -> Iter
         first, last = connection.execute(sql, (end,)).fetchone()
         if first is not None:
             yield Damage(first, last, f"table {table.name} has entries behind the head, which stands at {end}")
-
-
-class _ChainCheck:
-    """Follows the chain, commit by commit, and compares it with every mark and with the head."""
-
-    def __init__(self, connection: sqlite3.Connection, originals: Originals) -> None:
-        self.end = Head(*connection.execute("select position, time, chain from head").fetchone())
-        self.begin = _begin_of_chain(connection)
-        self._marks = dict(
-            connection.execute("select position, chain from marks where position >= ?", (self.begin.position,))
-        )
-        self._originals = originals
-        self._seen = self.begin
-        self._compared = self.begin.position
-
-    def go_on(self, commit: Commit) -> Iterator[Damage]:
-        """What is wrong with the next commit, and with the mark before it."""
-        marked = self._marks.pop(self._seen.position, None)
-        if marked is not None:
-            yield from self._compare(marked)
-        elif leaves_mark(self._seen, Head(commit.last, commit.time, b"")):
-            yield Damage(self._seen.position, self._seen.position, "the mark that must stand here is missing")
-        if commit.first != self._seen.position + 1 or not commit.gapless:
-            yield Damage(Position(self._seen.position + 1), commit.last, "a position is missing or taken twice")
-        if commit.time < self._seen.time:
-            yield Damage(commit.first, commit.last, "time goes back")
-        self._seen = head_after(self._seen, commit, self._originals)
-
-    def stop(self) -> Iterator[Damage]:
-        """What is wrong at the end."""
-        if self._seen.position < self.end.position:
-            yield Damage(Position(self._seen.position + 1), self.end.position, "entries are missing")
-        if self._seen.time != self.end.time:
-            yield Damage(self.end.position, self.end.position, "the last entry has another time than the head")
-        yield from self._compare(self.end.chain)
-        for position in self._marks:
-            yield Damage(Position(position), Position(position), "a mark stands where no commit ends")
-
-    def _compare(self, written: bytes) -> Iterator[Damage]:
-        """Compare with the chain written here, and go on from the written one, so that damage is reported once."""
-        if written != self._seen.chain:
-            first = Position(self._compared + 1)
-            yield Damage(first, self._seen.position, "an entry was changed, added or taken away")
-        self._compared = self._seen.position
-        self._seen = self._seen._replace(chain=written)
 
 
 def _begin_of_chain(connection: sqlite3.Connection) -> Head:
@@ -261,24 +212,8 @@ def _check_archived(connection: sqlite3.Connection) -> Iterator[Damage]:
 
 
 def _check_definitions(connection: sqlite3.Connection) -> Iterator[Damage]:
-    """Whether the columns that views read agree with the definition, which the trainer reads, and so the kinds of
-    actions by which a new version is checked."""
-    kinds: dict[tuple[str, str], str] = {}
-    for position, _, *row in connection.execute(EXPERIMENTS.select, (START, LAST)):
-        written = dict(zip(EXPERIMENTS.columns, row, strict=True))
-        try:
-            experiment = from_message(read_json(written["definition"]))
-            expected = version_row(experiment, written["number"], waits=bool(written["waits"]))
-        except (InvalidExperiment, TypeError, ValueError) as error:
-            yield Damage(position, position, f"the definition of an experiment cannot be read: {error}")
-            continue
-        kinds |= {(experiment.id, action.id): action.kind for action in experiment.actions}
-        for name, value in zip(EXPERIMENTS.columns, expected, strict=True):
-            if name != "definition" and written[name] != value:
-                yield Damage(position, position, f"column {name} is {written[name]!r}, the definition says {value!r}")
     kept = {(experiment, action): kind for experiment, action, kind in connection.execute(_ACTION_KINDS)}
-    for id_, action in [key for key in kinds | kept if kept.get(key) != kinds.get(key)]:
-        yield Damage(*NOWHERE, f"the kind of action {action!r} of experiment {id_!r} is not the one that it had")
+    return wrong_definitions(connection.execute(EXPERIMENTS.select, (START, LAST)), kept)
 
 
 _ACTION_KINDS = "select experiment, action, kind from action_kinds"
@@ -303,29 +238,18 @@ def _check_open_versions(connection: sqlite3.Connection) -> Iterator[Damage]:
 
 
 def _check_refused(connection: sqlite3.Connection) -> Iterator[Damage]:
-    rows = connection.execute("select name, outcome, count from refused_rewards")
-    total = sum(chain.refused_sum(name, outcome) * count for name, outcome, count in rows)
-    total += early.sum_of_all(connection)
-    if connection.execute("select refused from head").fetchone() != (total & chain.REFUSED_BITS,):
+    if connection.execute("select refused from head").fetchone() != (early.sum_of_refused(connection),):
         yield Damage(*NOWHERE, "the counts of refused rewards, or the activations that are remembered, were changed")
 
 
 def _check_assignments(connection: sqlite3.Connection) -> Iterator[Damage]:
-    """That each names a decision of its unit and ends when its version says. One of a decision that the log no longer
-    has counts for nothing."""
-    keep = lru_cache(partial(_kept_for, connection))
-    for experiment, unit, until, decision, kept_by, time, version in connection.execute(_ASSIGNMENTS):
-        if (experiment, unit, until) != (keep(version)[0], kept_by, (time or 0) + keep(version)[1]):
-            yield Damage(*NOWHERE, f"the assignment of a unit to the decision at position {decision} is not as written")
+    return wrong_assignments(connection.execute(_ASSIGNMENTS), partial(_version_row, connection))
 
 
-def _kept_for(connection: sqlite3.Connection, version: int | None) -> tuple[str | None, int]:
-    """(experiment, microseconds) for which units keep decisions of a version."""
-    row = connection.execute("select experiment, definition from experiments where position = ?", (version,)).fetchone()
-    try:
-        return (row[0], from_message(read_json(row[1])).sticky) if row else (None, 0)
-    except InvalidExperiment:  # `_check_definitions` tells of it
-        return row[0], 0
+def _version_row(connection: sqlite3.Connection, version: int | None) -> tuple[str, str] | None:
+    sql = "select experiment, definition from experiments where position = ?"
+    row: tuple[str, str] | None = connection.execute(sql, (version,)).fetchone()
+    return row
 
 
 _ASSIGNMENTS = """
@@ -397,37 +321,15 @@ where l.unit_id not glob :made_up and l.same_as not glob :made_up and (a.person 
 
 
 def _check_exposures(connection: sqlite3.Connection) -> Iterator[Damage]:
-    """That what counts for caps and budgets follows from the decisions and activations that the log has."""
     (now,) = connection.execute("select time from head").fetchone()
     behind = connection.execute("select position, time from cut").fetchone() or (START, Time(0))
-    kept = {row[0]: row for row in connection.execute(_EXPOSURES, behind[:1])}
-    forgotten = {row[0] for row in connection.execute(_FORGOTTEN)}  # the kind of an action of a call may be gone
-    spent: Counter[tuple[str, int, int, str]] = Counter()
-    for one in counted(connection, version_reader(connection)):
-        day = one.day or (None, None)
-        row = kept.pop(one.decision, None)
-        ended = one.reserved_until is not None and one.reserved_until <= now
-        if one.day is not None and not (ended and row is None):
-            spent[one.experiment, one.day.end, one.day.begin, one.action] += 1
-        over = row is None and (ended or one.until <= now)
-        if row != (*one[:-1], *day) and not over and one.decision not in forgotten:
-            yield Damage(*NOWHERE, f"what counts for limits of the decision at position {one.decision} was changed")
-    for decision in kept.keys() - forgotten:
-        yield Damage(*NOWHERE, f"what counts for limits of the decision at position {decision} was added")
-    yield from _check_daily_counts(connection, spent, now, behind[1])
-
-
-def _check_daily_counts(
-    connection: sqlite3.Connection, spent: Mapping[tuple[str, int, int, str], int], now: Time, cut: Time
-) -> Iterator[Damage]:
-    """Of days that lie behind the cut as a whole; those that are over may be gone."""
-    written = {row[:4]: row[4] for row in connection.execute(_DAILY_COUNTS)}
-    for day in written.keys() | spent.keys():
-        _, end, begin, _ = day
-        # What becomes of a decision of a day that nobody asks for any more may be counted without those that are gone.
-        gone = end <= now if day not in written else end <= now - LONGEST_DAY
-        if begin >= cut and not gone and written.get(day, 0) != spent.get(day, 0):
-            yield Damage(*NOWHERE, f"the count of a day's decisions of {day[0]} with {day[3]!r} was changed")
+    kept = KeptExposures(
+        rows={row[0]: row for row in connection.execute(_EXPOSURES, behind[:1])},
+        forgotten={row[0] for row in connection.execute(_FORGOTTEN)},
+        days={row[:4]: row[4] for row in connection.execute(_DAILY_COUNTS)},
+        since=behind[1],
+    )
+    return wrong_exposures(counted(connection, version_reader(connection)), kept, now)
 
 
 _EXPOSURES = """
@@ -468,10 +370,9 @@ def _check_models(connection: sqlite3.Connection) -> Iterator[Damage]:
         "select experiment, signature, position, part, parts, checksum, data from models order by 1, 2, 3, 4"
     )
     for key, group in groupby(rows, key=itemgetter(0, 1, 2)):
-        if connection.execute(_PUBLISHED_MODEL, key).fetchone() is None:
-            yield Damage(*NOWHERE, f"a model of {key[0]} up to position {key[2]} is stored but was never published")
-        if not _are_intact([row[3:] for row in group]):
-            yield Damage(*NOWHERE, f"the stored model of {key[0]} up to position {key[2]} is damaged")
+        is_published = connection.execute(_PUBLISHED_MODEL, key).fetchone() is not None
+        is_intact = _are_intact([row[3:] for row in group])
+        yield from wrong_model(key[0], key[2], is_published=is_published, is_intact=is_intact)
 
     (bytes_,) = connection.execute("select coalesce(sum(length(data)), 0) from models").fetchone()
     if connection.execute("select bytes from model_bytes").fetchone() != (bytes_,):

@@ -86,9 +86,11 @@ def places(connection: sqlite3.Connection, activations: Sequence[EarlyActivation
     }
 
 
-def sum_of_all(connection: sqlite3.Connection) -> int:
-    """What all rows add to the checksum in `head`."""
-    return sum_of(connection.execute(_ROWS))
+def sum_of_refused(connection: sqlite3.Connection) -> int:
+    """The checksum in `head`: over all rows, and over the counts of refused rewards."""
+    rows = connection.execute("select name, outcome, count from refused_rewards")
+    refused: int = sum(chain.refused_sum(name, outcome) * count for name, outcome, count in rows)
+    return (refused + sum_of(connection.execute(_ROWS))) & chain.REFUSED_BITS
 
 
 def sum_of(rows: Iterable[Sequence[Any]]) -> int:

@@ -6,7 +6,6 @@ or forgotten, and no commit of a server waits for long.
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 from decider.log import chain
 from decider.log.chain import REFUSED_BITS
-from decider.log.forgotten import MADE_UP, ChangedCommit, Removal
+from decider.log.forgotten import ChangedCommit, Removal, made_up_id
 from decider.log.sqlite.archived import ARCHIVED_DECISION, archived_sum
 from decider.log.tables import ENTRY_TABLES
 from decider.types import ExperimentId, Position, Time
@@ -85,11 +84,6 @@ class Span(NamedTuple):
 
     first: Position
     last: Position
-
-
-def made_up_id() -> str:
-    """An id that says nothing."""
-    return f"{MADE_UP}{secrets.token_hex(8)}"
 
 
 def forget_decisions(

@@ -15,7 +15,7 @@ from decider.errors import ArchiveDamaged, ArchiveMissing, LogCorrupt
 from decider.log.archive.find import NamedPart, parts_of
 from decider.log.archive.part import Part
 from decider.log.entry_writer import OpenCommit
-from decider.log.forgotten import MADE_UP, Removal
+from decider.log.forgotten import MADE_UP, Removal, made_up_id
 from decider.log.protocol import Forgotten, Head, NewBuild
 from decider.log.sqlite.archived import CUT, KEPT, digest_of_cut, digest_of_entries, digest_of_models
 from decider.log.sqlite.assignments import forget_assignments
@@ -31,7 +31,6 @@ from decider.log.sqlite.forget import (
     clear_unused,
     forget_decisions,
     forget_naming,
-    made_up_id,
 )
 from decider.log.sqlite.units import forget_unit
 from decider.types import Position

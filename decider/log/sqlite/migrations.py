@@ -83,11 +83,11 @@ def bound_growth(db: Database) -> None:
     """0.2 -> 0.3: the tables that keep a log from growing for ever; entries stay as they are."""
     if db.conn is not None:
         _create_missing(db.conn)
-        db.conn.execute(_OPEN_ALL)
+        db.conn.execute(OPEN_ALL)
         db.conn.execute(_KEEP_ALL_KINDS)
 
 
-_OPEN_ALL = """
+OPEN_ALL = """
 insert into open_versions (version, experiment)
 select position, experiment from experiments e where exists (select 1 from decisions d where d.version = e.position)
 """
@@ -138,6 +138,11 @@ def sum_rows_of_units(db: Database) -> None:
     if connection is None:
         return
     _create_missing(connection)
+    sum_rows(connection)
+
+
+def sum_rows(connection: sqlite3.Connection) -> None:
+    """Write the checksums over tables about units, as these are now."""
     persons = connection.execute("select unit_id, person from persons")
     connection.execute("update row_sums set sum = ? where name = 'persons'", (sum_of_persons(persons),))
     connection.execute(
