@@ -51,7 +51,7 @@ _LOOK = """
 select (select epoch from lease),
   coalesce((select host(a.client_addr) from pg_locks l join pg_stat_activity a using (pid)
     where l.locktype = 'advisory' and l.granted and a.datname = current_database() limit 1), ''),
-  coalesce((select max(created) from models), 0) / 1e6::double precision
+  coalesce((select time from published order by position desc limit 1), 0) / 1e6::double precision
 """
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -59,7 +59,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 class Sight(NamedTuple):
     """epoch: of the lease; each leader has a higher one. holder: address of who has it, "" where nobody has. published:
-    when the newest model was, seconds since 1970."""
+    when a leader published last, by the log's time, seconds since 1970."""
 
     at: float
     epoch: int
