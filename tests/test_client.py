@@ -1402,7 +1402,10 @@ def forgetful_line(port: int) -> Iterator[tuple[str, Callable[[], None]]]:
 def test_a_connection_that_carries_nothing_is_given_up(server: ServerProcess) -> None:
     """A server without power says nothing, nor does a proxy that has forgotten the connection: the kernel would wait
     for a quarter of an hour, and every page would show its fallback."""
-    with forgetful_line(int(server.target.rpartition(":")[2])) as (target, forget), Client(target, timeout=0.5) as client:
+    with (
+        forgetful_line(int(server.target.rpartition(":")[2])) as (target, forget),
+        Client(target, timeout=0.5) as client,
+    ):
 
         def is_decided() -> bool:
             return bool(client.decide(SHOP, "visitor-1", fallback="sale").decision_id)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import subprocess
+import sys
+import tempfile
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
@@ -24,7 +28,7 @@ from decider.types import DecisionId
 from simulator.studies.faults.__main__ import MARKERS, Plan, run
 from simulator.studies.faults.check import Counts, count
 from simulator.studies.faults.databases import Sight, programs
-from simulator.studies.faults.hosts import NoHosts
+from simulator.studies.faults.hosts import PREFIX, NoHosts, hosts
 from simulator.studies.faults.kinds import KINDS, draw
 from simulator.studies.faults.ledger import Decided, Failed, Line, Rewarded, Sent, to_text
 from simulator.studies.faults.proxy import CUT, DELAY, FLOW, FORGET, STALL, Link
@@ -52,9 +56,37 @@ def test_fifteen_faults_lose_and_double_nothing(tmp_path: Path) -> None:
     assert {one.kind for one in outcome.happened} == {kind.name for kind in KINDS}
     written = [json.loads(line) for line in (tmp_path / "faults.jsonl").read_text().splitlines()]
     assert [one["did"] for one in written] == [one.did for one in outcome.happened]
-    spaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-    assert "decider-faults" not in spaces
-    assert "decider-faults" not in Path("/proc/mounts").read_text()
+    assert left_of(os.getpid()) == []
+
+
+def left_of(pid: int) -> list[str]:
+    """Namespaces, mounts and folders of a run."""
+    spaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.splitlines()
+    mounts = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
+    folders = [*map(str, Path(tempfile.gettempdir()).iterdir())]
+    return [line for line in (*spaces, *mounts, *folders) if f"{PREFIX}-{pid}-" in line]
+
+
+KILLED = """
+import os, signal
+from simulator.studies.faults.databases import disk
+from simulator.studies.faults.hosts import hosts, private_folder
+with private_folder() as folder, hosts("one") as (host,), disk(folder / "disk"):
+    host.start(["sleep", "600"], folder / "output")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="network namespaces and mounts need root")
+def test_what_a_killed_run_has_left_is_removed_by_the_next() -> None:
+    """Nobody else could: its names say whose it was."""
+    with subprocess.Popen([sys.executable, "-c", KILLED], stderr=subprocess.PIPE, text=True) as killed:
+        _, said = killed.communicate()
+    if killed.returncode != -signal.SIGKILL:
+        pytest.skip(said.splitlines()[-1].partition(": ")[2])
+    assert len(left_of(killed.pid)) == 6  # two namespaces, each with a mount; a disk, a folder
+    with hosts("two"):
+        assert left_of(killed.pid) == []
 
 
 # --- what is counted

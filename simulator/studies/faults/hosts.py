@@ -7,8 +7,10 @@ leaves namespaces; the next run removes those of processes that are gone.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,9 +135,27 @@ def _remove(space: str) -> None:
 
 
 def _remove_left() -> None:
-    """Of runs that were killed."""
+    """Of runs that were killed: their namespaces, and what is in memory."""
     for line in _ip("netns", "list").splitlines():
         space = line.split()[0]
-        owner = space.removeprefix(f"{PREFIX}-").split("-")[0]
-        if space.startswith(f"{PREFIX}-") and not Path(f"/proc/{owner}").exists():
+        if space.startswith(f"{PREFIX}-") and not _lives(space):
             _remove(space)
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*-*"):
+        if not _lives(folder.name):
+            for disk in folder.iterdir():
+                subprocess.run(["umount", "--lazy", str(disk)], check=False, capture_output=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(name: str) -> bool:
+    """Whether the process is there that a name of ours names."""
+    return Path(f"/proc/{name.removeprefix(f'{PREFIX}-').partition('-')[0]}").exists()
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """For what is gone at the end. Other users may go through it: PostgreSQL runs as one."""
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}-{os.getpid()}-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder

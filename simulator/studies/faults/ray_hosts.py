@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,7 +18,7 @@ import click
 from rich.console import Console
 
 from simulator.studies.faults.databases import wait_until
-from simulator.studies.faults.hosts import Host, NoHosts, hosts
+from simulator.studies.faults.hosts import Host, NoHosts, hosts, private_folder
 
 GCS, CLIENTS = 6379, 10001
 """Ports of the head: for its nodes, and for `ray://`."""
@@ -96,8 +95,7 @@ def main(rounds: int, seeds: int) -> None:
     """Exit 1 if one host alone has worked, or if a figure differs."""
     console, options = Console(), ["--rounds", f"{rounds}", "--seeds", f"{seeds}"]
     try:
-        with tempfile.TemporaryDirectory(prefix="decider-ray-") as name, hosts("head", "node", "user") as made:
-            folder, (head, node, user) = Path(name), made
+        with private_folder() as folder, hosts("head", "node", "user") as (head, node, user):
             with cluster(head, node, folder) as address:
                 time.sleep(1.0)
                 working = workers(user, address)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,7 +20,7 @@ import grpc
 from simulator.studies.faults.clients import ASK_AGAIN
 from simulator.studies.faults.databases import DATABASE, OWNER, PORT, Databases, databases, wait_until
 from simulator.studies.faults.groups import GRPC_PORT, Group
-from simulator.studies.faults.hosts import Host, hosts
+from simulator.studies.faults.hosts import Host, hosts, private_folder
 from simulator.studies.faults.ledger import HOME
 from simulator.studies.faults.watch import Answers, Watch
 
@@ -69,8 +68,7 @@ class Proxy:
 
     def stop(self) -> None:
         """It ends."""
-        self._process.kill()
-        self._process.wait()
+        _end(self._process)
 
 
 class Clients:
@@ -95,9 +93,15 @@ class Clients:
 
     def kill(self) -> None:
         """Whatever it does."""
-        self._process.kill()
-        self._process.wait()
+        _end(self._process)
         self.answers.close()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +162,7 @@ class Stage:
 def staged(folder: Path, *, rate: float, seed: int, tell: Callable[[str], None]) -> Iterator[Stage]:
     """Everything runs, and clients are answered. rate: decisions a second, in all. Raises NoHosts."""
     with ExitStack() as opened:
-        private = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="decider-faults-")))
-        private.chmod(0o755)  # PostgreSQL runs as another user
+        private = opened.enter_context(private_folder())
         tell("hosts")
         one, two, first, second, people = opened.enter_context(hosts(*SERVERS, "first", "second", "clients"))
         tell("PostgreSQL and its standby")
