@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from decider.errors import LogCorrupt, LogError, LogFull
 from decider.log.archive.find import (
@@ -29,7 +30,8 @@ from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.cut import SqliteCuttableLog
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.forgetting import SqliteForgettingLog
-from decider.log.sqlite.locks import check_unused, is_led
+from decider.log.sqlite.locks import check_unused
+from decider.log.sqlite.locks import is_led as file_is_led
 from decider.log.sqlite.migrations import is_old, migrate
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.transfer import SqlitePlace, sqlite_source
@@ -39,6 +41,9 @@ from decider.log.transfer import LogPlace, LogSource, Say
 from decider.log.transfer import copy_log as transfer
 from decider.types import Time, now
 
+if TYPE_CHECKING:
+    from decider.log.postgres.reader import PostgresReader
+
 __all__ = [
     "DECISIONS_FILE",
     "Copied",
@@ -46,6 +51,7 @@ __all__ = [
     "archive_folders",
     "archived",
     "back_up_log",
+    "check_log",
     "check_unused",
     "copy_log",
     "has_missing_parts",
@@ -61,6 +67,7 @@ __all__ = [
     "open_to_cut",
     "open_to_forget",
     "open_to_plan",
+    "open_to_survey",
     "restore_log",
 ]
 
@@ -176,6 +183,17 @@ def open_to_cut(path: Path, *, archives: Sequence[Path] = ()) -> CuttableLog:
 
 
 @contextmanager
+def open_to_survey(place: Path | LogUrl, *, archives: Sequence[Path] = ()) -> Iterator[LogReader]:
+    """A log whose models are compared with what they would learn; nothing is written. archives: see `open_to_cut`."""
+    with (
+        closing(_open_url(place, archives))
+        if isinstance(place, LogUrl)
+        else open_to_plan(place, archives=archives) as log
+    ):
+        yield log
+
+
+@contextmanager
 def open_to_plan(path: Path, *, archives: Sequence[Path] = ()) -> Iterator[CuttableLog]:
     """The same to see what a run would do. A log of an older release is not upgraded: a temporary copy is."""
     if not is_old(path):
@@ -206,20 +224,38 @@ def open_reader(path: Path | LogUrl, *, archive: Sequence[Path] = ()) -> LogRead
     return _open_whole(path, archive) if archive else SqliteReader(path)
 
 
-def open_beside(path: Path, archives: Sequence[Path]) -> LogReader:
+def is_led(place: Path | LogUrl) -> bool:
+    """Whether a server leads a log that is there. Raises LogError."""
+    if not isinstance(place, LogUrl):
+        return file_is_led(place)
+    with closing(_open_url(place, ())) as log:
+        return log.is_led()
+
+
+def check_log(place: Path | LogUrl, archives: Sequence[Path] = ()) -> None:
+    """Raises LogError where there is no log: a writer would make one; or archives that its database does not have."""
+    if isinstance(place, LogUrl):
+        _open_url(place, archives).close()
+    elif not place.is_file():
+        raise LogError(f"{place}: there is no such log")
+
+
+def open_beside(path: Path | LogUrl, archives: Sequence[Path]) -> LogReader:
     """A log to read as its servers do: of its archive only what is asked for, where it is asked for.
 
     archives: folders with parts that do not lie any more where they were written. Raises LogError.
     """
+    if isinstance(path, LogUrl):
+        return _open_url(path, archives)
     return open_reader(path) if path.is_dir() or is_old(path) else SqliteReader(path, archives=archives)
 
 
-def _open_url(url: LogUrl, archive: Sequence[Path]) -> LogReader:
+def _open_url(url: LogUrl, archive: Sequence[Path]) -> PostgresReader:
     if archive:
         raise LogError("nothing is archived out of PostgreSQL yet: leave out --archive")
     with _needs_psycopg(url):
-        from decider.log.postgres.reader import PostgresReader
-    return PostgresReader(url)
+        from decider.log.postgres.reader import PostgresReader as Reader
+    return Reader(url)
 
 
 def _open_whole(path: Path, folders: Sequence[Path]) -> LogReader:

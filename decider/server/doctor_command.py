@@ -16,8 +16,8 @@ from decider.channel import Credentials, authorization_of, credentials_of
 from decider.errors import DeciderError
 from decider.learn.diagnosis import diagnose
 from decider.learn.finding import Finding
-from decider.log.open import open_beside
-from decider.options import credential_options
+from decider.log.open import LogUrl, open_beside
+from decider.options import LogPlace, credential_options
 from decider.server.json_output import echo_json, json_option
 from decider.server.no_target import READS_LOG, no_target
 from decider.server.settings import split_address
@@ -48,7 +48,7 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> str | 
 
 
 @click.command("doctor", epilog=EXAMPLES)
-@click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="The log.")
+@click.option("--db", type=LogPlace(), help="The log.")
 @click.option(
     "--http", callback=_address, metavar="HOST:PORT", help="HTTP address of a running server: ask its /readyz, too."
 )
@@ -59,7 +59,7 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> str | 
 )  # fmt: skip
 @no_target(f"{READS_LOG}; --http HOST:PORT asks a server's /readyz, too")
 @json_option
-def doctor_command(db: Path | None, http: str | None, archives: tuple[Path, ...], as_json: bool) -> None:
+def doctor_command(db: Path | LogUrl | None, http: str | None, archives: tuple[Path, ...], as_json: bool) -> None:
     """Say why experiments do not learn: what stands in the way, the evidence, and the way out.
 
     It reads the log, also while servers write it, and changes nothing. Where there are too few decisions to tell (200
@@ -91,12 +91,12 @@ def doctor_command(db: Path | None, http: str | None, archives: tuple[Path, ...]
     sys.exit(0 if healthy else 1)
 
 
-def _log_says(db: Path, archives: Sequence[Path]) -> list[Finding]:
+def _log_says(db: Path | LogUrl, archives: Sequence[Path]) -> list[Finding]:
     with closing(open_beside(db, archives)) as log:
         return diagnose(log, now=now())
 
 
-def _seen(db: Path | None) -> str:
+def _seen(db: Path | LogUrl | None) -> str:
     return "the log shows" if db is not None else "the server says; the log, which shows more, was not read (--db LOG)"
 
 

@@ -17,8 +17,8 @@ from decider.experiment.origin import UNKNOWN
 from decider.experiment.schema import file_content_of
 from decider.experiment.toml_text import toml_text
 from decider.experiment_files import read_toml
-from decider.log.open import open_reader
-from decider.options import credential_options
+from decider.log.open import LogUrl, open_reader
+from decider.options import LogPlace, credential_options
 from decider.server.convert import version_message
 from decider.server.json_output import echo_json, json_option
 from decider.server.origin_options import origin_options
@@ -77,9 +77,9 @@ def _service(target: str) -> Iterator[Any]:
 
 @click.command("list", epilog=EXAMPLES)
 @_target
-@click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="Those of this log, without a server.")
+@click.option("--db", type=LogPlace(), help="Those of this log, without a server.")
 @json_option
-def list_command(target: str, db: Path | None, as_json: bool) -> None:
+def list_command(target: str, db: Path | LogUrl | None, as_json: bool) -> None:
     """Name the experiments that have not ended: version, state, policy, holdout, who changed them last, and when.
 
     With --db those that have ended are listed, too: a server keeps nothing of them in memory.
@@ -116,7 +116,7 @@ def _on_server(service: Any) -> Iterator[pb.VersionedExperiment]:
             return
 
 
-def _in_log(db: Path) -> list[pb.VersionedExperiment]:
+def _in_log(db: Path | LogUrl) -> list[pb.VersionedExperiment]:
     try:
         with closing(open_reader(db)) as log:
             lineup = Lineup(log)
@@ -175,9 +175,9 @@ def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
 @click.command("get", epilog=EXAMPLES)
 @click.argument("experiment")
 @_target
-@click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="As this log has it, without a server.")
+@click.option("--db", type=LogPlace(), help="As this log has it, without a server.")
 @json_option
-def get_command(experiment: str, target: str, db: Path | None, as_json: bool) -> None:
+def get_command(experiment: str, target: str, db: Path | LogUrl | None, as_json: bool) -> None:
     """Write EXPERIMENT as it serves, as an experiment file on standard output; `decider apply` takes it back.
 
     It is complete: defaults are written out, too. Above it stands, as comments, which version it is and who made it.
@@ -205,7 +205,7 @@ def _one_on_server(target: str, id_: str) -> pb.VersionedExperiment:
         return found
 
 
-def _one_in_log(db: Path, id_: str) -> pb.VersionedExperiment:
+def _one_in_log(db: Path | LogUrl, id_: str) -> pb.VersionedExperiment:
     known = {one.experiment.id: one for one in _in_log(db)}
     if id_ not in known:
         names = ", ".join(known) or "none"

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from decider.errors import DeciderError, LogError
-from decider.log.open import open_reader
+from decider.log.open import LogUrl, open_reader
+from decider.options import LogPlace
 from decider.replay.explain import Check, explain
 from decider.replay.words import figure, time_text, to_json, value_text
 from decider.server.archive_command import every_few_seconds
@@ -28,13 +29,13 @@ Examples:
 
 @click.command("explain", epilog=EXAMPLES)
 @click.argument("decision_id")
-@click.option("--db", required=True, type=click.Path(path_type=Path), help="The log, or a folder of its archive.")
+@click.option("--db", required=True, type=LogPlace(folders=True), help="The log, or a folder of its archive.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object.")
 @click.option(
     "--archive", "archives", multiple=True, type=click.Path(path_type=Path, file_okay=False),
     help="A folder with parts of the log's archive. The whole log is then read, from a temporary copy.",
 )  # fmt: skip
-def explain_command(decision_id: str, db: Path, as_json: bool, archives: tuple[Path, ...]) -> None:
+def explain_command(decision_id: str, db: Path | LogUrl, as_json: bool, archives: tuple[Path, ...]) -> None:
     """Say why DECISION_ID came out as it did: what rules left to choose, who chose, each action's probability, and what
     every field of the context added to the gap between the two most probable actions.
 
@@ -44,7 +45,7 @@ def explain_command(decision_id: str, db: Path, as_json: bool, archives: tuple[P
     """
     say = every_few_seconds()
     try:
-        if not db.exists():
+        if isinstance(db, Path) and not db.exists():
             raise LogError(f"{db}: there is no such log")
         with closing(open_reader(db, archive=archives)) as log:
             explanation = explain(

@@ -13,9 +13,9 @@ from decider.errors import DeciderError, LogError
 from decider.experiment.origin import check_origin
 from decider.learn.bad_data import close, in_force, leave_out, roll_back, take_back, wait_until_followed
 from decider.learn.versions import learner, newest_version
-from decider.log.open import is_led, open_log
+from decider.log.open import LogUrl, check_log, is_led, open_log
 from decider.log.protocol import EventLog, LeaveOut
-from decider.options import check_time, time_in
+from decider.options import LogPlace, check_time, time_in
 from decider.server.archive_command import every_few_seconds
 from decider.server.origin_options import origin_options
 from decider.text import printable, time_text
@@ -48,7 +48,7 @@ def _options(command: Command) -> Command:
     """Those that both have."""
     options = [
         click.argument("experiment"),
-        click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The log."),
+        click.option("--db", required=True, type=LogPlace(), help="The log."),
         origin_options,
         click.option("--wait", is_flag=True, help="End once a model that follows serves; needs a server on the log."),
         click.option(
@@ -62,11 +62,10 @@ def _options(command: Command) -> Command:
 
 
 @contextmanager
-def _log(db: Path, archives: tuple[Path, ...], *, wait: bool) -> Iterator[EventLog]:
+def _log(db: Path | LogUrl, archives: tuple[Path, ...], *, wait: bool) -> Iterator[EventLog]:
     """The log, for a command whose errors are for people."""
     try:
-        if not db.is_file():
-            raise LogError(f"{db}: there is no such log")
+        check_log(db, archives)
         if wait and not is_led(db):
             raise LogError(f"{db}: no server runs on this log, so nobody would learn; start one, or leave out --wait")
         with closing(open_log(db, archives=archives)) as log:
@@ -87,8 +86,8 @@ def _log(db: Path, archives: tuple[Path, ...], *, wait: bool) -> Iterator[EventL
 )
 @click.option("--list", "list_", is_flag=True, help="Say what is left out, and change nothing.")
 def leave_out_command(
-    experiment: str, db: Path, author: str, note: str, wait: bool, archives: tuple[Path, ...], begin: str | None,
-    until: str | None, taken_back: int | None, list_: bool,
+    experiment: str, db: Path | LogUrl, author: str, note: str, wait: bool, archives: tuple[Path, ...],
+    begin: str | None, until: str | None, taken_back: int | None, list_: bool,
 ) -> None:  # fmt: skip
     """Let the model of EXPERIMENT forget a stretch of time, in which rewards were missing or wrong.
 
@@ -126,7 +125,7 @@ def _check_use(list_: bool, take_back: int | None, begin: str | None, until: str
 @click.option("--to", type=click.IntRange(0), help="Position up to which the model had learned; 0: nothing.")
 @click.option("--list", "list_", is_flag=True, help="Say which models are stored, and change nothing.")
 def rollback_command(
-    experiment: str, db: Path, author: str, note: str, wait: bool, archives: tuple[Path, ...], to: int | None,
+    experiment: str, db: Path | LogUrl, author: str, note: str, wait: bool, archives: tuple[Path, ...], to: int | None,
     list_: bool,
 ) -> None:  # fmt: skip
     """Serve an older model of EXPERIMENT again: the one that had learned up to a position of the log.
@@ -148,7 +147,7 @@ def rollback_command(
         _finish(log, made, db, wait=wait)
 
 
-def _finish(log: EventLog, made: LeaveOut, db: Path, *, wait: bool) -> None:
+def _finish(log: EventLog, made: LeaveOut, db: Path | LogUrl, *, wait: bool) -> None:
     if wait:
         position = wait_until_followed(log, made, is_led=partial(is_led, db), say=every_few_seconds())
         click.echo(f"the model at position {position} follows it and is published")

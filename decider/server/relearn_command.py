@@ -13,8 +13,9 @@ from decider.errors import DeciderError, LogError
 from decider.experiment.origin import Origin, check_origin
 from decider.learn.relearn import survey, wait_until_it_serves
 from decider.learn.versions import ApplyResult, Versions
-from decider.log.open import has_missing_parts, is_led, open_log, open_to_plan
+from decider.log.open import LogUrl, check_log, has_missing_parts, is_led, open_log, open_to_survey
 from decider.log.protocol import EventLog
+from decider.options import LogPlace
 from decider.server.archive_command import every_few_seconds
 from decider.server.origin_options import origin_options
 from decider.types import ExperimentId
@@ -37,7 +38,7 @@ ELSEWHERE = (
 
 @click.command("relearn", epilog=EXAMPLES)
 @click.argument("experiment")
-@click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The log.")
+@click.option("--db", required=True, type=LogPlace(), help="The log.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--undo", is_flag=True, help="Go back to the model that learned each decision as it was sealed.")
 @click.option("--wait", is_flag=True, help="End once the new version serves; needs a server on the log.")
@@ -48,7 +49,7 @@ ELSEWHERE = (
 )  # fmt: skip
 def relearn_command(
     experiment: str,
-    db: Path,
+    db: Path | LogUrl,
     dry_run: bool,
     undo: bool,
     wait: bool,
@@ -67,19 +68,18 @@ def relearn_command(
         raise click.UsageError("--dry-run changes nothing, so there is nothing to wait for or to undo; leave one out")
     id_ = ExperimentId(experiment)
     try:
-        if not db.is_file():
-            raise LogError(f"{db}: there is no such log")
+        check_log(db, archives)
         if wait and not is_led(db):
             raise LogError(f"{db}: no server runs on this log, so nobody would learn; start one, or leave out --wait")
         if dry_run:
-            with open_to_plan(db, archives=archives) as log:
+            with open_to_survey(db, archives=archives) as log:
                 found = survey(log, id_, say=every_few_seconds())
                 click.echo(f"would learn anew {found}" if found.changes else NOTHING)
             return
         with closing(open_log(db, archives=archives)) as log:
             origin = check_origin(author=author, source="command relearn", note=note)
             _undo(log, id_, origin) if undo else _relearn(log, id_, origin)
-            if archives and has_missing_parts(db):
+            if archives and isinstance(db, Path) and has_missing_parts(db):
                 click.echo(ELSEWHERE)
             if wait:
                 _wait(log, id_, partial(is_led, db))

@@ -22,6 +22,7 @@ from decider.log.postgres.check import check
 from decider.log.postgres.checkpoints import known_place, newest_checkpoint
 from decider.log.postgres.commit_tables import KEPT, shown
 from decider.log.postgres.connection import Dialer, Pool, stream
+from decider.log.postgres.lease import is_led
 from decider.log.postgres.migrations import is_log
 from decider.log.postgres.models import PostgresModelReader
 from decider.log.postgres.sealed import sealed_decisions
@@ -94,6 +95,11 @@ class PostgresReader:
     def _stream(self, sql: str, row: RowType | None = None, **values: Any) -> Iterator[Any]:
         with self._pool.snapshot() as connection:
             yield from stream(connection, sql, values, row)
+
+    def is_led(self) -> bool:
+        """Whether a process leads the log."""
+        with self._pool.connection() as connection:
+            return is_led(connection)[0]
 
     def head(self) -> Head:
         """See LogReader."""
