@@ -132,8 +132,9 @@ def test_a_reward_that_was_counted_twice_is_doubled(log: EventLog) -> None:
     lines = ledger(log)
     found = log.find(DecisionId("d1"))
     assert found is not None
-    log.append([NewReward(found.position, "click", 0.5)])
-    assert count(log, lines).doubled == [3.0]
+    (mark,) = log.append([NewReward(found.position, "click", 0.5)])
+    assert mark is not None
+    assert count(log, lines).doubled == [mark.time / 1e6]
 
 
 def test_another_answer_to_the_same_id_differs(log: EventLog) -> None:

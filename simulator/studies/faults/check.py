@@ -56,7 +56,7 @@ def _count_decisions(log: LogReader, lines: Iterable[Line], counts: Counts) -> N
         answer[decision.decision_id] = decision.action, decision.propensity
     counts.in_log = sum(found.values())
     counts.strange = [id_ for id_ in found if id_ not in sent]
-    counts.doubled += [sent.get(id_, 0.0) for id_, times in found.items() if times > 1]
+    counts.doubled += [sent[id_] for id_, times in found.items() if times > 1 and id_ in sent]
     for line in lines:
         if not isinstance(line, Decided):
             continue
@@ -72,8 +72,10 @@ def _count_rewards(log: LogReader, lines: Iterable[Line], counts: Counts) -> Non
     """Each has a value of its own, so that one that was counted twice is seen also where it has no id."""
     found: Counter[tuple[str, float]] = Counter()
     for reward in log.rewards_between(FIRST, LAST):
-        found[reward.decision_id, reward.value] += 1
+        key = reward.decision_id, reward.value
+        found[key] += 1
+        if found[key] > 1:
+            counts.doubled.append(reward.time / 1e6)
     acknowledged = {(line.id, line.value): line.at for line in lines if isinstance(line, Rewarded)}
     counts.rewards = len(acknowledged)
     counts.lost += [at for key, at in acknowledged.items() if not found[key]]
-    counts.doubled += [acknowledged.get(key, 0.0) for key, times in found.items() if times > 1]
