@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -71,8 +72,8 @@ class Outcome:
         return "; ".join(f"{one.equal} of {one.decisions}" for one in self.replays) or "not run"
 
 
-def laws(outcome: Outcome) -> Iterator[str]:
-    """What must not be."""
+def laws(outcome: Outcome, *, timed: bool = True) -> Iterator[str]:
+    """What must not be. timed: the machine has nothing else to do, so that takeovers are held against their bound."""
     counts = outcome.counts
     if outcome.broken:
         yield outcome.broken
@@ -84,8 +85,8 @@ def laws(outcome: Outcome) -> Iterator[str]:
     for text, times_ in outcome.refused.items():
         yield f"{times_} calls of clients were refused: {text}"
     for one in outcome.happened:
-        seconds = [second for second in one.takeover if second is not None]
-        if one.takes_leader and (None in one.takeover or max(seconds) >= MOST_TAKEOVER):
+        longest = max(math.inf if seconds is None else seconds for seconds in one.takeover)
+        if one.takes_leader and longest >= (MOST_TAKEOVER if timed else math.inf):
             yield f"fault {one.number}, {one.kind}: takeover {tuple(one.takeover)}, {MOST_TAKEOVER:g} s are allowed"
         if one.restarts:
             yield f"fault {one.number}, {one.kind}: a whole server ended by itself"
