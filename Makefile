@@ -16,7 +16,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions appends queueing kills clean
+.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions appends queueing kills faults ray-hosts clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -94,6 +94,12 @@ soak: $(READY) ## an hour of load with other policies, a pause, an archive run a
 
 attack: $(READY) ## an hour of attacks by strangers: is anything decided, changed or read, do others notice it? (ARGS="--minutes 5")
 	@$(BIN)/python -m simulator.studies.attack $(ARGS)
+
+faults: $(READY) ## 200 faults of hosts, processes and lines: is anything lost or doubled? Needs root (ARGS="--faults 15 --seed 1")
+	@$(BIN)/python -m simulator.studies.faults $(ARGS)
+
+ray-hosts: $(RAY) ## a sweep on a Ray cluster of two hosts (network namespaces): the figures of one machine? Needs root
+	@$(BIN)/python -m simulator.studies.faults.ray_hosts $(ARGS)
 
 tour: $(READY) ## every point of what a decision can mean, against a real server, then its log replayed
 	@$(BIN)/python -m simulator.studies.tour $(ARGS)

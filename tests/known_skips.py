@@ -36,7 +36,10 @@ KNOWN = (
     KnownSkip("the bake-off's environment is not there", 1, "One rival is built by a C++ compiler: make bakeoff."),
     KnownSkip("Ray is not installed", 25, "250 MB that only clusters need: .ci/run installs it where it can."),
     KnownSkip("only root may mount", 2, "A disk that is really full is a small file system."),
-    KnownSkip("mount does not work here", 2, "Containers without CAP_SYS_ADMIN."),
+    KnownSkip("network namespaces and mounts need root", 2, "Hosts of one machine are made by root alone."),
+    KnownSkip("`ip ", 2, "Containers without CAP_NET_ADMIN or CAP_SYS_ADMIN."),
+    KnownSkip("the program `ip` is missing", 2, "Only root may install it."),
+    KnownSkip("mount does not work here", 4, "Containers without CAP_SYS_ADMIN."),
 )
 
 

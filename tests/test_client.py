@@ -21,12 +21,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 from itertools import count, takewhile
 from pathlib import Path
+from queue import SimpleQueue
+from random import Random
 from typing import Any
 
 import grpc
@@ -45,6 +48,7 @@ from decider.log.open import open_reader
 from decider.types import CONTEXT_FIELDS
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
+from simulator.studies.faults.proxy import FORGET, Link
 from simulator.verify import verify
 from tests.pages import SHOP, stop
 from tests.rpc_clients import ServerProcess, experiment, rows, until
@@ -1370,6 +1374,48 @@ def test_the_client_is_back_soon_after_its_server() -> None:
             thread.join()
     assert tries["plain"] < tries["ours"] - 3
     assert dict(RECONNECT)["grpc.max_reconnect_backoff_ms"] <= 2_000
+
+
+@contextmanager
+def forgetful_line(port: int) -> Iterator[tuple[str, Callable[[], None]]]:
+    """An address through which that port is reached, and what makes it carry nothing more of what is open now."""
+    link, over = Link(("127.0.0.1", port), Random(1)), threading.Event()
+    ports: SimpleQueue[int] = SimpleQueue()
+
+    async def forward() -> None:
+        link.flows.set()
+        before = await asyncio.start_server(link.accept, "127.0.0.1", 0)
+        ports.put(before.sockets[0].getsockname()[1])
+        await asyncio.to_thread(over.wait)
+        before.close()
+        for one in [*link.connections]:
+            one.reset()
+        await asyncio.sleep(0.05)  # until all of them have noticed
+
+    with ThreadPoolExecutor(1) as threads:
+        forwarding = threads.submit(lambda: asyncio.run(forward()))
+        try:
+            yield f"127.0.0.1:{ports.get()}", lambda: link.do(FORGET, 0.0)
+        finally:
+            over.set()
+            forwarding.result()
+
+
+def test_a_connection_that_carries_nothing_is_given_up(server: ServerProcess) -> None:
+    """A server without power says nothing, nor does a proxy that has forgotten the connection: the kernel would wait
+    for a quarter of an hour, and every page would show its fallback."""
+    with (
+        forgetful_line(int(server.target.rpartition(":")[2])) as (target, forget),
+        Client(target, timeout=0.5) as client,
+    ):
+
+        def is_decided() -> bool:
+            return bool(client.decide(SHOP, "visitor-1", fallback="sale").decision_id)
+
+        assert is_decided()
+        forget()
+        assert not is_decided()
+        until(is_decided, what="the client has made another connection")
 
 
 def test_after_an_outage_only_what_is_about_the_same_decision_waits() -> None:

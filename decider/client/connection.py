@@ -19,6 +19,11 @@ RECONNECT: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),  # gRPC's own bound is two minutes
     ("grpc.min_reconnect_backoff_ms", 2_000),  # in spite of its name: how long one try to connect may take
+    # A server that lost its power, or a proxy that forgot the connection, says nothing: without pings each call ends
+    # with its time, until the kernel gives up after a quarter of an hour.
+    ("grpc.keepalive_time_ms", 10_000),  # while calls are under way; servers take one each 5 s
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # gRPC's own bound is a minute
 )
 CHILD: tuple[tuple[str, int], ...] = (("grpc.use_local_subchannel_pool", 1),)
 """A channel of a child process may share nothing with its parent's: both would read from one socket."""

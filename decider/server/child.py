@@ -21,9 +21,9 @@ from decider.errors import DeciderError
 
 logger = logging.getLogger(__name__)
 
-READY, LIVES, LEAVES, ENDS = b"r", b"l", b"t", b"e"
-"""What a child says: it serves, or leads; it is well; it has been asked to end, and wants somebody in its place; it
-drains."""
+READY, LIVES, STARTS, LEAVES, ENDS = b"r", b"l", b"s", b"t", b"e"
+"""What a child says: it serves, leads, or stands by; it is well; it stood by and learns to lead; it has been asked to
+end, and wants somebody in its place; it drains."""
 
 LOOK, LEAVE, STOP = "look", "leave", "stop"
 """What it is told. Behind LEAVE and STOP: seconds."""

@@ -12,11 +12,11 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
 
 from decider.errors import LogError, LogLocked
 from decider.log.protocol import Hosts, LeaderNews, Lease
 from decider.server.board import Board, LeaderState
+from decider.server.child import LIVES, READY, STARTS, Say
 from decider.server.serve import LeaderServer
 from decider.server.settings import Settings
 
@@ -33,14 +33,11 @@ SILENT = 10.0
 
 
 class HostLeader(LeaderServer):
-    """See above. on_standby: called again and again while it stands by, with whether workers may serve meanwhile:
-    beside another host's leader."""
+    """See above. say: tells the parent how it stands by, again and again, and when it begins to lead."""
 
-    def __init__(
-        self, settings: Settings, *, listening: socket.socket, board: Board, on_standby: Callable[[bool], None]
-    ) -> None:
+    def __init__(self, settings: Settings, *, listening: socket.socket, board: Board, say: Say) -> None:
         super().__init__(settings, listening=listening, board=board)
-        self._on_standby = on_standby
+        self._tell_parent = say
         self._is_led = False
         self._address = f"{socket.gethostname()} (HTTP {settings.http}, process {os.getpid()})"
         self._lease: Lease | None = None
@@ -60,6 +57,7 @@ class HostLeader(LeaderServer):
             try:
                 if not hosts.is_led():
                     self._lease = lease = self._process.log.lease()
+                    self._tell_parent(STARTS)
                     logger.info("leads now")
                     return lease
                 self._stand_by(hosts)
@@ -67,7 +65,7 @@ class HostLeader(LeaderServer):
                 continue  # somebody was faster
             except LogError as error:
                 self._say(str(error), error=True)
-            self._on_standby(self._is_led)
+            self._tell_parent(READY if self._is_led else LIVES)  # beside another leader workers may serve
             self._process.stopping.wait(LOOK_INTERVAL)
         return None
 

@@ -27,7 +27,7 @@ from decider.errors import AddressInUse
 from decider.log.open import LogUrl
 from decider.page.page import read_files
 from decider.server.board import LEADER, Board, Renewal, make_board, remove_board, worker_name
-from decider.server.child import ENDS, LEAVE, LEAVES, LIVES, LOOK, READY, STOP, ChildServer, Say, live, speak_as
+from decider.server.child import ENDS, LEAVE, LEAVES, LOOK, READY, STARTS, STOP, ChildServer, Say, live, speak_as
 from decider.server.host_leader import HostLeader
 from decider.server.http.listen import Listening
 from decider.server.listeners import LISTEN, OPERATE_LISTEN
@@ -77,7 +77,8 @@ class Role(NamedTuple):
 
 @dataclass(slots=True)
 class _Child:
-    """A running process. lifeline: is written; said: is read. ready: whether it leads, or serves. asked: to end.
+    """A running process. lifeline: is written; said: is read. ready: whether it leads, or serves. starts: whether
+    it stood by and learns what it needs to lead. asked: to end.
     until: when it has to have ended, of the monotonic clock."""
 
     name: str
@@ -87,6 +88,7 @@ class _Child:
     started: float
     silence: Silence
     ready: bool = False
+    starts: bool = False
     asked: bool = False
     until: float = math.inf
 
@@ -217,6 +219,7 @@ class Supervisor:
             return
         child.silence.end()
         child.ready = child.ready or READY in what
+        child.starts = STARTS in what or (child.starts and READY not in what)
         if ENDS in what:
             child.until = time.monotonic() + max(self._grace, SHORTEST_STOP) + LAST_SECOND
         if LEAVES in what and child is self._children.get(child.name) and not child.asked:
@@ -272,7 +275,12 @@ class Supervisor:
             if now > child.until:
                 logger.error("%s does not end; it is killed", child.name)
                 os.kill(child.pid, signal.SIGKILL)
-            elif child.ready and child.until == math.inf and child.silence.is_hung(passed, self._hung_after):
+            elif (
+                child.ready
+                and not child.starts
+                and child.until == math.inf
+                and child.silence.is_hung(passed, self._hung_after)
+            ):
                 logger.error("%s hangs since %.0f s; it is ended", child.name, child.silence.seconds)
                 child.silence.end()
                 _abort(child.pid)
@@ -371,9 +379,7 @@ def supervise(settings: Settings, listening: Listening, on_serving: Callable[[Ma
 
     def lead(_: bool, say: Say) -> LeaderServer:
         if isinstance(real.db, LogUrl):
-            return HostLeader(
-                real, listening=listening.socket, board=board, on_standby=lambda ready: say(READY if ready else LIVES)
-            )
+            return HostLeader(real, listening=listening.socket, board=board, say=say)
         return LeaderServer(real, listening=listening.socket, board=board)
 
     def work(number: int, beside: bool, _: Say) -> WorkerServer:

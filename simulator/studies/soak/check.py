@@ -127,10 +127,11 @@ def replay(db: Path, copy: Path | None, archive: Path | None) -> Sequence[Replay
         [("log + archive", [str(db), "--archive", str(archive)])] if archive and _files(archive, "decisions") else []
     )
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda run: _verify(*run), runs))
+        return list(pool.map(lambda run: verify(*run), runs))
 
 
-def _verify(what: str, arguments: Sequence[str]) -> Replay:
+def verify(what: str, arguments: Sequence[str]) -> Replay:
+    """`simulator verify` of a log, named with its options."""
     command = [sys.executable, "-m", "simulator.cli", "verify", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     said = _EQUAL.search(done.stdout)
