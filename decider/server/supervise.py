@@ -23,6 +23,7 @@ from importlib import import_module
 from typing import NamedTuple, NoReturn
 
 from decider.errors import AddressInUse, DeciderError
+from decider.server.allocator import keep_what_is_there
 from decider.server.board import LEADER, Board, make_board, remove_board, worker_name
 from decider.server.http.listen import Listening
 from decider.server.listeners import LISTEN, OPERATE_LISTEN
@@ -224,6 +225,7 @@ def _live(role: Role, lifeline: int, said: int, grace: float) -> NoReturn:
         left = [grace]
         threading.Thread(target=_obey, args=(lifeline, server, left), name="lifeline", daemon=True).start()
         if server.start():
+            keep_what_is_there()
             os.write(said, READY)
             while not server.wait(0.5):  # a signal that another thread receives does not wake an endless wait
                 pass
@@ -258,6 +260,7 @@ def supervise(settings: Settings, listening: Listening, on_serving: Callable[[Ma
     of gRPC, by option. Raises DeciderError."""
     for name in PRELOADED:
         import_module(name)
+    keep_what_is_there()  # also so that no child's collector writes into pages that all share
     asked = {LISTEN: settings.listen, OPERATE_LISTEN: settings.operate_listen}
     reserved = {option: _reserve(address) for option, address in asked.items() if address is not None}
     addresses = {
