@@ -223,6 +223,7 @@ def test_a_reader_that_holds_back_the_write_ahead_log_is_told_of_and_it_shrinks_
 ) -> None:
     """A forgotten transaction of a dashboard lets a file grow beside the log until the disk is full."""
     monkeypatch.setattr(write_ahead, "HELD_AFTER", 0.1)
+    small_write_ahead_log(monkeypatch)
     db, wal = tmp_path / "log.db", tmp_path / "log.db-wal"
     with closing(SqliteLog(db)) as log, closing(sqlite3.connect(f"file:{db}?mode=ro", uri=True)) as other:
         log.append([Tick()])
@@ -244,8 +245,17 @@ def test_a_reader_that_holds_back_the_write_ahead_log_is_told_of_and_it_shrinks_
         assert log.check(lambda _: None) == []
 
 
-def test_readers_that_come_and_go_are_not_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def small_write_ahead_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is large with 4 MB, so that a test need not write more."""
+    monkeypatch.setattr(write_ahead, "LARGE_PAGES", 1_000)
+    monkeypatch.setattr(write_ahead, "LARGE_BYTES", 4_096_000)
+
+
+def test_readers_that_come_and_go_are_not_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Scrapes and learning read all the time; only who stays must be found."""
+    small_write_ahead_log(monkeypatch)
     with closing(SqliteLog(tmp_path / "log.db")) as log:
         readers: list[sqlite3.Connection] = []
         for number in range(60):
@@ -266,6 +276,7 @@ def test_readers_that_come_and_go_are_not_told_of(tmp_path: Path, caplog: pytest
 def test_who_stayed_is_forgotten_once_others_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy server somebody always reads: the file must begin anew once the one who stayed has left."""
     monkeypatch.setattr(write_ahead, "HELD_AFTER", 0.05)
+    small_write_ahead_log(monkeypatch)
     with closing(SqliteLog(tmp_path / "log.db")) as log:
         stays = reading(tmp_path / "log.db")
         for _ in range(20):

@@ -1,4 +1,5 @@
-"""The process's memory, and the C library's allocator: what was freed goes back to the system. Called by `process.py`.
+"""The process's memory: the C library's allocator gives back what was freed, and Python's collector looks at what comes
+and goes alone. Called by `process.py`, and at the end of a start.
 
 By default glibc keeps it: once Vowpal Wabbit's first workspace is freed, it takes large blocks from the heap, where one
 small block above them holds them all. Measured with 100 workspaces in turns, 189 MB of them in memory: the process took
@@ -8,6 +9,7 @@ small block above them holds them all. Measured with 100 workspaces in turns, 18
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from pathlib import Path
@@ -36,6 +38,13 @@ def set_up() -> None:
 def give_back() -> None:
     """Free pages between blocks that are in use, too: some milliseconds."""
     _call("malloc_trim", 0)
+
+
+def keep_what_is_there() -> None:
+    """At the end of a start: a full collection no longer looks at the objects of libraries, which stay as long as the
+    process. It took 40 ms, in which no call was answered, once a second under load; now 1 ms."""
+    gc.collect()  # what is frozen is never collected
+    gc.freeze()
 
 
 def resident_bytes() -> int:

@@ -18,6 +18,7 @@ from functools import partial
 from typing import NoReturn, Protocol
 
 from decider.errors import DeciderError
+from decider.server.allocator import keep_what_is_there
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ def live(
         left = [grace]
         threading.Thread(target=_obey, args=(lifeline, server, left), name="lifeline", daemon=True).start()
         if server.start():
+            keep_what_is_there()
             if replaceable:
                 signal.signal(signal.SIGTERM, _LeaveFirst(said, server))
             _serve(server, said)

@@ -19,6 +19,7 @@ import click
 from decider.errors import DeciderError
 from decider.log.clock import LogClock
 from decider.options import Finite, LogPlace, check_age, variable_of
+from decider.server.allocator import keep_what_is_there
 from decider.server.http.listen import Listening, listen
 from decider.server.limits import raise_descriptors
 from decider.server.listeners import LISTEN, OPERATE_LISTEN
@@ -218,6 +219,7 @@ def serve(**options: Any) -> None:
     except (DeciderError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if served:
+        keep_what_is_there()
         _tell_addresses(settings, server.grpc_addresses, listening.address)
         while not server.wait(0.2):  # a signal that another thread receives does not wake an endless wait
             if asked := looks.qsize():

@@ -24,8 +24,8 @@ from decider.metrics.access import AccessCollector
 from decider.metrics.archive import ArchiveCollector
 from decider.metrics.collector import LogCollector
 from decider.metrics.guardrails import GuardrailCollector
-from decider.metrics.learner import LearnsCollector
 from decider.metrics.leading import LeadsCollector
+from decider.metrics.learner import LearnsCollector
 from decider.metrics.merged import Several
 from decider.metrics.shared_totals import SharedTotals
 from decider.metrics.state import StateCollector

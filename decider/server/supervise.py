@@ -26,6 +26,7 @@ from typing import NamedTuple
 from decider.errors import AddressInUse
 from decider.log.open import LogUrl
 from decider.page.page import read_files
+from decider.server.allocator import keep_what_is_there
 from decider.server.board import LEADER, Board, Renewal, make_board, remove_board, worker_name
 from decider.server.child import ENDS, LEAVE, LEAVES, LOOK, READY, STARTS, STOP, ChildServer, Say, live, speak_as
 from decider.server.host_leader import HostLeader
@@ -368,6 +369,7 @@ def supervise(settings: Settings, listening: Listening, on_serving: Callable[[Ma
     for name in PRELOADED:
         import_module(name)
     read_files()
+    keep_what_is_there()  # also so that no child's collector writes into pages that all share
     asked = {LISTEN: settings.listen, OPERATE_LISTEN: settings.operate_listen}
     reserved = {option: _reserve(address) for option, address in asked.items() if address is not None}
     addresses = {

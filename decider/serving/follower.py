@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from decider.errors import DeciderError
 from decider.experiment.definition import ExperimentVersion
@@ -87,7 +87,8 @@ class Follower:
         # `_due` outlives a failure: the position moves on at once, and what could not be swapped in is tried again.
         with self._lock:
             news = self._log.follow(self._position)
-            self._due |= self.lineup.follow(news)
+            changed = self.lineup.follow(news)
+            self._due |= changed
             for _, name in news.models:
                 self._names[name.experiment, name.signature] = name
                 self._due.add(name.experiment)
@@ -95,7 +96,7 @@ class Follower:
             if news.versions or news.leave_outs:
                 for tell in self._tell:
                     tell(news)
-            self._swap_due()
+            self._swap_due(changed)
 
     def hold(self, owner: Owner, problem: str) -> None:
         """A model that cannot be learned yet must not serve: it would be one that has learned nothing."""
@@ -108,10 +109,11 @@ class Follower:
             self._held.pop(owner, None)
             self._due.add(owner[0])
 
-    def _swap_due(self) -> None:
-        """An experiment whose model cannot be read does not hold up the others."""
+    def _swap_due(self, changed: Collection[ExperimentId]) -> None:
+        """An experiment whose model cannot be read does not hold up the others. changed: have another version, which
+        comes first: a pause must not wait until the models of others are loaded."""
         failed: DeciderError | None = None
-        for id_ in list(self._due):
+        for id_ in sorted(self._due, key=lambda id_: id_ not in changed):
             try:
                 if id_ in self.lineup:
                     self._swap(self.lineup[id_])
@@ -132,17 +134,18 @@ class Follower:
         if problem is not None:
             self._current.held[version.experiment.id] = problem
             return
-        kept = self._current.get(version.experiment.id)
-        model = self._newest(version)
-        if model is None and kept and owner_of(kept.version) == owner_of(version):
-            model = kept.model  # the newest model's content is in another process: the one before goes on
-        self._current.put(version, model or self._newest_stored(version))
+        serving = self._current.get(version.experiment.id)
+        kept = serving.model if serving and owner_of(serving.version) == owner_of(version) else None
+        # Where the newest model's content is in another process, the one before goes on.
+        self._current.put(version, self._newest(version, kept) or kept or self._newest_stored(version))
 
-    def _newest(self, version: ExperimentVersion) -> Model | None:
-        """The model with the newest name, where its content is at hand."""
+    def _newest(self, version: ExperimentVersion, kept: Model | None) -> Model | None:
+        """The model with the newest name, where its content is at hand. kept: serves already: a pause loads none."""
         name = self._names.get(owner_of(version))
         if name is None:
             return None
+        if kept is not None and kept.position == name.position:
+            return kept
         return self._copies.get(name) or self._load(version, name)
 
     def _load(self, version: ExperimentVersion, name: ModelName) -> Model | None:

@@ -214,10 +214,14 @@ def _status(block: bytes) -> int:
 
 
 class Load:
-    """Connections to a server on this machine; calls go to them in turns. tls: encrypts. Also a context manager."""
+    """Connections to a server on this machine; calls go to them in turns. tls: encrypts. also: ports of other servers,
+    which get as many connections each. Also a context manager."""
 
-    def __init__(self, port: int, *, connections: int = 1, tls: ssl.SSLContext | None = None) -> None:
-        self._all = [_Connection(port, tls) for _ in range(connections)]
+    def __init__(
+        self, port: int, *, connections: int = 1, tls: ssl.SSLContext | None = None, also: Sequence[int] = ()
+    ) -> None:
+        ports = [port, *also]
+        self._all = [_Connection(ports[number % len(ports)], tls) for number in range(connections)]
         self._by_number = {connection.socket.fileno(): connection for connection in self._all}
         self._poll = select.epoll()
         for number in self._by_number:
@@ -303,9 +307,17 @@ class NotAnswered(Exception):
     """Calls without an answer."""
 
 
-def play(port: int, calls: Sequence[Frames], *, in_flight: int, seconds: float, connections: int = 1) -> Played:
-    """`play_on` connections of its own."""
-    with Load(port, connections=connections) as load:
+def play(
+    port: int,
+    calls: Sequence[Frames],
+    *,
+    in_flight: int,
+    seconds: float,
+    connections: int = 1,
+    also: Sequence[int] = (),
+) -> Played:
+    """`play_on` connections of its own. also: see Load."""
+    with Load(port, connections=connections, also=also) as load:
         return play_on(load, calls, in_flight=in_flight, seconds=seconds)
 
 
