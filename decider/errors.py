@@ -21,6 +21,7 @@
     +-- AddressInUse             the server cannot listen there
     +-- LogError                 the log could not be read or written; nothing was acknowledged
         +-- LogFull, LogCorrupt, EntriesArchived
+        +-- LogUnreachable       the database of the log does not answer, or takes no connection, maybe for a moment
         +-- LogLocked            another process holds the log
         |   +-- LogBusy          another program keeps its file locked, maybe for a moment only
         +-- ArchiveDamaged       a part of an archive is not what was written
@@ -177,6 +178,10 @@ class LogFull(LogError):
     """No space left for the log."""
 
     reason = "LOG_FULL"
+
+
+class LogUnreachable(LogError):
+    """The database of the log does not answer, or takes no connection, maybe for a moment only."""
 
 
 class LogLocked(LogError):

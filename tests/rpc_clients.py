@@ -360,15 +360,21 @@ os.execve(sys.executable, sys.argv[2:], os.environ | {"LISTEN_FDS": "1", "LISTEN
 class ServerProcess:
     """`decider serve` as a process of its own, ready to be called. `output` is everything it has said.
 
-    Raises AssertionError if it ends instead; `refused` is for those that are meant to.
+    url: of a log in PostgreSQL; then `db` only names the file of the output. Raises AssertionError if it ends instead;
+    `refused` is for those that are meant to.
     """
 
     def __init__(
-        self, db: Path, *options: str, listening: socket.socket | None = None, program: Sequence[str] = COMMAND
+        self,
+        db: Path,
+        *options: str,
+        listening: socket.socket | None = None,
+        program: Sequence[str] = COMMAND,
+        url: str | None = None,
     ) -> None:
         self.db = db
         self._output = db.with_name(f"{db.name}.output")
-        self.process = start(db, self._output, *options, listening=listening, program=program)
+        self.process = start(url or db, self._output, *options, listening=listening, program=program)
         try:
             self.target, self.http = until(self._addresses, what="the server is ready")
         except BaseException:
@@ -402,7 +408,7 @@ class ServerProcess:
 
 
 def start(
-    db: Path,
+    db: Path | str,
     output: Path,
     *options: str,
     listening: socket.socket | None = None,
@@ -418,10 +424,10 @@ def start(
         return subprocess.Popen([*command, *options], stdout=both, stderr=both, pass_fds=given)
 
 
-def refused(db: Path, *options: str) -> tuple[int, str]:
-    """Exit code and output of a server that is meant to refuse to start."""
+def refused(db: Path, *options: str, url: str | None = None) -> tuple[int, str]:
+    """Exit code and output of a server that is meant to refuse to start. url: see ServerProcess."""
     output = db.with_name(f"{db.name}.refused")
-    process = start(db, output, *options)
+    process = start(url or db, output, *options)
     try:
         return process.wait(PATIENCE), output.read_text()
     finally:

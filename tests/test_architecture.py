@@ -64,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decider.server": SERVER,
     "decider.extras": set(),
     "decider.channel": set(),
-    "decider.options": {"decider.durations", "decider.types", "decider.log.place"},
+    "decider.options": {"decider.durations", "decider.types", "decider.log"},
     "decider.cli": {"decider.extras", "decider.server"},
     "decider.client": WORDS | {"decider.v1", "decider.channel"},
     "simulator": set(),

@@ -159,7 +159,7 @@ class MemoryLease:
         if not lock.acquire(blocking=False):
             raise LogLocked("memory: another server writes this log")
         self._lock = lock
-        self.held = True
+        self.held, self.replaced = True, False
 
     def release(self) -> None:
         """See Lease."""
@@ -173,6 +173,7 @@ class MemoryLog:
 
     name = "memory"
     trouble: LogError | None = None
+    hosts: None = None
     warnings: Sequence[str] = ()
 
     def __init__(self, *, clock: Callable[[], Time] = now) -> None:

@@ -921,8 +921,40 @@ class Lease(Protocol):
     def held(self) -> bool:
         """Whether this process still has it."""
 
+    @property
+    def replaced(self) -> bool:
+        """Whether another process has led since: then this one has to begin anew."""
+
     def release(self) -> None:
         """Let another process lead."""
+
+
+class LeaderNews(NamedTuple):
+    """What a leader has said last. address: where it is. age: in seconds, by the clock of the log."""
+
+    address: str
+    content: str
+    age: float
+
+
+class Hosts(Protocol):
+    """What the processes of a log on several hosts share beside its entries. All of it is about now, and may be lost at
+    any moment. Raises LogError throughout."""
+
+    def is_led(self) -> bool:
+        """Whether this process has to wait: another one leads, or this one has no right to."""
+
+    def share_model(self, name: ModelName, saved: SavedModel) -> None:
+        """Let others load a model that is not stored yet; its owner's older ones go. Called by the leader."""
+
+    def drop_models(self, experiment: ExperimentId, signature: str) -> None:
+        """The owner has none any more. Called by the leader."""
+
+    def say(self, address: str, content: str) -> None:
+        """Say it to all hosts, in place of what was said before. Called by the leader."""
+
+    def news(self) -> LeaderNews | None:
+        """What the leader has said last; None: no leader has ever learned what serves."""
 
 
 class EventLog(LogReader, Protocol):
@@ -931,6 +963,10 @@ class EventLog(LogReader, Protocol):
     @property
     def models(self) -> ModelStore:
         """Its stored models."""
+
+    @property
+    def hosts(self) -> Hosts | None:
+        """What processes on several hosts share; None: all processes of this log are on one machine."""
 
     @property
     def trouble(self) -> LogError | None:

@@ -1,5 +1,6 @@
-"""What the processes of a log on one machine tell each other that is not in the log: files in a folder beside it, each
-written by one process alone. Called by `crew.py` and `serve.py`.
+"""What the processes of a log on one machine tell each other that is not in the log: files in a folder beside it (among
+the machine's temporary files, where the log is in PostgreSQL), each written by one process alone. Called by `crew.py`
+and `serve.py`.
 
 All of it is about now: a folder of processes that are gone is worth nothing, and the next leader removes it.
 """
@@ -14,11 +15,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from decider.errors import LogError
 from decider.learn.leader import Progress
+from decider.log.place import LogUrl
 from decider.metrics.merged import Snapshot, Source, counted, merge, snapshot
 from decider.serving.follower import Owner
 from decider.types import ExperimentId, Position
@@ -32,6 +35,24 @@ SUFFIXES = (".json", ".model", ".new")
 def worker_name(number: int) -> str:
     """How a worker is called in the output, on /readyz and in its file."""
     return f"worker {number}"
+
+
+JUST_NOW = 60.0
+"""Seconds since the last change of a folder in which somebody may be about to report."""
+
+_STATE = "state"
+"""Of the leader."""
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 class Report(NamedTuple):
@@ -53,13 +74,41 @@ class LeaderState:
     held: Mapping[Owner, str] = field(default_factory=dict)
     forgotten: Sequence[ExperimentId] = ()
 
+    def content(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "progress": [[one.experiment, one.version, one.position, one.head] for one in self.progress],
+            "held": [[*owner, problem] for owner, problem in self.held.items()],
+            "forgotten": [*self.forgotten],
+        }
 
-def make_board(db: Path) -> Path:
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> LeaderState:
+        """What had this content."""
+        return cls(
+            progress=[
+                Progress(ExperimentId(id_), version, Position(at), Position(head))
+                for id_, version, at, head in content["progress"]
+            ],
+            held={(ExperimentId(id_), signature): problem for id_, signature, problem in content["held"]},
+            forgotten=[ExperimentId(id_) for id_ in content["forgotten"]],
+        )
+
+
+def make_board(db: Path | LogUrl) -> Path:
     """A new folder. Raises LogError."""
+    place = _place(db)
     try:
-        return Path(tempfile.mkdtemp(prefix=f"{db.name}-workers-", dir=db.parent))
+        return Path(tempfile.mkdtemp(prefix=f"{place.name}-workers-", dir=place.parent))
     except OSError as error:
-        raise LogError(f"{db.parent}: cannot be written there ({error}); choose another place") from error
+        raise LogError(f"{place.parent}: cannot be written there ({error}); choose another place") from error
+
+
+def _place(db: Path | LogUrl) -> Path:
+    """Folders of a log are beside this path."""
+    if isinstance(db, Path):
+        return db
+    return Path(tempfile.gettempdir()) / f"decider-{sha256(str(db).encode()).hexdigest()[:16]}"
 
 
 def remove_board(folder: Path) -> None:
@@ -77,11 +126,21 @@ class Board:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def remove_others(self, db: Path) -> None:
-        """Folders of processes that were killed. Called by the leader, which has the lease: nobody else is there."""
-        for other in db.parent.glob(f"{glob.escape(db.name)}-workers-*"):
-            if other != self.folder:
+    def remove_others(self, db: Path | LogUrl) -> None:
+        """Folders of processes that were killed. Called by the leader. Of a file it has the lease, so nobody else is
+        there; a log in PostgreSQL may have other processes on this machine."""
+        place = _place(db)
+        for other in place.parent.glob(f"{glob.escape(place.name)}-workers-*"):
+            if other != self.folder and (isinstance(db, Path) or Board(other).is_left()):
                 remove_board(other)
+
+    def is_left(self) -> bool:
+        """Whether nobody is there any more: all who ever reported are gone, and that was not just now."""
+        try:
+            pids = [json.loads(path.read_text())["pid"] for path in self.folder.glob("*.json") if path.stem != _STATE]
+            return not any(map(lives, pids)) and time.time() - self.folder.stat().st_mtime > JUST_NOW
+        except (OSError, ValueError):
+            return False
 
     def report(self, name: str, report: Report) -> None:
         """Say it to all. A disk that is full keeps nobody from serving: then it is not said."""
@@ -94,26 +153,12 @@ class Board:
 
     def lead(self, state: LeaderState) -> None:
         """Say it to all workers."""
-        self._write(
-            "state",
-            {
-                "progress": [[one.experiment, one.version, one.position, one.head] for one in state.progress],
-                "held": [[*owner, problem] for owner, problem in state.held.items()],
-                "forgotten": [*state.forgotten],
-            },
-        )
+        self._write(_STATE, state.content())
 
     def leader_state(self) -> LeaderState:
         """What the leader said last."""
-        found = self._read("state") or {"progress": [], "held": [], "forgotten": []}
-        return LeaderState(
-            progress=[
-                Progress(ExperimentId(id_), version, Position(at), Position(head))
-                for id_, version, at, head in found["progress"]
-            ],
-            held={(ExperimentId(id_), signature): problem for id_, signature, problem in found["held"]},
-            forgotten=[ExperimentId(id_) for id_ in found["forgotten"]],
-        )
+        found = self._read(_STATE)
+        return LeaderState.of(found) if found else LeaderState()
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         path = self.folder / f"{name}.json"

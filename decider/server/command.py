@@ -18,11 +18,11 @@ import click
 
 from decider.errors import DeciderError
 from decider.log.clock import LogClock
-from decider.options import Finite, check_age, variable_of
+from decider.options import Finite, LogPlace, check_age, variable_of
 from decider.server.http.listen import Listening, listen
 from decider.server.limits import raise_descriptors
 from decider.server.listeners import LISTEN, OPERATE_LISTEN
-from decider.server.settings import Settings, site_of, split_address, table
+from decider.server.settings import Settings, site_of, split_address, table, unfit_for_address
 
 if TYPE_CHECKING:
     from decider.server.serve import Server
@@ -105,7 +105,7 @@ def _sites(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tu
 _SPECIAL: dict[str, dict[str, Any]] = {
     "--experiments": {"type": click.Path(path_type=Path, readable=False), "multiple": True},  # no file stops a start
     "--strict": {"is_flag": True},
-    "--db": {"type": click.Path(path_type=Path, dir_okay=False)},
+    "--db": {"type": LogPlace()},
     "--synchronous": {"type": click.Choice(["NORMAL", "FULL"], case_sensitive=False)},
     "--guard": {"type": click.Choice(["on", "off"])},
     "--listen": {"callback": _address},
@@ -196,6 +196,8 @@ def serve(**options: Any) -> None:
         # interrupt anew each time, until there is no stack left.
         signal.signal(signal.SIGHUP, looks.put)  # type: ignore[arg-type]
     settings = Settings(**options)
+    if unfit := unfit_for_address(settings):
+        raise click.ClickException(unfit)
     for doubt in misspelt(os.environ):
         logger.warning("%s", doubt)
     if settings.core is not None:

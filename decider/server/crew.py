@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -10,7 +9,7 @@ from typing import Protocol
 from decider.learn.leader import Progress
 from decider.metrics.merged import Metric, Several, Source, families, merge
 from decider.metrics.workers import WorkerFamilies, WorkerState
-from decider.server.board import LEADER, Board, LeaderState, Report, Reporter, worker_name
+from decider.server.board import LEADER, Board, LeaderState, Report, Reporter, lives, worker_name
 from decider.server.http.probes import Readiness
 from decider.serving.follower import Owner
 from decider.types import ExperimentId
@@ -36,6 +35,14 @@ class Crew(Protocol):
     def forget(self, experiment: ExperimentId) -> None:
         """Metrics name it no longer."""
 
+    def hear(self, state: LeaderState) -> None:
+        """What a leader elsewhere has said."""
+
+    @property
+    def forgotten(self) -> Sequence[ExperimentId]:
+        """Whom metrics name no longer."""
+        ...
+
 
 class NoCrew:
     """The leader's own process serves."""
@@ -53,6 +60,14 @@ class NoCrew:
 
     def forget(self, experiment: ExperimentId) -> None:
         """See Crew."""
+
+    def hear(self, state: LeaderState) -> None:
+        """See Crew."""
+
+    @property
+    def forgotten(self) -> Sequence[ExperimentId]:
+        """See Crew."""
+        return ()
 
 
 class Workers:
@@ -92,9 +107,18 @@ class Workers:
         """See Crew."""
         for id_ in self._forgotten.keys() & serving:  # it has begun again
             del self._forgotten[id_]
-        self._board.lead(LeaderState(progress, held, [*self._forgotten]))
+        self.hear(LeaderState(progress, held, self.forgotten))
+
+    def hear(self, state: LeaderState) -> None:
+        """See Crew."""
+        self._board.lead(state)
         if self._reporter is not None:
             self._reporter.report("")
+
+    @property
+    def forgotten(self) -> Sequence[ExperimentId]:
+        """See Crew."""
+        return [*self._forgotten]
 
     def forget(self, experiment: ExperimentId) -> None:
         """See Crew."""
@@ -106,17 +130,9 @@ class Workers:
 def _problem(report: Report | None) -> str:
     if report is None:
         return "has not started yet"
-    if time.monotonic() - report.at > SILENT or not _lives(report.pid):
+    if time.monotonic() - report.at > SILENT or not lives(report.pid):
         return f"is down since {time.monotonic() - report.at:.0f} s; it is started again, and the others serve"
     return report.problem
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True
 
 
 class _Counts:

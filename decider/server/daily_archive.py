@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from decider.errors import LogError
-from decider.log.open import identity_of
+from decider.log.open import LogUrl, identity_of
 from decider.server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class DailyArchive:
     @property
     def last_success(self) -> float:
         """See ArchiveRuns."""
-        if self._folder is None:
+        if self._folder is None or isinstance(self._db, LogUrl):
             return 0.0
         try:
             return _success_file(self._folder, self._db).stat().st_mtime

@@ -19,6 +19,7 @@ from decider.learn.guardrails import Guardrails
 from decider.learn.leader import Leader, Pace, Progress
 from decider.learn.left_out import LeaveOuts, open_in_words
 from decider.log.disk import DiskWatch
+from decider.log.protocol import Lease
 from decider.metrics.access import AccessCollector
 from decider.metrics.archive import ArchiveCollector
 from decider.metrics.collector import LogCollector
@@ -30,6 +31,7 @@ from decider.page.page import Page
 from decider.policy.protocol import Model
 from decider.replay.explain import Explanation, Patience, explain, not_found
 from decider.replay.models import Owner as ModelOwner
+from decider.server.board import LeaderState
 from decider.server.crew import Crew
 from decider.server.daily_archive import DailyArchive
 from decider.server.files import ExperimentFiles
@@ -45,6 +47,7 @@ from decider.server.roles import Rights
 from decider.server.settings import split_address
 from decider.serving.change_lines import ChangeLines
 from decider.serving.follower import Owner
+from decider.serving.shared_copies import SharedCopies
 from decider.types import DecisionId, ExperimentId, Position
 
 logger = logging.getLogger(__name__)
@@ -60,6 +63,8 @@ NO_EXPERIMENT = (
     "there is no experiment, so no call can be decided: start with `--experiments FILE`, or `decider apply FILE` while "
     "the server runs"
 )
+
+REPLACED = "another process leads the log since this one has lost its connection; it serves on, and learns nothing"
 
 ARCHIVE_INTERVAL = 2.0
 """Seconds between two looks for a missing part of the archive at a start."""
@@ -122,8 +127,8 @@ class LeaderPart:
         self._archiver = DailyArchive(settings)
         self._process.opened.callback(self._archiver.stop)
 
-    def open(self) -> None:
-        """Take the lease, and apply the experiment files. Raises DeciderError."""
+    def open(self, lease: Lease) -> None:
+        """Lead by a lease, and apply the experiment files. Raises DeciderError."""
         process, settings = self._process, self._settings
         assert self._http is not None
         # Closed in reverse order: the HTTP port (a second time does nothing) before the log, which probes and scrapes
@@ -134,8 +139,8 @@ class LeaderPart:
         self._guard = Guard(log)
         self._leader = Leader(
             log,
-            log.lease(),
-            process.copies,
+            lease,
+            process.copies if log.hosts is None else SharedCopies(process.copies, log.hosts),
             clock=self._clock,
             pace=Pace(settings.learn_interval, settings.store_interval, settings.store_bytes, settings.keep_bytes),
             memory=process.memory,
@@ -144,6 +149,7 @@ class LeaderPart:
             on_learned=process.metrics.observe_learning,
             on_failed=process.metrics.observe_failure,
         )
+        process.warnings.append(lambda: [REPLACED] if lease.replaced else [])
         process.name_build()
         lines, self._leave_outs = ChangeLines(log), LeaveOuts(log)
         process.tell += (lines.tell, self._leave_outs.tell)
@@ -206,6 +212,16 @@ class LeaderPart:
     def tell_crew(self) -> None:
         """What is not in the log. Called often."""
         self._crew.tell(self.progress(), self._missing, [*self._current])
+
+    def state(self) -> LeaderState:
+        """The same, for other hosts."""
+        return LeaderState(self.progress(), self._missing, self._crew.forgotten)
+
+    def stand_by(self, state: LeaderState) -> None:
+        """Another host's leader has said this."""
+        for id_ in state.forgotten:
+            self._process.forget(id_)
+        self._crew.hear(state)
 
     def catch_up(self) -> bool:
         """As the leader's. Where a part of the archive is missing that an experiment has to learn, the others serve;

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from decider.decide.decide import RULES
-from decider.errors import DeciderError, LogBusy, LogError
+from decider.errors import DeciderError, LogBusy, LogError, LogUnreachable
 from decider.learn.limits import Limits, largest_definition
 from decider.learn.versions import Versions
 from decider.log.clock import LogClock
@@ -59,7 +59,8 @@ ACCESS_INTERVAL = 0.5
 """Seconds between two looks at tokens and certificates; a change holds once two looks agree."""
 
 LOCKED_INTERVAL = 1.0
-"""Seconds between two tries to open a log that somebody keeps locked; each try waits some seconds as well."""
+"""Seconds between two tries to open a log that somebody keeps locked, or whose database does not answer; each try waits
+some seconds as well."""
 
 PROBE_AFTER = 1.0
 """Seconds without a failed call before a write is tried."""
@@ -146,7 +147,7 @@ class Process:
         return True
 
     def _open_log(self, on_wait: Callable[[str], None]) -> EventLog | None:
-        """As soon as nobody keeps its file locked: a running server waits for that as well."""
+        """As soon as nobody keeps its file locked, and its database answers: a running server waits for that, too."""
         settings, said = self.settings, ""
         while not self.stopping.is_set():
             try:
@@ -157,7 +158,7 @@ class Process:
                     on_commit=self.metrics.observe_commit,
                     archives=() if settings.archive is None else (settings.archive,),
                 )
-            except LogBusy as error:
+            except (LogBusy, LogUnreachable) as error:
                 if said != str(error):
                     said = str(error)
                     logger.warning("%s; the server starts once the log is free", error)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from decider.log.clock import LogClock
-from decider.log.protocol import EventLog
+from decider.log.protocol import EventLog, Lease
 from decider.server.board import Board, Reporter, worker_name
 from decider.server.crew import Crew, NoCrew, Workers
 from decider.server.grpc_port import SHARED, GrpcPort
@@ -101,8 +101,15 @@ class _Leading:
         self._leading.listen()
         if not self._process.open(ready=lambda: self._leading.readiness().ready, on_wait=self._leading.say_phase):
             return False
-        self._leading.open()
+        lease = self._take_lease()
+        if lease is None:
+            return False
+        self._leading.open(lease)
         return True
+
+    def _take_lease(self) -> Lease | None:
+        """The right to lead; None where it was asked to stop before. Raises LogLocked where another process leads."""
+        return self._process.log.lease()
 
     def _begin(self) -> None:
         """Start the threads."""
@@ -153,7 +160,10 @@ class _Leading:
 
 
 class LeaderServer(_Leading):
-    """Leads a log, whose workers are processes of their own. `start`, then `stop`. board: where they report."""
+    """Leads a log, whose workers are processes of their own. `start`, then `stop`. board: where they report.
+    on_standby: called where workers may serve although this process does not lead."""
+
+    on_standby: Callable[[], object] = staticmethod(lambda: None)
 
     def __init__(self, settings: Settings, *, listening: socket.socket, board: Board) -> None:
         super().__init__(
@@ -179,7 +189,10 @@ class LeaderServer(_Leading):
 
     def _tell_crew(self) -> None:
         while not self._process.stopping.wait(REPORT_INTERVAL):
-            self._process.try_to(self._leading.tell_crew)
+            self._tell_crew_once()
+
+    def _tell_crew_once(self) -> None:
+        self._process.try_to(self._leading.tell_crew)
 
 
 class WorkerServer:

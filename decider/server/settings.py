@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from decider.log.place import LogUrl
+
 MIB = 2**20
 
 MAX_REPLY_BYTES = 4 * MIB
@@ -33,7 +35,10 @@ class Settings:
     strict: bool = _setting(
         False, "A wrong experiment file ends the start with an error; else the others and what the log has are served."
     )
-    db: Path = _setting(Path("decider.db"), "The log, one SQLite file; made if there is none.")
+    db: Path | LogUrl = _setting(
+        Path("decider.db"),
+        "The log: one SQLite file, or the address of one in PostgreSQL (postgresql://...); made if there is none.",
+    )
     listen: str = _setting("127.0.0.1:50051", "HOST:PORT for gRPC; port 0 takes a free one, [::1]:50051 is IPv6.")
     operate_listen: str | None = _setting(
         None, "HOST:PORT of a listener of its own for ExperimentService, which --listen then answers no longer."
@@ -104,6 +109,16 @@ class Settings:
     )
     archive_after: str = _setting("30d", "Decisions older than this are moved there, in log time: 30d, 12h, ...")
     grace: float = _setting(10.0, "Seconds that calls in flight get to finish after SIGTERM.")
+
+
+def unfit_for_address(settings: Settings) -> str:
+    """What the settings ask of a log in PostgreSQL that only a file can give, and the way out; empty: nothing."""
+    if isinstance(settings.db, LogUrl) and settings.archive is not None:
+        return (
+            f"--archive: nothing is archived out of PostgreSQL yet; leave it out, or name a file by --db (it is now "
+            f"{settings.db})"
+        )
+    return ""
 
 
 def table() -> list[tuple[str, Any, str]]:

@@ -23,7 +23,9 @@ from importlib import import_module
 from typing import NamedTuple, NoReturn
 
 from decider.errors import AddressInUse, DeciderError
+from decider.log.open import LogUrl
 from decider.server.board import LEADER, Board, make_board, remove_board, worker_name
+from decider.server.host_leader import HostLeader
 from decider.server.http.listen import Listening
 from decider.server.listeners import LISTEN, OPERATE_LISTEN
 from decider.server.serve import SHORTEST_STOP, LeaderServer, WorkerServer
@@ -219,6 +221,8 @@ def _live(role: Role, lifeline: int, said: int, grace: float) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and the parent says what to do
         _speak_as(role.name)
         server = role.make()
+        if isinstance(server, LeaderServer):
+            server.on_standby = lambda: os.write(said, READY)
         signal.signal(signal.SIGTERM, lambda *_: server.request_stop())
         signal.signal(signal.SIGHUP, lambda *_: server.request_look())
         left = [grace]
@@ -268,7 +272,8 @@ def supervise(settings: Settings, listening: Listening, on_serving: Callable[[Ma
     board = Board(make_board(settings.db))
 
     def lead() -> LeaderServer:
-        return LeaderServer(real, listening=listening.socket, board=board)
+        kind = HostLeader if isinstance(real.db, LogUrl) else LeaderServer
+        return kind(real, listening=listening.socket, board=board)
 
     def work(number: int) -> WorkerServer:
         listening.socket.close()  # the leader's

@@ -7,9 +7,11 @@ way, and reading takes that back.
 from __future__ import annotations
 
 import select
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from functools import lru_cache
 from typing import Any
 
@@ -17,11 +19,24 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8Dumper
 
-from decider.errors import LogError, LogFull
+from decider.errors import LogError, LogFull, LogUnreachable
 from decider.log.place import UNREADABLE, name_of
 from decider.log.rows import RowType
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """One whose statements end: where PostgreSQL gives no answer for so long, the connection counts as lost."""
+
+    most_seconds: float | None = None
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """See psycopg."""
+        try:
+            return super().wait(gen, interval, timeout or self.most_seconds)
+        except psycopg.errors._WaitTimeout as error:
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"no answer for {timeout or self.most_seconds:g} s") from error
+
 
 Parameters = Mapping[str, Any]
 
@@ -30,15 +45,21 @@ NOTHING: Parameters = {}
 CONNECT_SECONDS = 5
 """For which a new connection waits for the server."""
 
+STATEMENT_SECONDS = 30.0
+"""For which a statement of a server waits for an answer: PostgreSQL may stand still, with its machine up."""
+
+DIAL_INTERVAL = 0.1
+"""Seconds between two tries to connect where the last one failed."""
+
 _ESCAPE, _NUL = "\x1a", "\x00"
 
 _DEFAULTS: dict[str, Any] = {
     "connect_timeout": CONNECT_SECONDS,
     "application_name": "decider",
-    "keepalives_idle": 5,  # seconds; a server that is gone without a word is noticed after about 15
-    "keepalives_interval": 2,
-    "keepalives_count": 5,
-    "tcp_user_timeout": 10_000,  # milliseconds
+    "keepalives_idle": 2,  # seconds; a server that is gone without a word is noticed after about 5
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5_000,  # milliseconds
 }
 
 
@@ -135,13 +156,18 @@ def execute(connection: Connection, sql: str, values: Parameters = NOTHING) -> i
     return connection.execute(sql.encode(), stored).rowcount
 
 
-def connect(url: str) -> Connection:
-    """A connection in autocommit mode. Raises psycopg.Error."""
+def connect(url: str, *, most_seconds: float | None = None) -> Connection:
+    """A connection in autocommit mode. most_seconds: for which a statement may take. Raises psycopg.Error."""
     given = _read_address(url)
-    connection: Connection = psycopg.connect(make_conninfo(url, **_DEFAULTS | given), autocommit=True)
+    connection = Connection.connect(make_conninfo(url, **_DEFAULTS | given), autocommit=True)
+    connection.most_seconds = most_seconds
     connection.adapters.register_dumper(int, Int8Dumper)  # one type of each parameter, so one prepared statement
     # A commit reads what the one before it has written, and is safe once it is answered, whatever the defaults are.
-    connection.execute("set default_transaction_isolation = 'read committed'; set synchronous_commit = on")
+    try:
+        connection.execute("set default_transaction_isolation = 'read committed'; set synchronous_commit = on")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -164,14 +190,39 @@ def end_if_gone(connection: Connection) -> None:
     )
 
 
+def to_write(url: str) -> str:
+    """The address for whoever writes: of several hosts the one that takes writes."""
+    if "target_session_attrs" in _read_address(url):
+        return url
+    return f"{str.__str__(url)}{'&' if '?' in url else '?'}target_session_attrs=read-write"
+
+
+_FINAL = ("authentication failed", "does not exist", "pg_hba.conf", "no password supplied", "permission denied")
+"""In what PostgreSQL answers to whom it never lets in: to try again helps nobody."""
+
+_TOO_MANY = ("too many clients", "remaining connection slots", "too many connections")
+
+_GOES_ON = "the server goes on by itself once it does"
+
+
+def _unreachable(name: str, text: str) -> LogError:
+    if any(one in text for one in _FINAL):
+        return LogError(f"{name}: PostgreSQL does not let this user in ({text}); see decider/log/postgres/roles.sql")
+    if any(one in text for one in _TOO_MANY):
+        way_out = "raise max_connections, or the role's limit"
+        return LogUnreachable(f"{name}: PostgreSQL takes no more connections ({text}); {way_out}; {_GOES_ON}")
+    if "read-only" in text:
+        way_out = "promote it, or name the one that takes writes as well (postgresql://a,b/shop)"
+        return LogUnreachable(f"{name}: PostgreSQL takes no writes, it is a standby ({text}); {way_out}; {_GOES_ON}")
+    return LogUnreachable(f"{name}: PostgreSQL cannot be reached ({text}); the server goes on by itself once it can")
+
+
 def log_error(name: str, error: psycopg.Error) -> LogError:
     """An exception of psycopg as ours, saying what to do."""
     text = " ".join(str(error).split())
     match error:
         case psycopg.errors.DiskFull():
             return LogFull(f"{name}: PostgreSQL has no space left ({text}); free some, the server goes on by itself")
-        case psycopg.errors.TooManyConnections():
-            return LogError(f"{name}: PostgreSQL takes no more connections ({text}); raise max_connections")
         case psycopg.errors.InsufficientPrivilege():
             return LogError(f"{name}: the user may not do that ({text}); see decider/log/postgres/roles.sql")
         case psycopg.errors.InvalidSchemaName():
@@ -179,7 +230,7 @@ def log_error(name: str, error: psycopg.Error) -> LogError:
         case psycopg.errors.UndefinedTable():
             return LogError(f"{name}: there is no such log ({text})")
     if is_lost(error):
-        return LogError(f"{name}: PostgreSQL cannot be reached ({text}); the server goes on by itself once it answers")
+        return _unreachable(name, text)
     return LogError(f"{name}: {text}")
 
 
@@ -212,11 +263,59 @@ def _has_ended(connection: Connection) -> bool:
     return bool(poll.poll(0))
 
 
-class Pool:
-    """Connections that are kept and used again, from any thread. A lost one is not."""
+class Dialer:
+    """Makes connections. Where one could not be made a thread of its own tries on, and all others are told at once: a
+    call must not wait for a server that is not there. `lost` counts how often that came.
 
-    def __init__(self, url: str) -> None:
+    most_seconds: see `connect`. set_up: is called with each new connection.
+    """
+
+    def __init__(self, url: str, *, most_seconds: float | None = None) -> None:
         self._url = url
+        self._most_seconds = most_seconds
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self.down: psycopg.Error | None = None
+        self.lost = 0
+
+    def connect(self) -> Connection:
+        """A new one. Raises psycopg.Error."""
+        if (down := self.down) is not None:
+            raise copy(down)
+        try:
+            return connect(self._url, most_seconds=self._most_seconds)
+        except psycopg.OperationalError as error:
+            self._note(error)
+            raise
+
+    def _note(self, error: psycopg.Error) -> None:
+        with self._lock:
+            if self.down is None and not self._closed.is_set():
+                self.down, self.lost = error, self.lost + 1
+                threading.Thread(target=self._try_on, name="dialer", daemon=True).start()
+
+    def _try_on(self) -> None:
+        while not self._closed.wait(DIAL_INTERVAL):
+            try:
+                connect(self._url, most_seconds=self._most_seconds).close()
+            except psycopg.Error as error:
+                self.down = error
+            except LogError:
+                return
+            else:
+                self.down = None
+                return
+
+    def close(self) -> None:
+        """Try no more."""
+        self._closed.set()
+
+
+class Pool:
+    """Connections that are kept and used again, from any thread. A lost one is not. dialer: makes them."""
+
+    def __init__(self, url: str, dialer: Dialer | None = None) -> None:
+        self._dialer = dialer or Dialer(url)
         self.name = name_of(url)
         self._idle: deque[Connection] = deque()
         self._closed = False
@@ -236,7 +335,7 @@ class Pool:
             if not connection.closed and not _has_ended(connection):
                 return connection
             connection.close()
-        return connect(self._url)
+        return self._dialer.connect()
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -284,4 +383,5 @@ class Pool:
     def close(self) -> None:
         """Nobody may be reading."""
         self._closed = True
+        self._dialer.close()
         self._drop_idle()

@@ -10,6 +10,7 @@ from itertools import islice
 
 from decider.log.postgres.commit_tables import INTERN_SIGNATURE, SIGNATURE
 from decider.log.postgres.connection import Pool, execute, read
+from decider.log.postgres.hosts import PostgresHosts
 from decider.log.protocol import Base, ModelName
 from decider.log.stored_models import AT_ONCE, compress, read_whole, surplus
 from decider.policy.saved import SavedModel
@@ -97,7 +98,24 @@ class PostgresModelReader:
 
 
 class PostgresModelStore(PostgresModelReader):
-    """See ModelStore."""
+    """See ModelStore. hosts: has models that are shared; they count as stored for whoever goes on from the newest."""
+
+    def __init__(self, pool: Pool, hosts: PostgresHosts) -> None:
+        super().__init__(pool)
+        self._hosts = hosts
+
+    def load(self, name: ModelName) -> SavedModel | None:
+        """See ModelReader."""
+        return super().load(name) or self._hosts.load_model(name)
+
+    def newest(self, experiment: ExperimentId, signature: str) -> tuple[Position, SavedModel] | None:
+        """See ModelReader."""
+        stored = super().newest(experiment, signature)
+        shared = self._hosts.newest_model(experiment, signature)
+        if shared is None or (stored is not None and shared <= stored[0]):
+            return stored
+        saved = self._hosts.load_model(ModelName(experiment, shared, signature))
+        return stored if saved is None else (shared, saved)
 
     def store(self, name: ModelName, saved: SavedModel, *, keep_bytes: int, keep: Collection[str] = ()) -> int:
         """See ModelStore. The checksum is that of the data as saved."""

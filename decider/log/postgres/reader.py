@@ -21,7 +21,7 @@ from decider.log.postgres import queries, unit_history, units
 from decider.log.postgres.check import check
 from decider.log.postgres.checkpoints import known_place, newest_checkpoint
 from decider.log.postgres.commit_tables import KEPT, shown
-from decider.log.postgres.connection import Pool, stream
+from decider.log.postgres.connection import Dialer, Pool, stream
 from decider.log.postgres.migrations import is_log
 from decider.log.postgres.models import PostgresModelReader
 from decider.log.postgres.sealed import sealed_decisions
@@ -60,11 +60,11 @@ from decider.types import START, ActionId, DecisionId, ExperimentId, Position, R
 class PostgresReader:
     """A log to read, from any thread. Raises LogError where there is none.
 
-    url: as libpq takes it; the log is in the first schema of its search path.
+    url: as libpq takes it; the log is in the first schema of its search path. dialer: makes its connections.
     """
 
-    def __init__(self, url: str) -> None:
-        self._pool = Pool(url)
+    def __init__(self, url: str, dialer: Dialer | None = None) -> None:
+        self._pool = Pool(url, dialer)
         self._versions = VersionCache()
         self._groups = KnownGroups(self.versions)
         try:

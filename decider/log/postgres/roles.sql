@@ -7,7 +7,7 @@
 -- as the owner once, or whenever a release has new tables; it says so where it may not.
 --
 -- decider_reader: the simulator, dashboards and people; reads everything.
--- decider_worker: serves; adds entries, and can change or delete none.
+-- decider_worker: serves; adds entries, and can change or delete none. A host with this role never leads.
 -- decider_leader: serves and leads; stores models and totals, too.
 
 do $$
@@ -35,4 +35,4 @@ to decider_worker, decider_leader;
 
 grant update on lease to decider_leader;
 
-grant insert, update, delete on models, totals_checkpoints to decider_leader;
+grant insert, update, delete on models, totals_checkpoints, shared_models, leader_news to decider_leader;

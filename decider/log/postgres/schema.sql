@@ -45,6 +45,16 @@ create table lease (
 
 insert into lease (epoch) values (0);
 
+-- One row, once a leader has learned what serves: what it tells the workers of all hosts that is not in the log. See
+-- decider/server/board.py.
+create table leader_news (
+  is_only boolean primary key default true check (is_only),
+  epoch bigint not null,
+  address text collate "C" not null,
+  content text collate "C" not null,
+  at timestamptz not null default now()
+) with (fillfactor = 10);
+
 create table experiments (
   position bigint primary key,
   time bigint not null,
@@ -328,6 +338,21 @@ create table models (
 );
 
 alter table models alter column data set storage external;  -- it is compressed already
+
+-- The newest models of each owner for the workers of other hosts, until they are stored above: not in the write-ahead
+-- log, and empty after a crash, since each is made again from the log.
+create unlogged table shared_models (
+  experiment text collate "C" not null,
+  signature bigint not null,            -- signatures.id
+  position bigint not null,
+  shared timestamptz not null default now(),
+  checksum text collate "C" not null,
+  data bytea not null,
+  primary key (experiment, signature, position)
+) with (autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scale_factor = 0,
+  toast.autovacuum_vacuum_threshold = 1000, toast.autovacuum_vacuum_scale_factor = 0);
+
+alter table shared_models alter column data set storage external;  -- compressing would take longer than sending
 
 create table totals_checkpoints (
   position bigint primary key,

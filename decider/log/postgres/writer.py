@@ -7,6 +7,7 @@ connection was lost is sent again with its number, until it is known to be writt
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,8 +24,9 @@ from decider.log.place import name_of
 from decider.log.postgres.checkpoints import store_checkpoint
 from decider.log.postgres.commit_tables import PostgresTables
 from decider.log.postgres.connection import (
+    STATEMENT_SECONDS,
     Connection,
-    connect,
+    Dialer,
     end_if_gone,
     execute,
     is_lost,
@@ -32,8 +34,10 @@ from decider.log.postgres.connection import (
     postgres_errors,
     read_one,
     to_stored,
+    to_write,
 )
 from decider.log.postgres.connection import read as read_rows
+from decider.log.postgres.hosts import PostgresHosts
 from decider.log.postgres.lease import PostgresLease, check_epoch
 from decider.log.postgres.migrations import migrate
 from decider.log.postgres.models import PostgresModelStore
@@ -41,6 +45,7 @@ from decider.log.postgres.reader import PostgresReader
 from decider.log.postgres.statements import TAKE_PLACE, append, by_column, copy
 from decider.log.postgres.upkeep import drop_over
 from decider.log.protocol import (
+    Awaited,
     Entry,
     Head,
     Mark,
@@ -60,8 +65,19 @@ logger = logging.getLogger(__name__)
 PATIENCE = 10.0
 """Seconds for which a commit whose connection was lost is sent again."""
 
-PAUSE = 0.1
+PAUSE = 0.05
 """Seconds between two tries."""
+
+PATIENCE_IN_TROUBLE = 0.3
+"""Seconds, where the call before has waited in vain."""
+
+WRITE_SECONDS = 5.0
+"""For which a statement of a commit waits for an answer; then its connection counts as lost. Longer than PostgreSQL
+leaves the head to a writer that is gone: see `end_if_gone`."""
+
+TO_ANSWER, LEAST_PATIENCE = 0.1, 0.2
+"""Seconds before the first caller's deadline at which trying ends, so that all are told why; and for which it is tried
+however near that is."""
 
 MOST_AT_ONCE = 1_000
 """Entries that one statement writes."""
@@ -128,7 +144,9 @@ class PostgresLog(PostgresReader):
         on_commit: Callable[[int, float], None] = _ignore_commit,
         patience: float = PATIENCE,
     ) -> None:
-        self._url = url
+        self._url = to_write(url)
+        self._dialer = Dialer(self._url, most_seconds=STATEMENT_SECONDS)
+        self._give_up = 0.0
         self._clock = clock
         self._on_commit = on_commit
         self._patience = patience
@@ -138,22 +156,29 @@ class PostgresLog(PostgresReader):
         self._known_to_serve: set[Position] = set()  # versions known to serve since then
         self._closed_at = -CLOSE_INTERVAL
         with ExitStack() as opened, postgres_errors(name_of(url)):
+            opened.callback(self._dialer.close)
             self._writer = self._connect()
             opened.callback(self._close_writer)
             migrate(self._writer, name_of(url))
             self._open_row()
-            super().__init__(url)
+            super().__init__(url, self._dialer)
             opened.pop_all()
         self._group = GroupCommit[Entry, Mark | None](self._write)
         self._entries = EntryWriter(PostgresTables(lambda: self._writer, self.version_at), self.version_at)
         self._lease: PostgresLease | None = None
         self._trouble: LogError | None = None
-        self._models = PostgresModelStore(self._pool)
+        self._hosts = PostgresHosts(self._pool, lambda: self._lease)
+        self._models = PostgresModelStore(self._pool, self._hosts)
 
     @property
     def models(self) -> PostgresModelStore:
         """See EventLog."""
         return self._models
+
+    @property
+    def hosts(self) -> PostgresHosts:
+        """See EventLog."""
+        return self._hosts
 
     @property
     def trouble(self) -> LogError | None:
@@ -179,11 +204,19 @@ class PostgresLog(PostgresReader):
 
     def _write(self, entries: list[Entry]) -> list[Mark | None]:
         started = time.perf_counter()
+        self._give_up = self._patience_of(entries)
         if self._writer.closed:  # before anybody asks who still waits for an answer
-            self._connect_again(time.monotonic() + self._patience)
+            self._connect_again()
         marks = self._write_on_head(entries)
         self._on_commit(len(entries), time.perf_counter() - started)
         return marks
+
+    def _patience_of(self, entries: Sequence[Entry]) -> float:
+        """Until when, on the monotonic clock, a commit of these is tried while PostgreSQL cannot be reached."""
+        now_ = time.monotonic()
+        deadline = min([entry.caller.deadline for entry in entries if type(entry) is Awaited], default=math.inf)
+        patience = self._patience if self._trouble is None else min(self._patience, PATIENCE_IN_TROUBLE)
+        return min(now_ + patience, max(now_ + LEAST_PATIENCE, deadline - TO_ANSWER))
 
     def _write_on_head(self, entries: list[Entry]) -> list[Mark | None]:
         while True:
@@ -208,16 +241,15 @@ class PostgresLog(PostgresReader):
         return read_one(self._writer, _OVERTAKEN, {"version": version}) is not None
 
     def _again(self, work: Callable[[], T]) -> T:
-        """Again with a new connection where one is lost, for as long as `patience`. Raises LogError."""
-        give_up = time.monotonic() + self._patience
+        """Again with a new connection where one is lost, as long as `_patience_of` said. Raises LogError."""
         while True:
             try:
                 return work()
             except psycopg.Error as error:
-                if not is_lost(error) or time.monotonic() >= give_up:
+                if not is_lost(error) or time.monotonic() >= self._give_up:
                     raise log_error(self.name, error) from error
                 logger.warning("%s: sending it again: %s", self.name, error)
-                self._connect_again(give_up)
+                self._connect_again()
 
     def _write_now(self, entries: list[Entry]) -> list[Mark | None]:
         """Never asks first what became of a commit: one that was not there when somebody looked may still come."""
@@ -227,7 +259,8 @@ class PostgresLog(PostgresReader):
         return self._again(lambda: self._try_to_write(entries))
 
     def _connect(self) -> Connection:
-        connection = connect(self._url)
+        connection = self._dialer.connect()
+        connection.most_seconds = WRITE_SECONDS
         end_if_gone(connection)  # it may have the head, for which all writers wait
         return connection
 
@@ -235,7 +268,7 @@ class PostgresLog(PostgresReader):
         """Where a server that took over has lost the row, as it has lost the last commits, they are written again."""
         execute(self._writer, _OPEN, {"writer": self._writer_id})
 
-    def _connect_again(self, give_up: float) -> None:
+    def _connect_again(self) -> None:
         self._close_writer()
         while True:
             try:
@@ -243,7 +276,7 @@ class PostgresLog(PostgresReader):
                 self._open_row()
                 return
             except psycopg.OperationalError as error:
-                if time.monotonic() >= give_up:
+                if time.monotonic() >= self._give_up:
                     raise log_error(self.name, error) from error
             time.sleep(PAUSE)
 
@@ -381,6 +414,8 @@ class PostgresLog(PostgresReader):
         with self._pool.connection() as connection:
             drop_over(connection, at, log_time)
             execute(connection, _FORGET_WRITERS, {"before": at - 30 * 86_400_000_000})
+        if self._lease is not None:
+            self._hosts.drop_old_models()
 
     def close(self) -> None:
         """See EventLog."""

@@ -221,7 +221,7 @@ class FileLease:
             if file.led or not file.try_to_lock(LEADER):
                 raise LogLocked(f"{name}: another server writes this log; end it or name another file")
             file.led = True
-        self.held = True
+        self.held, self.replaced = True, False
 
     def release(self) -> None:
         """See Lease."""

@@ -148,6 +148,11 @@ class SqliteLog(SqliteReader):
         return self._models
 
     @property
+    def hosts(self) -> None:
+        """See EventLog."""
+        return
+
+    @property
     def trouble(self) -> LogError | None:
         """See EventLog."""
         return self._damage or self._files.missing_file() or self._trouble

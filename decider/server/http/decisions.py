@@ -19,6 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from decider.errors import NotFound
+from decider.log.place import LogUrl
 from decider.page.decision import decision_page, missing_page
 from decider.page.latest import decision_address
 from decider.replay.explain import Explanation
@@ -40,7 +41,7 @@ Explain = Callable[[DecisionId, Rights], Explanation | None]
 _ToCaller = Callable[[DecisionId], Explanation | None]
 
 
-def decisions(explain: Explain, db: Path) -> list[Route]:
+def decisions(explain: Explain, db: Path | LogUrl) -> list[Route]:
     """The route. db: the log, for the command that says the same in a terminal."""
     turns = Turns()
 
@@ -75,7 +76,7 @@ def _as_told(explain: Explain, rights: Rights, id_: DecisionId) -> Explanation |
     return explain(id_, rights)
 
 
-def _answer(explain: _ToCaller, path: str, db: Path, wants_json: bool) -> Response:
+def _answer(explain: _ToCaller, path: str, db: Path | LogUrl, wants_json: bool) -> Response:
     try:
         explanation = _explain(explain, path)
     except NotFound as error:
