@@ -273,7 +273,14 @@ def test_a_place_that_cannot_be_is_refused(full: Path, tmp_path: Path) -> None:
 # --- what people read
 
 
-SUMMARIES = ("rewarded_decisions", "action_sums", "action_summary", "holdout_summary", "sealed_decisions")
+SUMMARIES = {
+    "rewarded_decisions": ("position",),
+    "action_sums": ("version", "action"),
+    "action_summary": ("experiment", "action"),
+    "holdout_summary": ("experiment", "experiment_version", "group"),
+    "sealed_decisions": ("position",),
+}
+"""With the columns that tell rows apart."""
 
 
 @pytest.mark.parametrize("make", [write_odd_rows, visits_db, None], ids=["rows", "holdout", "full"])
@@ -307,10 +314,8 @@ def summary(connection: Any, view: str) -> tuple[list[str], list[list[Any]]]:
     names = [one[0] for one in cursor.description]
     places = sorted(range(len(names)), key=names.__getitem__)
     rows = [[_plain(row[place]) for place in places] for row in cursor.fetchall()]
-    return sorted(names), sorted(
-        rows,
-        key=lambda row: [str(int(one)) if isinstance(one, int) else one for one in row if isinstance(one, str | int)],
-    )
+    key = [sorted(names).index(name) for name in SUMMARIES[view]]
+    return sorted(names), sorted(rows, key=lambda row: [row[place] for place in key])
 
 
 def are_alike(one: object, other: object) -> bool:
