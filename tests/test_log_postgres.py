@@ -107,6 +107,7 @@ def test_the_chain_is_that_of_sqlite(url: str, tmp_path: Path, copy_from: int, m
 VIEWS = (
     "entries", "changes", "withheld_actions", "decision_windows", "decision_rewards", "joined_rewards",
     "joined_changes", "reward_history", "credited_rewards", "named_rewards", "reward_summary", "sealed_decisions",
+    "rewarded_decisions", "action_summary",
 )  # fmt: skip
 
 

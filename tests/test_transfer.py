@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import sqlite3
@@ -10,8 +11,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psycopg
 import pytest
@@ -27,6 +30,7 @@ from simulator.verify import verify
 from tests.archives import split, trim, write_odd_log
 from tests.conftest import Clock
 from tests.copied_logs import content, quiet, write_odd_rows
+from tests.lift_logs import visits_db
 from tests.postgres import PostgresServer, damages
 from tests.test_log_readers import Step, Writer, steps, write
 
@@ -264,3 +268,63 @@ def test_a_place_that_cannot_be_is_refused(full: Path, tmp_path: Path) -> None:
         assert (ran.exit_code, text in ran.output) == (1, True), ran.output
     assert "there is no such log" in decider("copy", tmp_path / "missing.db", tmp_path / "a.db").output
     assert log_place("a.db") == Path("a.db")
+
+
+# --- what people read
+
+
+SUMMARIES = {
+    "rewarded_decisions": ("position",),
+    "action_sums": ("version", "action"),
+    "action_summary": ("experiment", "action"),
+    "holdout_summary": ("experiment", "experiment_version", "group"),
+    "sealed_decisions": ("position",),
+}
+"""With the columns that tell rows apart."""
+
+
+@pytest.mark.parametrize("make", [write_odd_rows, visits_db, None], ids=["rows", "holdout", "full"])
+def test_views_of_a_copied_log_are_equal(make: Any, full: Path, url: LogUrl, tmp_path: Path) -> None:
+    """A query for one database is a query for the other: same rows, same columns, numbers up to the order of adding."""
+    path = tmp_path / "log.db"
+    if make is None:
+        copy_log(full, path, say=quiet)
+    else:
+        make(path)
+    copy_log(path, url, say=quiet)
+    with psycopg.connect(url) as there, closing(sqlite3.connect(path)) as here:
+        for view in SUMMARIES:
+            keys, rows = summary(here, view)
+            other_keys, others = summary(there, view)
+            assert (view, keys) == (view, other_keys)
+            assert len(rows) == len(others), view
+            for row, other in zip(rows, others, strict=True):
+                assert all(map(are_alike, row, other)), (view, row, other)
+            assert rows or view == "holdout_summary"
+
+
+def summary(connection: Any, view: str) -> tuple[list[str], list[list[Any]]]:
+    """Columns by name, and rows in one order. `action_sums` is read in sums by its key: its rows are pieces of them."""
+    what = f"select * from {view}"  # noqa: S608 - our names
+    if view == "action_sums":
+        sums = ("decisions", "drawn", "propensity", "inverse", "squared", "rewarded", "reward", "weighted")
+        columns = ", ".join(f"sum({name}) as {name}" for name in (*sums, "weighted_squared"))
+        what = f"select version, action, {columns} from action_sums group by version, action having sum(decisions) > 0"  # noqa: S608
+    cursor = connection.execute(what)
+    names = [one[0] for one in cursor.description]
+    places = sorted(range(len(names)), key=names.__getitem__)
+    rows = [[_plain(row[place]) for place in places] for row in cursor.fetchall()]
+    key = [sorted(names).index(name) for name in SUMMARIES[view]]
+    return sorted(names), sorted(rows, key=lambda row: [row[place] for place in key])
+
+
+def are_alike(one: object, other: object) -> bool:
+    """Numbers up to the order of adding."""
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
+    return one == other
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of every kind as those of SQLite."""
+    return float(value) if isinstance(value, Decimal) else value

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from decider.errors import LogCorrupt, LogError, LogFull
+from decider.log.archive import find
 from decider.log.archive.find import (
-    archived,
     check_same_log,
     found_parts,
     identity_of,
@@ -23,7 +23,7 @@ from decider.log.archive.find import (
 )
 from decider.log.archive.part import DECISIONS_FILE, Part
 from decider.log.forgotten import Removal
-from decider.log.place import LogUrl, log_place
+from decider.log.place import LogUrl, has_password, log_place
 from decider.log.protocol import CuttableLog, EventLog, ForgettingLog, LogReader, OnProgress
 from decider.log.sqlite.backup import Copied, OnCopied, back_up, put_in_place
 from decider.log.sqlite.connection import open_to_read
@@ -55,6 +55,7 @@ __all__ = [
     "check_unused",
     "copy_log",
     "has_missing_parts",
+    "has_password",
     "identity_of",
     "is_archive",
     "is_led",
@@ -70,6 +71,11 @@ __all__ = [
     "open_to_survey",
     "restore_log",
 ]
+
+
+def archived(path: Path | LogUrl, folders: Sequence[Path] = ()) -> str:
+    """See `archive/find.py`; nothing is archived out of PostgreSQL."""
+    return "" if isinstance(path, LogUrl) else find.archived(path, folders)
 
 
 def has_missing_parts(path: Path) -> bool:

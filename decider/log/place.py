@@ -59,10 +59,23 @@ def name_of(url: str) -> str:
     return f"postgresql://{user and f'{user}@'}{found['host'] or rest.get('host', '')}{port}/{base}"
 
 
+def has_password(text: str) -> bool:
+    """Whether a text is an address with a password.
+
+    >>> has_password("postgresql://ann:secret@db/shop"), has_password("postgresql://ann@db/shop"), has_password("a.db")
+    (True, False, False)
+    """
+    found = _PARTS.fullmatch(text)
+    in_front = text.partition("://")[2].rpartition("@")[0]
+    return text.startswith(SCHEMES) and (found is None or "password=" in text or ":" in in_front)
+
+
 def log_place(text: str) -> Path | LogUrl:
     """Where a log is, as people write it.
 
     >>> log_place("demo.db"), type(log_place("postgresql://db/shop")).__name__
     (PosixPath('demo.db'), 'LogUrl')
     """
+    if isinstance(text, LogUrl):  # whose text, as others see it, is not all of it
+        return text
     return LogUrl(text) if text.startswith(SCHEMES) else Path(text)

@@ -11,14 +11,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from decider.errors import DeciderError
-from decider.log.open import archived, open_reader
+from decider.log.open import LogUrl, archived, open_reader
+from decider.options import LogPlace
 from decider.types import ExperimentId
 from simulator.agreement import compare
 from simulator.commands.options import archive_option, experiment_option
 from simulator.logs.decider_log import only_experiment
 from simulator.report.agreement import print_agreement
-
-DB = click.Path(path_type=Path)
 
 EXAMPLES = """\b
 Examples:
@@ -27,10 +26,10 @@ Examples:
 
 
 @click.command("agreement", epilog=EXAMPLES)
-@click.argument("db", type=DB)
+@click.argument("db", type=LogPlace(folders=True))
 @experiment_option
 @archive_option
-def agreement_command(db: Path, experiment: str | None, archive: tuple[Path, ...]) -> None:
+def agreement_command(db: Path | LogUrl, experiment: str | None, archive: tuple[Path, ...]) -> None:
     """How often the policy of an apprentice would have done what was served in its place, by the log DB.
 
     Each decision is compared with the model that would have served it; models are learned again, as `simulator verify`

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
+from decider.log.open import LogUrl, log_place
 from simulator.commands.options import (
     FILE,
     FOLDER,
@@ -193,7 +194,7 @@ def _world(subject: str) -> World | None:
     try:
         return find(subject)
     except NoSuchWorld as error:
-        if Path(subject).exists() or subject.startswith("open-bandit:"):
+        if isinstance(log_place(subject), LogUrl) or Path(subject).exists() or subject.startswith("open-bandit:"):
             return None
         raise BadComparison(f"{subject}: there is no such log; and {error}") from error
 
@@ -265,4 +266,5 @@ def _sweep(
 
 def _slug(subject: str) -> str:
     """A part of a folder's name."""
-    return "".join(char if char.isalnum() or char in "-_" else "-" for char in Path(subject).name)
+    name = Path(str(log_place(subject))).name  # of an address, the database
+    return "".join(char if char.isalnum() or char in "-_" else "-" for char in name)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from decider.errors import DeciderError
-from decider.options import Finite, credential_options
+from decider.options import Finite, LogPlace, credential_options
 from simulator.commands.options import (
     BAD_INPUT,
     FILE,
@@ -86,7 +86,7 @@ def _address(_: click.Context, __: click.Parameter, value: str) -> str:
 world_options = with_options(
     click.option("--target", default="", callback=_address, metavar="HOST:PORT", help="The server's gRPC address."),
     credential_options,
-    click.option("--db", type=FILE, metavar="LOG.db", help="That server's log, to compare with what was sent."),
+    click.option("--db", type=LogPlace(), metavar="LOG", help="That server's log, to compare with what was sent."),
     click.option("--serve", type=FILE, metavar="LOG.db", help="Start a server on this log instead; end it after."),
     click.option("--kills", type=click.IntRange(0, 100), default=0, help="SIGKILL it that often, at random moments."),
     click.option("--visitors", type=VISITS, default=10_000, show_default=True, help="Visits to send."),

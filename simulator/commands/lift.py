@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from decider.log.open import LogUrl
+from decider.options import LogPlace
 from simulator.commands.options import (
     archive_option,
     bad_input,
@@ -33,7 +35,7 @@ Examples:
 
 
 @click.command("lift", epilog=EXAMPLES)
-@click.argument("log", type=click.Path(path_type=Path))
+@click.argument("log", type=LogPlace(folders=True))
 @experiment_option
 @click.option(
     "--by", "fields", multiple=True, metavar="FIELD", help="A row for every value of a context field; may be repeated."
@@ -50,7 +52,7 @@ Examples:
 @json_option
 @report_option
 def lift_command(
-    log: Path,
+    log: Path | LogUrl,
     experiment: str | None,
     fields: tuple[str, ...],
     rewards: tuple[str, ...],

@@ -11,6 +11,8 @@ import click
 from rich.console import Console
 
 from decider.estimate.lift import LEVEL
+from decider.log.open import LogUrl
+from decider.options import LogPlace
 from simulator.commands.options import (
     archive_option,
     bad_input,
@@ -155,7 +157,7 @@ reward_options = with_options(
 @click.option("--level", type=Share(), default=str(LEVEL), show_default=True, help="Of the interval.")
 @click.option(
     "--log",
-    type=click.Path(path_type=Path),
+    type=LogPlace(folders=True),
     metavar="LOG",
     help="Take mean, deviation, traffic and visits from a log of ours, unless they are given.",
 )
@@ -169,7 +171,7 @@ def plan_command(
     days: float | None,
     power: float,
     level: float,
-    log: Path | None,
+    log: Path | LogUrl | None,
     experiment: str | None,
     archive: tuple[Path, ...],
     json_file: Path | None,
@@ -201,7 +203,7 @@ def plan_command(
         print_results(plan_parts(plan))
 
 
-def _read(log: Path | None, experiment: str | None, archive: tuple[Path, ...]) -> Traffic | None:
+def _read(log: Path | LogUrl | None, experiment: str | None, archive: tuple[Path, ...]) -> Traffic | None:
     if log is None:
         if experiment is not None or archive:
             raise BadLog("--experiment, --archive: belong to a log; give it, too: --log shop.db")

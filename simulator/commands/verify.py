@@ -46,7 +46,7 @@ def verify_command(db: Path | LogUrl, archive: tuple[Path, ...]) -> None:
     Decisions that `simulator import` wrote are counted apart: another system drew them.
     """
     with bad_input():
-        elsewhere = archived(db, archive) if isinstance(db, Path) else ""
+        elsewhere = archived(db, archive)
         if elsewhere and isinstance(db, Path) and db.is_dir():
             raise ArchiveMissing(f"{db}: {elsewhere}; without the first decisions nothing can be recomputed")
         if elsewhere:

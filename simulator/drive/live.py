@@ -14,7 +14,7 @@ import numpy as np
 from decider.errors import LogError
 from decider.experiment.changes import in_one_line
 from decider.experiment.schema import to_message
-from decider.log.open import open_reader
+from decider.log.open import LogUrl, open_reader
 from decider.log.protocol import LogReader
 from decider.v1 import experiment_pb2
 from simulator.drive import reconcile
@@ -37,7 +37,7 @@ class Options:
     on the target."""
 
     target: str = ""
-    db: Path | None = None
+    db: Path | LogUrl | None = None
     serve: Path | None = None
     kills: int = 0
     visitors: int = 10_000
@@ -62,7 +62,7 @@ class DrivenServer:
     """A server: where it listens, its log's file if known, what runs alongside the drive."""
 
     target: str
-    db: Path | None
+    db: Path | LogUrl | None
     alongside: Alongside = ()
 
 
@@ -183,7 +183,9 @@ def _describe(made: Plan, at: DrivenServer) -> str:
     )
 
 
-def _result(driven: Drive, options: Options, *, version: int, db: Path | None, duplicates_before: int) -> DriveResult:
+def _result(
+    driven: Drive, options: Options, *, version: int, db: Path | LogUrl | None, duplicates_before: int
+) -> DriveResult:
     made, ledger = driven.plan, driven.ledger
     return DriveResult(
         world=made.world.name,
@@ -212,7 +214,7 @@ def _result(driven: Drive, options: Options, *, version: int, db: Path | None, d
     )
 
 
-def _reconcile(made: Plan, ledger: Ledger, db: Path | None, before: int) -> reconcile.Reconciliation:
+def _reconcile(made: Plan, ledger: Ledger, db: Path | LogUrl | None, before: int) -> reconcile.Reconciliation:
     if db is None:
         return reconcile.reconcile(made, ledger, None)
     with closing(open_reader(db)) as log:

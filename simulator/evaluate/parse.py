@@ -14,7 +14,7 @@ import numpy as np
 from decider.experiment.definition import Action, Experiment, ExperimentVersion, Learning, RewardDefinition
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
-from decider.log.open import open_reader
+from decider.log.open import LogUrl, log_place, open_reader
 from decider.log.protocol import LogReader, ModelName
 from decider.policy.make import load_model, make_policy
 from decider.policy.protocol import PlainPolicy
@@ -162,8 +162,8 @@ def _replay(name: str, experiment: Experiment, policy: PlainPolicy, columns: Col
 
 def _load_model(name: str, rest: str, columns: Columns) -> ServedPolicy:
     """A published model; on the log that it learned from, only later decisions can be evaluated."""
-    file, at, number = rest.rpartition("@") if "@" in rest else (rest, "", "")
-    with closing(open_reader(Path(file))) as log:
+    file, at, number = _model_of(rest)
+    with closing(open_reader(log_place(file))) as log:
         versions = [v for v in log.versions() if set(v.all_active) & set(columns.actions)]
         if not versions:
             raise BadPolicy(f"{name}: no experiment of {file} has an action of this log")
@@ -183,6 +183,13 @@ def _load_model(name: str, rest: str, columns: Columns) -> ServedPolicy:
     if same and not (columns.known > learned_until).any():
         raise BadPolicy(f"{name}: has learned from every decision of this log; name an earlier one of {stored}")
     return ServedPolicy(policy, after=learned_until if same else None)
+
+
+def _model_of(text: str) -> tuple[str, str, str]:
+    """The log, and behind a `@` the model's position; an address has one before its host as well."""
+    file, at, number = text.rpartition("@")
+    is_address = isinstance(log_place(text), LogUrl) and not number.isdigit()
+    return (text, "", "") if is_address or not at else (file, at, number)
 
 
 def _same_decisions(log: LogReader, columns: Columns) -> bool:

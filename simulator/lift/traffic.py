@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from decider.log.open import LogUrl
 from decider.text import count, percent, rough
 from simulator.lift.find import DAY
 from simulator.lift.power import Rewards
@@ -31,7 +32,7 @@ class Traffic:
     note: str
 
 
-def load_traffic(path: Path, experiment: str | None = None, archive: Sequence[Path] = ()) -> Traffic:
+def load_traffic(path: Path | LogUrl, experiment: str | None = None, archive: Sequence[Path] = ()) -> Traffic:
     """Of the versions in which a reward means what it does today. Raises as `load_served` does, and BadLog where there
     are too few units."""
     return traffic_of(load_served(path, experiment=experiment, archive=archive))

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
 from decider.experiment.definition import KIND, Action, Experiment, ExperimentVersion
-from decider.log.open import archived, open_reader
+from decider.log.open import LogUrl, archived, open_reader
 from decider.log.protocol import ArrowBatches, Head, LogReader
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
 from simulator.logs.arrow import category, distinct, distinct_by
@@ -61,7 +61,7 @@ class AmbiguousExperiment(DeciderError):
 
 
 def load(
-    path: Path,
+    path: Path | LogUrl,
     *,
     experiment: str | None = None,
     version: tuple[int, ...] = (),
@@ -73,10 +73,10 @@ def load(
 ) -> Columns:
     """The decisions of one experiment; it need not be named where the log has only one.
 
-    path: of a log, or a folder with its archive. version: numbers of its versions; without them the newest ones that
-    agree are read (see `versions.py`). archive: folders with the archived parts of the log, which are read, too.
-    rewards: names with the weights that they shall have instead of the experiment's, others count nothing; then the
-    range is reward_range, or what was seen. Nothing in it: the reward that the learner saw.
+    path: of a log (in PostgreSQL its address), or a folder with its archive. version: numbers of its versions; without
+    them the newest ones that agree are read (see `versions.py`). archive: folders with the archived parts of the log,
+    which are read, too. rewards: names with the weights that they shall have instead of the experiment's, others count
+    nothing; then the range is reward_range, or what was seen. Nothing in it: the reward that the learner saw.
     on_note: told where decisions are archived and left out.
     Raises AmbiguousExperiment, BadLog where nothing is left, or LogError where there is no log of ours.
 
@@ -93,14 +93,14 @@ def load(
         return _load(log, experiment_versions(log, experiment), version, span, Counted(rewards, reward_range))
 
 
-def newest_definition(path: Path, *, experiment: str | None = None) -> Experiment | None:
+def newest_definition(path: Path | LogUrl, *, experiment: str | None = None) -> Experiment | None:
     """The newest version of the experiment that `load` reads; None where the log has none. Raises as `load` does."""
     with closing(open_reader(path)) as log:
         versions = experiment_versions(log, experiment)
         return versions[-1].experiment if versions else None
 
 
-def experiments(path: Path) -> Sequence[str]:
+def experiments(path: Path | LogUrl) -> Sequence[str]:
     """The ids of all experiments. Raises LogError where there is no log of ours."""
     with closing(open_reader(path)) as log:
         return _ids(log.versions())

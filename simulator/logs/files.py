@@ -9,11 +9,12 @@ import gzip
 import io
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, cast
 
+from decider.log.open import LogUrl, log_place, open_reader
 from simulator.logs.errors import BadLog
 
 MAX_LINE = 64 * 2**20
@@ -48,11 +49,16 @@ def files_of(path: Path, suffixes: Sequence[str]) -> list[Path]:
     return [path]
 
 
-def stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+def stamp(name: str) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times of a log's files: changes when the log does. Empty where there is none.
 
-    A log of ours has its newest entries in a file beside it.
+    A log of ours has its newest entries in a file beside it; of one in PostgreSQL the end is read, which raises
+    LogError.
     """
+    path = log_place(name)
+    if isinstance(path, LogUrl):
+        with closing(open_reader(path)) as log:
+            return ((log.name, *log.head().mark),)
     beside = [path, path.with_name(f"{path.name}-wal")] if path.name else []
     files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() and path.name else beside
     return tuple([(one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in files if one.is_file()])

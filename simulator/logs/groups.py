@@ -31,7 +31,7 @@ from decider.experiment.strata import (
     measures_of_all,
     strata_of,
 )
-from decider.log.open import archived, open_reader
+from decider.log.open import LogUrl, archived, open_reader
 from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS
 from simulator.logs.arrow import category
@@ -146,7 +146,7 @@ class Served:
         return len(self.unit)
 
 
-def load_served(path: Path, *, experiment: str | None = None, archive: Sequence[Path] = ()) -> Served:
+def load_served(path: Path | LogUrl, *, experiment: str | None = None, archive: Sequence[Path] = ()) -> Served:
     """What one experiment has served, with a holdout or without. Raises AmbiguousExperiment, BadLog where it has served
     nothing, or LogError where there is no log."""
     with closing(open_reader(path, archive=archive)) as log:
@@ -167,7 +167,7 @@ def load_served(path: Path, *, experiment: str | None = None, archive: Sequence[
 
 
 def load_groups(
-    path: Path,
+    path: Path | LogUrl,
     *,
     experiment: str | None = None,
     rewards: Sequence[str] = (),

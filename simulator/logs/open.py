@@ -1,7 +1,7 @@
 """A log by its name -> columns: the one place that chooses the reader. Called by the commands.
 
-A name is a data set like `open-bandit:random/men`, a file, or a folder of files of one kind (all of them, in order of
-name). Its suffix says what a file is, without one its first bytes.
+A name is a data set like `open-bandit:random/men`, the address of a log of ours in PostgreSQL, a file, or a folder of
+files of one kind (all of them, in order of name). Its suffix says what a file is, without one its first bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from decider.experiment.definition import Experiment
-from decider.log.open import DECISIONS_FILE, is_archive, is_part
+from decider.log.open import DECISIONS_FILE, LogUrl, is_archive, is_part, log_place
 from simulator.logs import decider_log, dsjson, open_bandit, tables
 from simulator.logs.columns import Columns
 from simulator.logs.context_fields import CONTEXT_WORDS, with_context
@@ -26,8 +26,8 @@ _SAYS_ITSELF = "says itself which actions could be drawn; leave out --actions"
 _MAGIC = b"SQLite format 3\x00"
 
 KINDS = (
-    "a log of ours (.db) or its archive (a folder), dsjson (.dsjson, .json, .jsonl, .log), a table (.csv, .tsv, "
-    ".parquet), packed ones (.gz), a folder of those, or open-bandit:random/all"
+    "a log of ours (.db, or postgresql://...) or its archive (a folder), dsjson (.dsjson, .json, .jsonl, .log), "
+    "a table (.csv, .tsv, .parquet), packed ones (.gz), a folder of those, or open-bandit:random/all"
 )
 """The kinds of logs, for messages and help."""
 
@@ -40,12 +40,13 @@ def open_log(name: str, options: ReadOptions) -> Columns:
     simulator.logs.errors.BadLog: clicks.xlsx: there is no such log; check the path
     """
     if _is_ours(name):
+        name = _shown(name)
         if options.actions is not None:
             raise BadLog(f"{name}: {_SAYS_ITSELF}; or import the table again with it: --actions 200")
         _refuse_options(name, options)
         span = Span(options.since, options.until)
         columns = decider_log.load(
-            _log_of(Path(name)),
+            _log_of(name),
             experiment=options.experiment,
             version=options.version,
             span=span,
@@ -80,20 +81,33 @@ def definition_in(name: str, options: ReadOptions) -> Experiment | None:
     """The newest definition of the log's experiment; None where the log is not of ours. Raises as `open_log` does."""
     if not _is_ours(name):
         return None
-    return decider_log.newest_definition(_log_of(Path(name)), experiment=options.experiment)
+    return decider_log.newest_definition(_log_of(name), experiment=options.experiment)
 
 
 def experiments_in(name: str) -> Sequence[str]:
     """The ids of the experiments of a log of ours; none where it is not of ours. Raises as `open_log` does."""
-    return decider_log.experiments(_log_of(Path(name))) if _is_ours(name) else ()
+    return decider_log.experiments(_log_of(name)) if _is_ours(name) else ()
 
 
 def _is_ours(name: str) -> bool:
+    if isinstance(log_place(name), LogUrl):
+        return True
     return not name.startswith(open_bandit.PREFIX) and _kind(Path(name)) in DATABASE
 
 
-def _log_of(path: Path) -> Path:
+def _shown(name: str) -> str:
+    """The same; where it is an address, its password is left out of every message."""
+    place = log_place(name)
+    return place if isinstance(place, LogUrl) else name
+
+
+def _log_of(name: str) -> Path | LogUrl:
     """A log or an archive. The decisions of a part are read with the rest of it, which says what they are of."""
+    place = log_place(name)
+    return place if isinstance(place, LogUrl) else _whole(place)
+
+
+def _whole(path: Path) -> Path:
     return path.parent if path.name == DECISIONS_FILE and is_part(path.parent) else path
 
 
@@ -117,7 +131,7 @@ def _refuse_table_options(name: str, options: ReadOptions) -> None:
 
 def _kind(path: Path) -> str:
     """The suffix that says how to read a file or folder. Raises BadLog."""
-    if is_archive(_log_of(path)):
+    if is_archive(_whole(path)):
         return DATABASE[0]
     if path.is_dir():
         return _kind_of_folder(path)

@@ -50,7 +50,7 @@ def state(*files: str) -> str:
     >>> state("nowhere.csv") == state()
     True
     """
-    return _digest(*[repr(found).encode() for name in files if (found := stamp(Path(name)))])
+    return _digest(*[repr(found).encode() for name in files if (found := stamp(name))])
 
 
 def sources() -> list[Path]:

@@ -26,6 +26,7 @@ import numpy as np
 from decider.errors import DeciderError
 from decider.experiment.definition import Experiment, Learning, RewardDefinition
 from decider.experiment.schema import from_message, to_message
+from decider.log.open import has_password, log_place
 from decider.policy.spec import PolicySpec
 from decider.types import ExperimentId
 from simulator.evaluate.checks.leaks import set_leaks_aside
@@ -68,7 +69,9 @@ def world(name: str) -> World:
     log, experiment = _parts(name.removeprefix(PREFIX))
     if not log:
         raise ThinLog(f"{name}: names no log; write {PREFIX}LOG, as {PREFIX}shop.db")
-    return _world(name, log, experiment, stamp(Path(log)))
+    if has_password(log):  # names of worlds stand in reports and in the names of kept results
+        raise ThinLog(f"{log_place(log)}: leave the password out of the address; PGPASSFILE or PGPASSWORD has it")
+    return _world(name, log, experiment, stamp(log))
 
 
 def log_of(name: str) -> str:
@@ -94,14 +97,15 @@ def _world(name: str, log: str, experiment: str | None, _stamp: tuple[tuple[str,
     kept = _known_actions(columns, definition)
     _check(columns, kept)
     draw = _Draw(columns, kept, definition.reward.default)
+    won = _describe(draw(0, PREVIEW))
     return World(
         name=name,
-        line=f"FITTED to {log}, no real visitors: {len(columns)} decisions resampled; {_describe(draw(0, PREVIEW))}.",
+        line=f"FITTED to {columns.name}, no real visitors: {len(columns)} decisions resampled; {won}.",
         experiment=_experiment(columns, definition, kept),
         draw=draw,
         reward_names=(REWARD,),
         traffic=_traffic(columns),
-        fitted=log,
+        fitted=columns.name,
     )
 
 

@@ -51,7 +51,7 @@ STATEMENT_SECONDS = 30.0
 DIAL_INTERVAL = 0.1
 """Seconds between two tries to connect where the last one failed."""
 
-_ESCAPE, _NUL = "\x1a", "\x00"
+ESCAPE, _NUL = "\x1a", "\x00"
 
 _DEFAULTS: dict[str, Any] = {
     "connect_timeout": CONNECT_SECONDS,
@@ -69,8 +69,8 @@ def to_text(text: str) -> str:
     >>> to_text("a\\0b"), to_text("\\x1a") == "\\x1a1", to_text("plain")
     ('a\\x1a0b', True, 'plain')
     """
-    if _ESCAPE in text or _NUL in text:
-        return text.replace(_ESCAPE, _ESCAPE + "1").replace(_NUL, _ESCAPE + "0")
+    if ESCAPE in text or _NUL in text:
+        return text.replace(ESCAPE, ESCAPE + "1").replace(_NUL, ESCAPE + "0")
     return text
 
 
@@ -80,7 +80,7 @@ def from_text(text: str) -> str:
     >>> from_text(to_text("a\\0b\\x1a1\\x1a")) == "a\\0b\\x1a1\\x1a"
     True
     """
-    return text.replace(_ESCAPE + "0", _NUL).replace(_ESCAPE + "1", _ESCAPE) if _ESCAPE in text else text
+    return text.replace(ESCAPE + "0", _NUL).replace(ESCAPE + "1", ESCAPE) if ESCAPE in text else text
 
 
 def to_stored(value: Any) -> Any:

@@ -18,7 +18,7 @@ from decider.log.entry_writer import OpenCommit
 from decider.log.forgotten import ChangedCommit, Removal, made_up_id
 from decider.log.postgres.checkpoints import known_place
 from decider.log.postgres.commits import commits
-from decider.log.postgres.connection import Connection, execute, postgres_errors, read, read_one
+from decider.log.postgres.connection import Connection, connect, execute, postgres_errors, read, read_one
 from decider.log.postgres.units import units_of
 from decider.log.postgres.writer import PostgresLog
 from decider.log.protocol import Forgotten, Head, NewBuild
@@ -96,9 +96,9 @@ class PostgresForgettingLog(PostgresLog):
             while some := list(islice(rest, AT_ONCE)):
                 change = partial(_forget_decisions, unit=unit, decisions=some, pseudonym=made_up, context=context)
                 found.update(self._remove(change).decisions)
-        with self._group.lock, postgres_errors(self.name):
-            execute(self._writer, _NO_UNIT, {"unit": unit})
-            execute(self._writer, f"vacuum {'(full)' if rebuild else ''} {_CHANGED_TABLES}")
+        with postgres_errors(self.name), closing(connect(self._url)) as connection:  # it may take longer than a commit
+            execute(connection, _NO_UNIT, {"unit": unit})
+            execute(connection, f"vacuum {'(full)' if rebuild else ''} {_CHANGED_TABLES}")
         return Forgotten(len(found), made_up, cleared=True, parts=[], left=[], linked=linked)
 
     def _forget_beside(self, unit: str) -> Sequence[str]:

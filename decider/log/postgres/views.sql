@@ -1,6 +1,5 @@
 -- What people, the learner and the metrics read: the same words as in sqlite/views.sql, which says what they mean. Made
--- anew by migrations.py whenever this file has changed. Not here yet: rewarded_decisions, action_sums, action_summary,
--- holdout_summary.
+-- anew by migrations.py whenever this file has changed.
 
 create view entries as
   select position, time, 'experiment' as kind from experiments
@@ -120,3 +119,87 @@ create view sealed_decisions as
       end as reward
     from decision_rewards j where j.position = w.position) r
   where w.deadline <= (select time from head);
+
+create view rewarded_decisions as
+  select w.position, w.version, w.experiment, w.action, w.reason, w.propensity, w.window_end, w.overridden, w.left_out,
+    r.rewards, greatest(w.minimum_reward, least(w.maximum_reward, coalesce(r.reward, w.default_reward))) as reward,
+    greatest(w.minimum_reward, least(w.maximum_reward, w.default_reward)) as unrewarded
+  from (
+    select j.position, count(j.reward) as rewards, case min(j.aggregation)
+        when 'first' then (array_agg(j.reward order by j.reward_position) filter (where j.reward is not null))[1]
+        when 'last' then (array_agg(j.reward order by j.reward_position desc) filter (where j.reward is not null))[1]
+        when 'sum' then sum(j.reward order by j.reward_position)
+        when 'max' then max(j.reward)
+        when 'min' then min(j.reward)
+        when 'mean' then avg(j.reward)
+      end as reward
+    from decision_rewards j where j.reward_position is not null and j.deadline <= (select time from head)
+    group by j.position) r
+  join decision_windows w on w.position = r.position;
+
+create view action_sums as
+  with ended as (
+    select w.version, w.action, w.propensity, w.reason in ('EXPLOIT', 'EXPLORE') as drawn,
+      greatest(w.minimum_reward, least(w.maximum_reward, w.default_reward)) as unrewarded
+    from decision_windows w
+    where w.window_end <= (select time from head) and not w.overridden and not w.left_out)
+  select version, action, count(*) as decisions, count(*) filter (where drawn) as drawn, sum(propensity) as propensity,
+    coalesce(sum(1 / propensity) filter (where drawn), 0) as inverse,
+    coalesce(sum(1 / (propensity * propensity)) filter (where drawn), 0) as squared, 0::bigint as rewarded,
+    sum(unrewarded) as reward, coalesce(sum(unrewarded / propensity) filter (where drawn), 0) as weighted,
+    coalesce(sum(unrewarded * unrewarded / (propensity * propensity)) filter (where drawn), 0) as weighted_squared
+  from ended group by version, action
+  union all
+  select version, action, 0, 0, 0, 0, 0, count(*) filter (where rewards > 0), sum(reward - unrewarded),
+    sum(q * (reward - unrewarded)), sum(q * q * (reward * reward - unrewarded * unrewarded))
+  from (select version, action, rewards, reward, unrewarded,
+      case when reason in ('EXPLOIT', 'EXPLORE') then 1 / propensity else 0 end as q
+    from rewarded_decisions where window_end <= (select time from head) and not overridden and not left_out) r
+  group by version, action;
+
+create view action_summary as
+  select experiment, action, sealed, rewarded, weighted_mean_reward,
+    case when is_known then weighted_mean_reward - width end as low_95_any_time,
+    case when is_known then weighted_mean_reward + width end as high_95_any_time,
+    effective_sample_size, mean_propensity, confounded_mean_reward
+  from (
+    select *, sqrt(greatest(variance, 0) * 2 * (draws * rho + 1) / nullif(draws * draws * rho, 0)
+        * ln(sqrt(draws * rho + 1) / alpha)) as width,
+      effective_sample_size >= 30 and weighted * weighted >= 50 * weighted_squared and weighted_squared > 0 as is_known
+    from (
+      select *, (-2 * ln(alpha) + ln(1 - 2 * ln(alpha))) / 1e4::double precision as rho,
+        weighted_squared / nullif(draws, 0) - weighted_mean_reward * weighted_mean_reward as variance
+      from (
+        select experiment, action, sealed, rewarded, weighted, weighted_squared, draws::double precision as draws,
+          0.05::double precision / actions as alpha,
+          case when drawn > 0 then weighted / draws::double precision end as weighted_mean_reward,
+          case when drawn > 0 then inverse * inverse / squared end as effective_sample_size,
+          propensity / sealed as mean_propensity, reward / sealed as confounded_mean_reward
+        from (
+          select e.experiment, s.action, sum(s.decisions)::bigint as sealed, sum(s.rewarded)::bigint as rewarded,
+            sum(s.drawn) as drawn, sum(s.propensity) as propensity, sum(s.inverse) as inverse,
+            sum(s.squared) as squared, sum(s.reward) as reward, sum(s.weighted) as weighted,
+            sum(s.weighted_squared) as weighted_squared,
+            sum(sum(s.drawn)) over (partition by e.experiment) as draws,
+            count(*) over (partition by e.experiment) as actions
+          from action_sums s join experiments e on e.position = s.version
+          group by e.experiment, s.action having sum(s.decisions) > 0) a) b) c) d;
+
+create view holdout_summary as
+  select experiment, experiment_version, "group", sum(decisions)::bigint as decisions, count(*) as units,
+    sum(reward) / sum(decisions)::double precision as mean_reward,
+    sqrt(greatest(0, sum(reward * reward)
+      - 2 * sum(reward) / sum(decisions)::double precision * sum(reward * decisions)
+      + sum(reward) / sum(decisions)::double precision * sum(reward) / sum(decisions)::double precision
+        * sum(decisions * decisions)::double precision)
+      * count(*) / nullif(count(*) - 1, 0)) / sum(decisions)::double precision as standard_error
+  from (
+    select w.experiment, w.experiment_version, case when (w.reason = 'HOLDOUT') then 'holdout' else 'policy' end as "group",
+      count(*) as decisions,
+      sum(coalesce(r.reward, greatest(w.minimum_reward, least(w.maximum_reward, w.default_reward)))) as reward
+    from experiments e join decision_windows w on w.version = e.position
+      left join rewarded_decisions r on r.position = w.position
+    where (e.definition::json ->> 'holdout')::double precision > 0
+      and w.window_end <= (select time from head) and w.reason <> 'HOLDOUT_UNAVAILABLE' and not w.left_out
+    group by w.version, w.experiment, w.experiment_version, w.unit_id, w.reason = 'HOLDOUT') u
+  group by experiment, experiment_version, "group";
