@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from decider.log.open import LogUrl
 from decider.log.protocol import EventLog
-from simulator.drive.own_postgres import FAST, NoPostgres, OwnPostgres, own_postgres, programs
+from simulator.drive.own_postgres import FAST, NoPostgres, OwnPostgres, folder_of_postgres, programs
 
 
-class PostgresServer:
-    """The server of a test run. `server` is the process, `folder` has its socket."""
+class PostgresServer(OwnPostgres):
+    """A running server. options: of `postgres`."""
 
-    def __init__(self, server: OwnPostgres) -> None:
-        self.server = server
-        self.folder = server.folder
-        self.url, self.kill, self.restart, self.stop = server.url, server.kill, server.restart, server.stop
+    def __init__(self, folder: Path, options: Sequence[str]) -> None:
         self._numbers = count(1)
+        super().__init__(folder, options)
 
     def new_schema(self) -> LogUrl:
         """The URL of a log that is not there yet."""
@@ -48,5 +47,9 @@ def postgres_server(options: Sequence[str] = FAST) -> Iterator[PostgresServer]:
         programs()
     except NoPostgres as error:
         pytest.skip(str(error))
-    with own_postgres(options) as server:
-        yield PostgresServer(server)
+    with folder_of_postgres() as folder:
+        server = PostgresServer(folder, options)
+        try:
+            yield server
+        finally:
+            server.stop()

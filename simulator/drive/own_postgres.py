@@ -81,7 +81,7 @@ class OwnPostgres:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            user=_user(),
+            user=user_of_postgres(),
             check=False,
         )
         if done.returncode:
@@ -107,7 +107,7 @@ class OwnPostgres:
                     self._bin / "postgres", "-D", str(self._data), "-k", str(self.folder),
                     "-c", "listen_addresses=", "-c", "max_connections=200", *self._options,
                 ],
-                cwd=self.folder, stdout=output, stderr=output, user=_user(), start_new_session=True,
+                cwd=self.folder, stdout=output, stderr=output, user=user_of_postgres(), start_new_session=True,
             )  # fmt: skip
 
     def _answers(self) -> bool:
@@ -123,6 +123,17 @@ class OwnPostgres:
         self._process.kill()
         self._process.wait()
 
+    def signal_all(self, number: signal.Signals) -> None:
+        """To the server and its processes, as where its machine stands still."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split()
+        for one in [self.pid, *map(int, children)]:
+            os.kill(one, number)
+
+    @property
+    def pid(self) -> int:
+        """Of the process whose children serve connections."""
+        return self._process.pid
+
     def restart(self) -> None:
         """Start it again after `kill`."""
         self._process = self._start()
@@ -133,7 +144,7 @@ class OwnPostgres:
         self._process.wait()
 
 
-def _user() -> str | None:
+def user_of_postgres() -> str | None:
     """As whom it runs; None: as whoever runs this."""
     if os.getuid() != _ROOT:
         return None
@@ -146,14 +157,21 @@ def _user() -> str | None:
 @contextmanager
 def own_postgres(options: Sequence[str] = FAST) -> Iterator[OwnPostgres]:
     """A server in a temporary folder, which is removed at the end. Raises NoPostgres."""
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    try:
-        if (user := _user()) is not None:
-            shutil.chown(folder, user)
+    with folder_of_postgres() as folder:
         server = OwnPostgres(folder, options)
         try:
             yield server
         finally:
             server.stop()
+
+
+@contextmanager
+def folder_of_postgres() -> Iterator[Path]:
+    """A temporary folder that the server may write."""
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    try:
+        if (user := user_of_postgres()) is not None:
+            shutil.chown(folder, user)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
