@@ -72,8 +72,8 @@ def main(folder: Path) -> int:
         print("renewal", *renewal.left, renewal.problem, flush=True)
 
     roles = [
-        Role(LEADER, lambda _: Idle(folder, is_worker=False)),
-        Role("worker 1", lambda _: Idle(folder, is_worker=True)),
+        Role(LEADER, lambda _, __: Idle(folder, is_worker=False)),
+        Role("worker 1", lambda _, __: Idle(folder, is_worker=True)),
     ]
     return Supervisor(
         roles, grace=1.0, leave=1.0, hung_after=2.0, on_serving=lambda: print("serving", flush=True), on_renewal=tell

@@ -19,9 +19,10 @@ from decider.server.backup_commands import DUMP, LOAD
 from decider.server.command import main
 from decider.types import ExperimentId
 from simulator.commands.group import main as simulator
+from simulator.drive.own_postgres import USER, programs
 from simulator.verify import verify
 from tests.copied_logs import content, quiet, write_odd_rows
-from tests.postgres import USER, administer, damages, programs
+from tests.postgres import administer, damages
 from tests.test_forget import forget as forget_in_file
 
 UNIT = "unit-5"
@@ -216,7 +217,6 @@ def test_backup_and_restore_name_what_does_it_here(url: LogUrl, tmp_path: Path) 
 def test_a_dump_is_a_backup(url: LogUrl, tmp_path: Path) -> None:
     """The commands of the README, word by word: dumped while a writer goes on, loaded into an empty database."""
     bin_ = programs()
-    assert bin_ is not None
     administer(url, "drop database if exists restored")
     administer(url, "create database restored")
     restored = LogUrl("".join(url).replace("/postgres?", "/restored?"))
