@@ -10,7 +10,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from decider.log.open import LogUrl
 from decider.log.protocol import EventLog
 from simulator.drive.own_postgres import FAST, NoPostgres, OwnPostgres, folder_of_postgres, programs
 
@@ -22,7 +21,7 @@ class PostgresServer(OwnPostgres):
         self._numbers = count(1)
         super().__init__(folder, options)
 
-    def new_schema(self) -> LogUrl:
+    def new_schema(self) -> str:
         """The URL of a log that is not there yet."""
         schema = f"log_{next(self._numbers)}"
         administer(self.url(schema), f"create schema {schema}")

@@ -39,10 +39,10 @@ class Cluster:
 def cluster(*, workers: int) -> Iterator[Cluster]:
     """So many workers in each group. Everything ends with it, and its log goes. Raises NoPostgres and ServerFailed."""
     with terminable(), own_postgres(options=()) as postgres, ExitStack() as started:
-        groups = []
+        log, groups = LogUrl(postgres.url()), list[OwnServer]()
         for number in range(GROUPS):
             group = OwnServer(
-                postgres.url(),
+                log,
                 listen=ANY_PORT,
                 http=ANY_PORT,
                 output=postgres.folder / f"group-{number + 1}",
@@ -51,7 +51,7 @@ def cluster(*, workers: int) -> Iterator[Cluster]:
             )
             started.callback(group.stop)
             groups.append(group)
-        yield Cluster(postgres.url(), groups)
+        yield Cluster(log, groups)
 
 
 class Death:

@@ -18,7 +18,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from decider.errors import DeciderError
-from decider.log.open import LogUrl
 
 USER = "postgres"
 """Who owns the databases; as whom the server runs, too, where root starts it: it refuses to run as root."""
@@ -114,9 +113,9 @@ class OwnPostgres:
         asked = [str(self._bin / "pg_isready"), "-q", "-h", str(self.folder), "-U", USER]
         return subprocess.run(asked, check=False).returncode == 0
 
-    def url(self, schema: str = "public") -> LogUrl:
-        """Of a log in a schema."""
-        return LogUrl(f"postgresql:///postgres?host={self.folder}&user={USER}&options=-csearch_path%3D{schema}")
+    def url(self, schema: str = "public") -> str:
+        """The address of a log in a schema, as libpq takes it."""
+        return f"postgresql:///postgres?host={self.folder}&user={USER}&options=-csearch_path%3D{schema}"
 
     def kill(self) -> None:
         """SIGKILL to the server and, since they see it, its processes."""
