@@ -20,6 +20,7 @@ from decider.errors import InvalidExperiment, LogError, ModelMismatch, NotFound
 from decider.estimate.mean import Mean
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import Action, Aggregation, ExperimentVersion, Learning, RewardDefinition
+from decider.learn import roster
 from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer, resume_trainer
 from decider.log.memory import MemoryLog
@@ -716,8 +717,11 @@ def test_any_order_of_entries_gives_one_version_that_serves(kinds: list[str], cu
 OTHER = ExperimentId("other")
 
 
-def test_while_one_experiment_learns_anew_another_one_lives_on(service: Service) -> None:
+def test_while_one_experiment_learns_anew_another_one_lives_on(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pause is the emergency brake, and models of other experiments must not grow old meanwhile."""
+    monkeypatch.setattr(roster, "SLICE", 0.005)  # 3,000 decisions need several, however fast the machine is
     service.apply(sample_experiment(id=OTHER))
     service.visit(3_000)
     service.seal()

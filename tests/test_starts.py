@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -22,7 +22,13 @@ from tests.rpc_clients import PATIENCE, InProcessClient, experiment, fetch, unti
 from tests.test_readme import free_port
 
 DECISIONS = 60_000
-"""Some ten seconds of learning."""
+"""Four seconds of learning or more."""
+
+OFTEN = (
+    "-c",
+    "from decider.cli import main; from decider.learn import leader; leader.PIECE = 0.3; main()",
+)
+"""A server that stores its work in smaller pieces, so that there is one long before the end, however fast it learns."""
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +50,10 @@ def db(past: Path, tmp_path: Path) -> Path:
 class Starting:
     """`decider serve` that may still be learning; its HTTP port is known from the first moment on."""
 
-    def __init__(self, db: Path, *options: str) -> None:
+    def __init__(self, db: Path, *options: str, program: Sequence[str] = rpc_clients.COMMAND) -> None:
         self.http = f"127.0.0.1:{free_port()}"
         self._output = db.with_name(f"starting-{self.http.rpartition(':')[2]}.txt")
-        self.process = rpc_clients.start(db, self._output, "--http", self.http, *options)
+        self.process = rpc_clients.start(db, self._output, "--http", self.http, *options, program=program)
 
     @property
     def output(self) -> str:
@@ -95,16 +101,18 @@ def test_probes_are_answered_and_sigterm_is_heard_while_a_start_learns(starting:
     assert "gRPC on" not in starting.output
 
 
-def test_a_start_that_is_killed_keeps_its_work_in_pieces(db: Path, starting: Starting) -> None:
+def test_a_start_that_is_killed_keeps_its_work_in_pieces(db: Path) -> None:
     """Otherwise a start that is killed by its probe begins anew for ever."""
+    starting = Starting(db, program=OFTEN)
 
     def stored() -> list[int]:
         with closing(open_reader(db)) as log:
             return list(log.models.stored_positions(shop().id, shop().policy.signature))
 
-    starting.until_learning()
-    pieces = until(stored, what="a piece is stored")
-    starting.end(signal.SIGKILL)
+    try:
+        pieces = until(stored, what="a piece is stored")
+    finally:
+        starting.end(signal.SIGKILL)
     again = Starting(db)
     try:
         until(lambda: "gRPC on" in again.output, what="the server serves", patience=120)
