@@ -142,7 +142,7 @@ bakeoff: $(READY) $(BAKEOFF) ## our policies and other libraries' on the same vi
 samples: $(READY) ## the sample outputs in simulator/README.md, made again (a minute)
 	@$(BIN)/python -m simulator.studies.samples
 
-workers: $(READY) ## what a decision costs with a leader apart and with two workers, how soon each knows what is new, and commits of several writers (ten minutes; ARGS="--publish")
+workers: $(READY) ## what several workers cost, how soon each knows what is new, commits by lock (ten minutes; ARGS="--publish")
 	@$(BIN)/python -m simulator.studies.workers $(ARGS)
 
 walk: $(READY) ## the way of one Decide through the files and rooms
