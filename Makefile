@@ -152,7 +152,7 @@ bakeoff: $(READY) $(BAKEOFF) ## our policies and other libraries' on the same vi
 samples: $(READY) ## the sample outputs in simulator/README.md, made again (a minute)
 	@$(BIN)/python -m simulator.studies.samples
 
-workers: $(READY) ## what a decision costs with a leader apart and with two workers, how soon each knows what is new, and commits of several writers (ten minutes; ARGS="--publish")
+workers: $(READY) ## what several workers cost, how soon each knows what is new, commits by lock (ten minutes; ARGS="--publish")
 	@$(BIN)/python -m simulator.studies.workers $(ARGS)
 
 appends: $(READY) ## what one log takes from several writers, in SQLite and PostgreSQL, and what PostgreSQL's settings do (eight minutes; ARGS="--publish")
