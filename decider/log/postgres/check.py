@@ -156,7 +156,7 @@ def _check_assignments(connection: Connection) -> Iterator[Damage]:
         found = read_one(connection, _VERSION_ROW, {"version": version})
         return (found[0], found[1]) if found else None
 
-    return wrong_assignments(read(connection, _ASSIGNMENTS), version_row)
+    yield from wrong_assignments(read(connection, _ASSIGNMENTS), version_row)
 
 
 _OF_UNITS = """

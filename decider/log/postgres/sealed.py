@@ -64,6 +64,13 @@ _PAGE = (
     + "order by due.deadline, due.position, r.position"
 )
 
+
+def _without(sql: str, *columns: str) -> str:
+    for column in columns:
+        sql = sql.replace(f"w.{column},", f"null as {column},")
+    return sql
+
+
 _ENDED = (
     _JOINED.format(
         source="""experiments e join decision_windows w on w.version = e.position
@@ -71,8 +78,9 @@ _ENDED = (
     )
     + "order by w.position, r.position"
 )
-ENDED = (_ENDED, _ROW)
-"""Decisions of all versions whose declared window ended in (after, until], with their rewards: the query, its rows."""
+ENDED_TO_COUNT = (_without(_ENDED, "features", "action_features"), _ROW)
+"""Decisions of all versions whose declared window ended in (after, until], with their rewards: the query, its rows.
+Without features: nothing is counted by them, and to read them takes most of the time."""
 
 _Beyond = tuple[Time, Position]
 

@@ -20,7 +20,7 @@ create view entries as
   union all select position, time, 'tick' from ticks;
 
 create view changes as
-  select to_char(to_timestamp(e.time / 1e6) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as changed_at,
+  select to_char(to_timestamp(round(e.time / 1e3) / 1e3) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as changed_at,
     e.experiment, e.number, coalesce(n.author, '') as author, coalesce(n.source, '') as source,
     coalesce(n.note, '') as note,
     lower(replace(e.definition::json ->> 'state', 'EXPERIMENT_STATE_', '')) as state,
@@ -28,7 +28,7 @@ create view changes as
     null::bigint as replaces
   from experiments e left join version_notes n on n.version = e.position
   union all
-  select to_char(to_timestamp(l.time / 1e6) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), l.experiment, null,
+  select to_char(to_timestamp(round(l.time / 1e3) / 1e3) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), l.experiment, null,
     coalesce(n.author, l.author), coalesce(n.source, ''), coalesce(n.note, l.reason), null, null, l.position, l.time,
     l.sealed_after, case when l.sealed_until >= -(1::bigint << 61) then l.sealed_until end,
     case when l.sealed_until < -(1::bigint << 61) then l.sealed_until + (1::bigint << 62) end, l.replaces
@@ -104,7 +104,7 @@ create view reward_summary as
 
 create view sealed_decisions as
   select w.position, w.time, w.version, w.decision_id, w.experiment, w.experiment_version,
-    to_char(to_timestamp(w.time / 1e6) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as decided_at,
+    to_char(to_timestamp(round(w.time / 1e3) / 1e3) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as decided_at,
     w.unit_id, w.segment, w.device, w.channel, w.location, w.intent_stage, w.features, w.action, w.propensity, w.reason,
     w.model, w.deadline, w.window_end, w.seal, w.overridden, w.activated, w.shown, w.left_out, r.rewards,
     greatest(w.minimum_reward, least(w.maximum_reward, coalesce(r.reward, w.default_reward))) as reward

@@ -213,7 +213,7 @@ def _check_archived(connection: sqlite3.Connection) -> Iterator[Damage]:
 
 def _check_definitions(connection: sqlite3.Connection) -> Iterator[Damage]:
     kept = {(experiment, action): kind for experiment, action, kind in connection.execute(_ACTION_KINDS)}
-    return wrong_definitions(connection.execute(EXPERIMENTS.select, (START, LAST)), kept)
+    yield from wrong_definitions(connection.execute(EXPERIMENTS.select, (START, LAST)), kept)
 
 
 _ACTION_KINDS = "select experiment, action, kind from action_kinds"
@@ -243,7 +243,7 @@ def _check_refused(connection: sqlite3.Connection) -> Iterator[Damage]:
 
 
 def _check_assignments(connection: sqlite3.Connection) -> Iterator[Damage]:
-    return wrong_assignments(connection.execute(_ASSIGNMENTS), partial(_version_row, connection))
+    yield from wrong_assignments(connection.execute(_ASSIGNMENTS), partial(_version_row, connection))
 
 
 def _version_row(connection: sqlite3.Connection, version: int | None) -> tuple[str, str] | None:
@@ -329,7 +329,7 @@ def _check_exposures(connection: sqlite3.Connection) -> Iterator[Damage]:
         days={row[:4]: row[4] for row in connection.execute(_DAILY_COUNTS)},
         since=behind[1],
     )
-    return wrong_exposures(counted(connection, version_reader(connection)), kept, now)
+    yield from wrong_exposures(counted(connection, version_reader(connection)), kept, now)
 
 
 _EXPOSURES = """
