@@ -113,7 +113,7 @@ def _finish(stage: Stage, outcome: Outcome, tell: Tell) -> None:
 @click.command(epilog='\b\nExample:\n  make faults ARGS="--faults 15 --seed 1"')
 @click.option("--faults", type=click.IntRange(min=1), default=200, show_default=True, help="How many.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the faults, their order and length.")
-@click.option("--longest", type=click.FloatRange(min=0.1), default=8.0, show_default=True,
+@click.option("--longest", type=click.FloatRange(min=0.1), default=5.0, show_default=True,
               help="Seconds of a fault; the shortest takes a quarter of it.")  # fmt: skip
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True,
               help="Decisions a second, in all.")  # fmt: skip

@@ -50,7 +50,9 @@ select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = %s
 _LOOK = """
 select (select epoch from lease),
   coalesce((select host(a.client_addr) from pg_locks l join pg_stat_activity a using (pid)
-    where l.locktype = 'advisory' and l.granted and a.datname = current_database() limit 1), ''),
+    where l.locktype = 'advisory' and l.objsubid = 1 and l.granted and a.datname = current_database()
+      and ((l.classid::bigint << 32) | l.objid::bigint)
+        = hashtextextended('decider leader ' || current_schema(), 0)), ''),
   coalesce((select time from published order by position desc limit 1), 0) / 1e6::double precision
 """
 
