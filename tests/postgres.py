@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -93,6 +94,13 @@ class PostgresServer:
         """SIGKILL to the server and, since they see it, its processes."""
         self._process.kill()
         self._process.wait()
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """To the server and its processes, as where its machine stands still."""
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for one in [pid, *map(int, children)]:
+            os.kill(one, number)
 
     def restart(self) -> None:
         """Start it again after `kill`."""

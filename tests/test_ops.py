@@ -62,12 +62,14 @@ OF_THE_PROCESS = {
     f'grpc_server_handling_seconds_bucket{{{CALL}, le="0.05"}}': 600,
     f'grpc_server_handling_seconds_bucket{{{CALL}, le="1.0"}}': 600,
     f'grpc_server_handling_seconds_bucket{{{CALL}, le="+Inf"}}': 600,
+    f"decider_log_connections_lost_total{{{SERVER}}}": 0,
 }
 """What a minute adds to the counters of the process: they begin again after a restart."""
 
 GAUGES = {
     f"up{{{SERVER}}}": 1.0,
     f"decider_ready{{{SERVER}}}": 1.0,
+    f"decider_leads{{{SERVER}}}": 1.0,
     f"decider_seal_lag_seconds{{{SERVER}}}": 0.5,
     f"decider_disk_free_bytes{{{SERVER}}}": 5e10,
     f"decider_clock_offset_seconds{{{SERVER}}}": 0.01,
@@ -144,6 +146,8 @@ FAULTS: dict[str, Mapping[str, float | None]] = {
     "DeciderClockOff": {"decider_clock_offset_seconds": -30.0},
     "DeciderFilesRefused": {f'decider_access_problem{{{SERVER}, files="tokens"': 1.0},
     "DeciderConnectionsFull": {f'decider_connections{{{SERVER}, listener="--operate-listen"': 250.0},
+    "DeciderNobodyLeads": {"decider_leads": 0.0},
+    "DeciderLogConnectionsLost": {"decider_log_connections_lost_total": 1},
     "DeciderArchiveFails": {"decider_archive_failures_total": 1, "decider_archive_last_success_time_seconds": 0.0},
     "DeciderRewardsMissing": {f'decider_rewards_missing_log_evalue{{{EXPERIMENT}, name="click", group="policy"': 7.0},
     "DeciderChannelRewardsMissing": {"decider_channel_rewards_missing_log_evalue": 7.0},
@@ -197,7 +201,7 @@ def test_the_configuration_shown_is_taken(tmp_path: Path) -> None:
 def test_every_alert_has_a_fault_that_brings_it() -> None:
     """A rule that no test has seen fire is a rule that may never fire."""
     assert FAULTS.keys() | LOOK_BACK == set(ALERTS)
-    assert len(ALERTS) == 30
+    assert len(ALERTS) == 32
 
 
 TEXTS = dict(

@@ -6,8 +6,10 @@ What was acknowledged is there once.
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -16,10 +18,12 @@ from random import Random
 
 import pytest
 
-from decider.errors import LogError, LogLocked
+from decider.errors import LogError, LogFull, LogLocked, LogUnreachable
 from decider.log.postgres.reader import PostgresReader
 from decider.log.postgres.writer import PostgresLog
 from decider.log.protocol import (
+    Awaited,
+    Caller,
     Entry,
     EventLog,
     Mark,
@@ -29,9 +33,11 @@ from decider.log.protocol import (
     NewVersion,
     Tick,
 )
+from decider.policy.saved import SavedModel
 from decider.types import DecisionId, ExperimentId, Position
 from tests.conftest import sample_experiment
 from tests.postgres import PostgresServer, administer, damages, postgres_server
+from tests.rpc_clients import until
 from tests.two_writers import decision
 
 
@@ -222,11 +228,161 @@ def test_a_server_that_stays_away_is_an_error_with_a_reason(mortal: PostgresServ
             log.append([Tick()])
         assert log.trouble is not None
         mortal.restart()
-        assert log.append([Tick()]) != [None]
+        assert _until_written(log, Tick()) is not None  # a call does not wait for a connection that is being made
         assert log.trouble is None
 
 
+def test_a_server_that_stands_still_is_noticed(mortal: PostgresServer) -> None:
+    """Its machine answers for it, so no timeout of TCP helps; what was under way counts once."""
+    with closing(PostgresLog(mortal.new_schema(), patience=0.5)) as log:
+        apply(log)
+        version = log.versions()[0]
+        log._writer.most_seconds = 0.3  # WRITE_SECONDS is longer
+        mortal.signal_all(signal.SIGSTOP)
+        try:
+            with pytest.raises(LogUnreachable, match=r"no answer for 0\.3 s|timeout"):
+                log.append([decision(version, "d")])
+        finally:
+            mortal.signal_all(signal.SIGCONT)
+        again = _until_written(log, decision(version, "e"))
+        assert again is not None
+        assert log.count_decisions() in (1, 2), "the first one may be there"
+        assert damages(log) == []
+
+
+def _until_written(log: PostgresLog, entry: Entry) -> Mark | None:
+    def write() -> list[Mark | None]:
+        with suppress(LogUnreachable):
+            return log.append([entry])
+        return []
+
+    return until(write, what="it is written")[0]
+
+
+def test_a_caller_is_answered_before_it_gives_up(mortal: PostgresServer) -> None:
+    """It is told why, where it would only see its own deadline; and the next ones need not wait as long."""
+    with closing(PostgresLog(mortal.new_schema(), patience=10_000)) as log:
+        apply(log)
+        version = log.versions()[0]
+        mortal.kill()
+        try:
+            with pytest.raises(LogUnreachable, match="cannot be reached"):
+                log.append([Awaited(decision(version, "d"), Caller(time.monotonic() + 0.5, lambda: True))])
+            with pytest.raises(LogUnreachable, match="cannot be reached"):
+                log.append([NewReward(Position(1), "click", 1.0)])  # has no deadline
+            with pytest.raises(LogUnreachable, match="cannot be reached"):
+                log.head()
+        finally:
+            mortal.restart()
+        assert _until_written(log, decision(version, "d")) is not None
+
+
+ENDS_OTHERS = "; select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'"
+
+
+@pytest.mark.parametrize(
+    ("fault", "cure", "said"),
+    [
+        ("alter role {} connection limit 0", "alter role {} connection limit -1", "takes no more connections"),
+        (
+            "alter role {} set default_transaction_read_only = on",
+            "alter role {} reset default_transaction_read_only",
+            "takes no writes, it is a standby",
+        ),
+        ("alter role {} nologin", "alter role {} login", "not permitted to log in|cannot be reached"),
+    ],
+)
+def test_what_keeps_a_writer_out_is_said_and_ends(
+    mortal: PostgresServer, fault: str, cure: str, said: str, request: pytest.FixtureRequest
+) -> None:
+    """Nothing has to be started anew when it is over."""
+    role = f"writer_{abs(hash(request.node.name)) % 10**8}"
+    url = mortal.new_schema()
+    schema = url.rpartition("%3D")[2]
+    administer(url, f"create role {role} login; grant all on schema {schema} to {role}")
+    with closing(PostgresLog(url.replace("user=postgres", f"user={role}"), patience=0.2)) as log:
+        apply(log)
+        administer(url, (fault + ENDS_OTHERS).format(role, role))
+        with pytest.raises(LogUnreachable, match=said):
+            log.append([Tick()])
+        assert log.trouble is not None
+        administer(url, cure.format(role))
+        assert _until_written(log, Tick()) is not None
+        assert damages(log) == []
+
+
+def test_a_full_disk_is_said_and_ends(url: str) -> None:
+    """The call fails, and nothing of it is there; whoever frees room need not start anything anew."""
+    full = """create function full_disk() returns trigger language plpgsql as
+        $$ begin raise 'no room' using errcode = '53100'; end $$"""
+    with closing(PostgresLog(url)) as log:
+        apply(log)
+        version = log.versions()[0]
+        administer(url, f"{full}; create trigger full_disk before insert on decisions execute function full_disk()")
+        for count in (1, 40):
+            with pytest.raises(LogFull, match="no space left"):
+                log.append([decision(version, f"d{number}") for number in range(count)])
+        administer(url, "drop trigger full_disk on decisions")
+        assert log.append([decision(version, "d0")]) != [None]
+        assert (log.count_decisions(), log.head().position, damages(log)) == (1, 2, [])
+
+
 # --- one leader
+
+
+def test_a_leader_that_lost_its_connection_goes_on_where_nobody_has_led(url: str) -> None:
+    """To begin anew would cost what it had learned; and it publishes again."""
+    with two_logs(url) as (log, other):
+        apply(log)
+        lease = log.lease()
+        epoch = lease.epoch
+        assert lease.held
+        administer(url, END_LEADER)
+        until(lambda: lease.epoch > epoch, what="it leads again")
+        assert lease.held
+        assert not lease.replaced
+        assert log.append([NEW_MODEL]) != [None]
+        with pytest.raises(LogLocked):
+            other.lease()
+
+
+def test_a_leader_that_was_replaced_knows_it(url: str) -> None:
+    """It has to begin anew, although nobody leads any more."""
+    with two_logs(url) as (log, other):
+        apply(log)
+        lease = log.lease()
+        assert lease.held
+        administer(url, "update lease set epoch = epoch + 1")
+        administer(url, END_LEADER)
+        until(lambda: lease.replaced, what="it has found out")
+        assert not lease.held
+        with pytest.raises(LogLocked, match="since this one has lost its connection"):
+            log.append([Tick()])
+        assert other.lease().held
+
+
+def test_models_that_are_shared_are_few_and_count_as_stored(url: str) -> None:
+    """Another host serves them, and a successor goes on from them; only if they were published."""
+    signature, saved = "signature", [SavedModel("signature", f"{number}", bytes([number])) for number in range(5)]
+    with two_logs(url) as (log, other):
+        apply(log)
+        lease = log.lease()
+        for number in range(1, 5):
+            log.hosts.share_model(ModelName(ExperimentId("home"), Position(number), signature), saved[number])
+        assert other.models.newest(ExperimentId("home"), signature) is None, "none is published"
+        log.append([NewModel(ModelName(ExperimentId("home"), Position(3), signature), 1)])
+        assert other.models.newest(ExperimentId("home"), signature) == (3, saved[3])
+        assert other.models.load(ModelName(ExperimentId("home"), Position(4), signature)) == saved[4]
+        assert other.models.load(ModelName(ExperimentId("home"), Position(2), signature)) is None
+        assert other.models.stored_positions(ExperimentId("home"), signature) == []
+        administer(url, "update lease set epoch = epoch + 1")
+        with pytest.raises(LogLocked):
+            log.hosts.share_model(ModelName(ExperimentId("home"), Position(9), signature), saved[0])
+        with pytest.raises(LogError, match="at most 32 MB"):
+            log.hosts.share_model(
+                ModelName(ExperimentId("home"), Position(9), signature), SavedModel(signature, "", bytes(33_000_000))
+            )
+        lease.release()
 
 
 @contextmanager

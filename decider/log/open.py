@@ -132,16 +132,18 @@ def open_log(
     synchronous: Synchronous = "NORMAL",
     clock: Callable[[], Time] = now,
     on_commit: Callable[[int, float], None] = _ignore_commit,
+    on_lost: Callable[[], None] = lambda: None,
     archives: Sequence[Path] = (),
 ) -> EventLog:
     """A log to write beside other writers; made if there is none, upgraded if an older release made it.
 
-    See SqliteLog and PostgresLog, whose commits are always safe on the disk of PostgreSQL. Raises LogError.
+    See SqliteLog and PostgresLog, whose commits are always safe on the disk of PostgreSQL. on_lost: called where a
+    connection to a database is lost. Raises LogError.
     """
     if isinstance(path, LogUrl):
         with _needs_psycopg(path):
             from decider.log.postgres.writer import PostgresLog
-        return PostgresLog(path, clock=clock, on_commit=on_commit)
+        return PostgresLog(path, clock=clock, on_commit=on_commit, on_lost=on_lost)
     return SqliteLog(path, synchronous=synchronous, clock=clock, on_commit=on_commit, archives=archives)
 
 

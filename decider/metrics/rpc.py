@@ -91,12 +91,21 @@ class ProcessMetrics:
         self._failures = Counter(
             "decider_learn_failures_total", "Rounds of learning that failed.", ("experiment",), registry=registry
         )
+        self._lost = Counter(
+            "decider_log_connections_lost",
+            "Times that the connection over which this process writes the log was lost.",
+            registry=registry,
+        )
         Info("decider_build", "The build that runs.", registry=registry).info(build)
 
     def observe_commit(self, entries: int, seconds: float) -> None:
         """One commit."""
         self._commits.observe(entries)
         self._commit_seconds.observe(seconds)
+
+    def observe_lost_connection(self) -> None:
+        """The log's database has ended a connection, or does not answer."""
+        self._lost.inc()
 
     def observe_failure(self, experiment: ExperimentId) -> None:
         """One round of learning that failed."""

@@ -24,6 +24,7 @@ from decider.metrics.access import AccessCollector
 from decider.metrics.archive import ArchiveCollector
 from decider.metrics.collector import LogCollector
 from decider.metrics.guardrails import GuardrailCollector
+from decider.metrics.leading import LeadsCollector
 from decider.metrics.learner import LearnsCollector
 from decider.metrics.merged import Several
 from decider.metrics.shared_totals import SharedTotals
@@ -101,6 +102,7 @@ class LeaderPart:
         self.phase = "opening the log"
         self._leader: Leader | None = None
         self._beside: StandbyLearner | None = None
+        self._leads = False
         self._http: HttpPort | None = None
         self._missing: dict[Owner, str] = {}
         self._page: Page | None = None
@@ -128,12 +130,13 @@ class LeaderPart:
         self.http_port = http.port
         self._process.opened.callback(http.stop)
         http.start()
+        self._process.of_log.register(LeadsCollector(lambda: self._leads))
         self._archiver = DailyArchive(settings)
         self._process.opened.callback(self._archiver.stop)
 
     def open(self, lease: Lease) -> None:
         """Lead by a lease, and apply the experiment files. Raises DeciderError."""
-        process, settings = self._process, self._settings
+        process, settings, self._lease = self._process, self._settings, lease
         assert self._http is not None
         # Closed in reverse order: the HTTP port (a second time does nothing) before the log, which probes and scrapes
         # read.
@@ -220,6 +223,7 @@ class LeaderPart:
         self._changes = Changes(
             self._log, process.versions, last_change=self._page.last_change, follow=process.follower.follow
         )
+        self._leads = True
         process.run(self._lead, "leader")
 
     def _forget(self, experiment: ExperimentId) -> None:
@@ -345,7 +349,7 @@ class LeaderPart:
         pause = self._settings.learn_interval
         while not self._stopping.wait(pause):
             self._process.look_after_log()
-            behind = self._process.try_to(self._running_leader.step)
+            behind = self._process.try_to(self._step)
             self._process.try_to(self._release_learned)
             uncounted = self._process.try_to(self._totals.store_if_due)
             if not uncounted:  # to count much more would hold up learning
@@ -359,6 +363,10 @@ class LeaderPart:
                 self._process.try_to(partial(self._files.apply_changes, at_once=asked))
                 self._process.try_to(self._archiver.look)
                 next_look = time.monotonic() + self._files_interval
+
+    def _step(self) -> bool:
+        self._leads = self._lease.held
+        return self._running_leader.step()
 
     def finish_learning(self, deadline: float) -> None:
         """Seal, learn and publish what is due, until the monotonic clock reads `deadline`; no thread leads any more."""

@@ -156,6 +156,7 @@ class Process:
                     synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
                     clock=self.clock,
                     on_commit=self.metrics.observe_commit,
+                    on_lost=self.metrics.observe_lost_connection,
                     archives=() if settings.archive is None else (settings.archive,),
                 )
             except (LogBusy, LogUnreachable) as error:

@@ -145,8 +145,8 @@ class PostgresLog(PostgresReader):
     """A log to write: see EventLog. Made if there is none.
 
     url: as libpq takes it; the log is in the first schema of its search path. on_commit: called with the number of
-    entries and the seconds of every commit. patience: seconds for which a commit is sent again while PostgreSQL cannot
-    be reached.
+    entries and the seconds of every commit. on_lost: called where the writer's connection is lost. patience: seconds
+    for which a commit is sent again while PostgreSQL cannot be reached.
     """
 
     def __init__(
@@ -155,13 +155,14 @@ class PostgresLog(PostgresReader):
         *,
         clock: Callable[[], Time] = now,
         on_commit: Callable[[int, float], None] = _ignore_commit,
+        on_lost: Callable[[], None] = lambda: None,
         patience: float = PATIENCE,
     ) -> None:
         self._url = to_write(url)
         self._dialer = Dialer(self._url, most_seconds=STATEMENT_SECONDS)
         self._give_up = 0.0
         self._clock = clock
-        self._on_commit = on_commit
+        self._on_commit, self._on_lost = on_commit, on_lost
         self._patience = patience
         self._writer_id = uuid4()
         self._commit = 0
@@ -267,6 +268,7 @@ class PostgresLog(PostgresReader):
                 if not is_lost(error) or time.monotonic() >= self._give_up:
                     raise log_error(self.name, error) from error
                 logger.warning("%s: sending it again: %s", self.name, error)
+                self._on_lost()
                 self._connect_again()
 
     def _write_now(self, entries: list[Entry]) -> list[Mark | None]:
