@@ -156,10 +156,11 @@ FIRST = Sight(at=10.0, epoch=3, holder="10.77.0.1", published=9.9)
 
 
 def test_a_takeover_is_the_time_until_another_epoch_and_between_publications() -> None:
-    """The old one may have published just before."""
-    sights = [FIRST, Sight(12.0, 4, "10.77.0.2", 10.4), Sight(12.5, 4, "10.77.0.2", 12.4)]
-    assert takeover(sights, 10.5) == Takeover(1.5, 2.0)
-    assert takeover(sights[:2], 10.5) == Takeover(1.5, None)
+    """The old one may have published after the fault, and the new one before it was seen first."""
+    sights = [FIRST, FIRST._replace(at=11.0, published=10.4), Sight(12.0, 4, "10.77.0.2", 10.4)]
+    assert takeover([*sights, Sight(12.5, 4, "10.77.0.2", 12.4)], 10.5) == Takeover(1.5, 2.0)
+    assert takeover([FIRST, Sight(12.0, 4, "10.77.0.2", 11.9)], 10.5) == Takeover(1.5, 2.0)
+    assert takeover(sights, 10.5) == Takeover(1.5, None)
     assert takeover([FIRST, FIRST._replace(at=20.0)], 10.5) == Takeover(None, None)
 
 

@@ -66,15 +66,15 @@ class Takeover(NamedTuple):
 def takeover(sights: Sequence[Sight], at: float) -> Takeover:
     """Of the first new leader after a moment.
 
-    >>> old, new = Sight(1.0, 7, "a", 0.9), Sight(3.0, 8, "b", 1.1)
+    >>> old, new = Sight(1.0, 7, "a", 0.9), Sight(3.0, 8, "b", 0.9)
     >>> takeover([old, new, Sight(4.0, 8, "b", 3.6)], 2.0)
-    Takeover(led=1.0, published=2.5)
+    Takeover(led=1.0, published=2.7)
     """
     before = max((one.epoch for one in sights if one.at < at), default=0)
     after = [one for one in sights if one.at >= at and one.epoch > before]
     if not after:
         return Takeover(None, None)
-    last = after[0].published
+    last = max((one.published for one in sights if one.epoch <= before), default=0.0)
     first = next((one.published for one in after if one.published > last), None)
     return Takeover(round(after[0].at - at, 3), None if first is None else round(first - last, 3))
 
