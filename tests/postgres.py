@@ -15,11 +15,11 @@ from simulator.drive.own_postgres import FAST, NoPostgres, OwnPostgres, folder_o
 
 
 class PostgresServer(OwnPostgres):
-    """A running server. options: of `postgres`."""
+    """A running server. settings: NAME=VALUE."""
 
-    def __init__(self, folder: Path, options: Sequence[str]) -> None:
+    def __init__(self, folder: Path, settings: Sequence[str]) -> None:
         self._numbers = count(1)
-        super().__init__(folder, options)
+        super().__init__(folder, settings)
 
     def new_schema(self) -> str:
         """The URL of a log that is not there yet."""
@@ -39,15 +39,20 @@ def damages(log: EventLog) -> list[str]:
     return list(map(str, log.check(lambda _: None)))
 
 
-@contextmanager
-def postgres_server(options: Sequence[str] = FAST) -> Iterator[PostgresServer]:
-    """Skips the test where PostgreSQL is not installed."""
+def skip_without_postgres() -> None:
+    """Where it is not installed."""
     try:
         programs()
     except NoPostgres as error:
         pytest.skip(str(error))
+
+
+@contextmanager
+def postgres_server(settings: Sequence[str] = FAST) -> Iterator[PostgresServer]:
+    """Skips the test where PostgreSQL is not installed."""
+    skip_without_postgres()
     with folder_of_postgres() as folder:
-        server = PostgresServer(folder, options)
+        server = PostgresServer(folder, settings)
         try:
             yield server
         finally:

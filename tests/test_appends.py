@@ -9,7 +9,7 @@ import pytest
 
 from decider.log.open import open_reader
 from simulator.studies.appends import HEADINGS, KINDS, NO_DISK, TUNED, Kind, Load, measure, rows
-from simulator.studies.local_postgres import NoPostgres, programs
+from tests.postgres import skip_without_postgres
 
 
 def test_what_writers_append_is_in_the_log(tmp_path: Path) -> None:
@@ -23,10 +23,7 @@ def test_what_writers_append_is_in_the_log(tmp_path: Path) -> None:
 
 def test_postgres_is_measured_with_a_standby() -> None:
     """Each commit waits for it, or there is no answer."""
-    try:
-        programs()
-    except NoPostgres:
-        pytest.skip("there is no PostgreSQL in /usr/lib/postgresql")
+    skip_without_postgres()
     (line,) = rows([Kind("PostgreSQL", NO_DISK, has_standby=True)], [Load(1, 8)], 0.3)
     assert line.count("|") == len(HEADINGS) + 1
     assert line.startswith("| PostgreSQL | 1 | 8 | ")

@@ -27,7 +27,7 @@ from decider.log.protocol import EventLog, NewReward
 from decider.types import DecisionId
 from simulator.studies.faults.__main__ import MARKERS, Plan, run
 from simulator.studies.faults.check import Counts, count
-from simulator.studies.faults.databases import Sight, programs
+from simulator.studies.faults.databases import Sight
 from simulator.studies.faults.hosts import PREFIX, NoHosts, hosts
 from simulator.studies.faults.kinds import KINDS, draw
 from simulator.studies.faults.ledger import Decided, Failed, Line, Rewarded, Sent, to_text
@@ -37,14 +37,14 @@ from simulator.studies.faults.watch import Answers, Takeover, longest_gap, takeo
 from simulator.studies.prepared import decisions, experiment, storefront_visitor
 from simulator.studies.results import PAGE
 from simulator.studies.soak.check import Replay
+from tests.postgres import skip_without_postgres
 
 # --- the whole
 
 
 def test_fifteen_faults_lose_and_double_nothing(tmp_path: Path) -> None:
     """Each kind once: servers on two hosts, PostgreSQL and its standby on two more, clients on a fifth."""
-    if programs() is None:
-        pytest.skip("there is no PostgreSQL in /usr/lib/postgresql")
+    skip_without_postgres()
     said: list[str] = []
     try:
         outcome = run(tmp_path, Plan(faults=len(KINDS), seed=1, longest=2.0), said.append)

