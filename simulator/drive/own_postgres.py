@@ -110,7 +110,7 @@ class OwnPostgres:
             )
 
     def _answers(self) -> bool:
-        asked = [programs() / "pg_isready", "-q", "-h", self.folder, "-p", PORT, "-U", USER]
+        asked: list[str | Path] = [programs() / "pg_isready", "-q", "-h", self.folder, "-p", PORT, "-U", USER]
         return subprocess.run(asked, check=False).returncode == 0
 
     def url(self, schema: str = "public") -> str:

@@ -26,6 +26,7 @@ from decider.experiment.schema import from_message
 from decider.learn.versions import Versions
 from decider.log.open import LogUrl, open_log
 from decider.types import DecisionId
+from simulator.drive.own_postgres import OwnPostgres
 from simulator.studies.local_postgres import Settings, local_postgres
 from simulator.studies.prepared import decisions, experiment, storefront_visitor
 from simulator.studies.results import write_results
