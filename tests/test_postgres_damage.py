@@ -65,7 +65,7 @@ HARMLESS = {
     ("signatures", "id"): "found where a model names it",
 }
 
-OURS = ("migrations", "writers", "leader_news")
+OURS = ("migrations", "writers", "leader_news", "shared_models")
 """Of the database's own work."""
 
 
