@@ -366,7 +366,8 @@ def test_models_that_are_shared_are_few_and_count_as_stored(url: str) -> None:
     signature, saved = "signature", [SavedModel("signature", f"{number}", bytes([number])) for number in range(5)]
     with two_logs(url) as (log, other):
         apply(log)
-        lease = log.lease()
+        lease, share = log.lease(), log.share()
+        assert share.own([ExperimentId("home")]) == {ExperimentId("home")}
         for number in range(1, 5):
             log.hosts.share_model(ModelName(ExperimentId("home"), Position(number), signature), saved[number])
         assert other.models.newest(ExperimentId("home"), signature) is None, "none is published"
@@ -375,13 +376,14 @@ def test_models_that_are_shared_are_few_and_count_as_stored(url: str) -> None:
         assert other.models.load(ModelName(ExperimentId("home"), Position(4), signature)) == saved[4]
         assert other.models.load(ModelName(ExperimentId("home"), Position(2), signature)) is None
         assert other.models.stored_positions(ExperimentId("home"), signature) == []
-        administer(url, "update lease set epoch = epoch + 1")
+        administer(url, "update learners set epoch = epoch + 1")
         with pytest.raises(LogLocked):
             log.hosts.share_model(ModelName(ExperimentId("home"), Position(9), signature), saved[0])
         with pytest.raises(LogError, match="at most 32 MB"):
             log.hosts.share_model(
                 ModelName(ExperimentId("home"), Position(9), signature), SavedModel(signature, "", bytes(33_000_000))
             )
+        share.release()
         lease.release()
 
 

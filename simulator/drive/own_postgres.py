@@ -101,7 +101,7 @@ class OwnPostgres:
         return process
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        command = [programs() / "postgres", "-D", self._data, "-k", self.folder, "-p", PORT]
+        command: list[str | Path] = [programs() / "postgres", "-D", self._data, "-k", self.folder, "-p", PORT]
         for setting in ("listen_addresses=", "max_connections=200", *self._settings):
             command += ["-c", setting]
         with self._output.open("ab") as output:
