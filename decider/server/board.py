@@ -157,8 +157,7 @@ class Board:
 
     def leader_state(self) -> LeaderState:
         """What the leader said last."""
-        found = self._read(_STATE)
-        return LeaderState.of(found) if found else LeaderState()
+        return LeaderState.of(self._read(_STATE) or LeaderState().content())
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         path = self.folder / f"{name}.json"

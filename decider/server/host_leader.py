@@ -52,7 +52,7 @@ class HostLeader(LeaderServer):
                     return lease
                 self._stand_by(hosts)
             except LogLocked:
-                continue  # somebody was faster
+                self._mirror_due = 0.0  # somebody was faster
             except LogError as error:
                 self._say(str(error), error=True)
             self._process.stopping.wait(LOOK_INTERVAL)

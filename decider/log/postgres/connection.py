@@ -191,7 +191,11 @@ def end_if_gone(connection: Connection) -> None:
 
 
 def to_write(url: str) -> str:
-    """The address for whoever writes: of several hosts the one that takes writes."""
+    """The address for whoever writes: of several hosts the one that takes writes.
+
+    >>> to_write("postgresql://a,b/shop")
+    'postgresql://a,b/shop?target_session_attrs=read-write'
+    """
     if "target_session_attrs" in _read_address(url):
         return url
     return f"{str.__str__(url)}{'&' if '?' in url else '?'}target_session_attrs=read-write"
