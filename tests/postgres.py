@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from decider.log.protocol import EventLog
+from simulator.studies.faults.databases import programs
 
 ROOT_ID = 0
 
@@ -25,12 +26,6 @@ USER = "postgres"
 
 FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
 """For tests in which no machine dies."""
-
-
-def programs() -> Path | None:
-    """The folder with `initdb` and `postgres`; None: not installed."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return found[-1].parent if found else None
 
 
 class PostgresServer:

@@ -19,9 +19,10 @@ from decider.server.backup_commands import DUMP, LOAD
 from decider.server.command import main
 from decider.types import ExperimentId
 from simulator.commands.group import main as simulator
+from simulator.studies.faults.databases import programs
 from simulator.verify import verify
 from tests.copied_logs import content, quiet, write_odd_rows
-from tests.postgres import USER, administer, damages, programs
+from tests.postgres import USER, administer, damages
 from tests.test_forget import forget as forget_in_file
 
 UNIT = "unit-5"
