@@ -10,6 +10,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,13 @@ STARTING = 60.0
 """Seconds within which it must answer."""
 
 _ROOT = 0
+
+_AS_USER = (
+    "import os, pwd, sys; user = pwd.getpwnam(sys.argv[1]); os.setgroups([]); os.setgid(user.pw_gid); "
+    "os.setuid(user.pw_uid); os.execv(sys.argv[2], sys.argv[2:])"
+)
+"""Becomes another user and then the program, in the same process: whoever kills it kills the program. With `user=`
+Python forks, which may end a child of a process whose gRPC is at work."""
 
 
 class NoPostgres(DeciderError):
@@ -68,8 +76,8 @@ def programs() -> Path:
 
 def run_program(name: str, *arguments: str | Path) -> None:
     """One of PostgreSQL's, to its end. Raises NoPostgres where it fails."""
-    command = [programs() / name, *arguments]
-    done = subprocess.run(command, cwd="/", capture_output=True, text=True, user=user_of_postgres(), check=False)
+    command = [*as_user(user_of_postgres()), programs() / name, *arguments]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
     if done.returncode:
         raise NoPostgres(f"{name}: {(done.stderr or done.stdout).strip()}")
 
@@ -101,13 +109,20 @@ class OwnPostgres:
         return process
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        command: list[str | Path] = [programs() / "postgres", "-D", self._data, "-k", self.folder, "-p", PORT]
+        command = [
+            *as_user(user_of_postgres()),
+            programs() / "postgres",
+            "-D",
+            self._data,
+            "-k",
+            self.folder,
+            "-p",
+            PORT,
+        ]
         for setting in ("listen_addresses=", "max_connections=200", *self._settings):
             command += ["-c", setting]
         with self._output.open("ab") as output:
-            return subprocess.Popen(
-                command, cwd="/", stdout=output, stderr=output, user=user_of_postgres(), start_new_session=True
-            )
+            return subprocess.Popen(command, cwd="/", stdout=output, stderr=output, start_new_session=True)
 
     def _answers(self) -> bool:
         asked: list[str | Path] = [programs() / "pg_isready", "-q", "-h", self.folder, "-p", PORT, "-U", USER]
@@ -146,6 +161,11 @@ class OwnPostgres:
         """Fast: open connections are ended."""
         self._process.send_signal(signal.SIGINT)
         self._process.wait()
+
+
+def as_user(name: str | None) -> list[str | Path]:
+    """What stands before a command that another user runs; None: whoever runs this."""
+    return [] if name is None else [sys.executable, "-I", "-S", "-c", _AS_USER, name]
 
 
 def user_of_postgres() -> str | None:

@@ -9,23 +9,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from simulator.drive.own_postgres import as_user
+
 PREFIX = "decider-faults"
 NETWORK = "10.77.0"
 BRIDGE, WIRE = "bridge0", "wire0"
 """The bridge in its namespace, and each host's end of its wire."""
-
-_AS_USER = (
-    "import os, pwd, sys; user = pwd.getpwnam(sys.argv[1]); os.setgroups([]); os.setgid(user.pw_gid); "
-    "os.setuid(user.pw_uid); os.execv(sys.argv[2], sys.argv[2:])"
-)
-"""Becomes another user and then the program, in the same process: whoever kills it kills the program."""
 
 
 class NoHosts(Exception):
@@ -56,7 +51,7 @@ class Host:
     ) -> subprocess.Popen[str]:
         """A process on this host, in a session of its own: Ctrl-C reaches only whoever started it. Its output goes to
         the end of a file."""
-        whole = [*_inside(self.space), *_as(user), *command]
+        whole = [*_inside(self.space), *as_user(user), *command]
         with output.open("a", encoding="utf-8") as file:
             return subprocess.Popen(
                 whole, stdin=stdin, stdout=file, stderr=file, text=True, start_new_session=True, cwd=output.parent
@@ -64,7 +59,7 @@ class Host:
 
     def run(self, command: Sequence[str], *, user: str | None = None) -> subprocess.CompletedProcess[str]:
         """A command on this host, until it has ended."""
-        whole = [*_inside(self.space), *_as(user), *command]
+        whole = [*_inside(self.space), *as_user(user), *command]
         return subprocess.run(whole, capture_output=True, text=True, check=False, cwd="/")
 
     def cut_off(self) -> None:
@@ -78,10 +73,6 @@ class Host:
 
 def _inside(space: str) -> list[str]:
     return ["ip", "netns", "exec", space]
-
-
-def _as(user: str | None) -> list[str]:
-    return [] if user is None else [sys.executable, "-I", "-S", "-c", _AS_USER, user]
 
 
 def check_root() -> None:
