@@ -24,6 +24,10 @@ from decider.log.place import UNREADABLE, name_of
 from decider.log.rows import RowType
 
 
+class NoAnswer(psycopg.OperationalError):
+    """PostgreSQL did not answer in time; a new connection may wait as long in vain."""
+
+
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """One whose statements end: where PostgreSQL gives no answer for so long, the connection counts as lost."""
 
@@ -35,7 +39,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             return super().wait(gen, interval, timeout or self.most_seconds)
         except psycopg.errors._WaitTimeout as error:
             self.pgconn.finish()
-            raise psycopg.OperationalError(f"no answer for {timeout or self.most_seconds:g} s") from error
+            raise NoAnswer(f"no answer for {timeout or self.most_seconds:g} s") from error
 
 
 Parameters = Mapping[str, Any]
@@ -289,10 +293,11 @@ class Dialer:
         try:
             return connect(self._url, most_seconds=self._most_seconds)
         except psycopg.OperationalError as error:
-            self._note(error)
+            self.note(error)
             raise
 
-    def _note(self, error: psycopg.Error) -> None:
+    def note(self, error: psycopg.Error) -> None:
+        """None can be made for now, it seems: find out, without anybody who waits."""
         with self._lock:
             if self.down is None and not self._closed.is_set():
                 self.down, self.lost = error, self.lost + 1

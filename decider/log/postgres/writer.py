@@ -27,6 +27,7 @@ from decider.log.postgres.connection import (
     STATEMENT_SECONDS,
     Connection,
     Dialer,
+    NoAnswer,
     end_if_gone,
     execute,
     is_lost,
@@ -247,6 +248,8 @@ class PostgresLog(PostgresReader):
             try:
                 return work()
             except psycopg.Error as error:
+                if isinstance(error, NoAnswer):
+                    self._dialer.note(error)
                 if not is_lost(error) or time.monotonic() >= self._give_up:
                     raise log_error(self.name, error) from error
                 logger.warning("%s: sending it again: %s", self.name, error)
