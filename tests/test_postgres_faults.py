@@ -224,10 +224,12 @@ def test_a_server_that_stays_away_is_an_error_with_a_reason(mortal: PostgresServ
     with closing(PostgresLog(mortal.new_schema(), patience=0.2)) as log:
         apply(log)
         mortal.kill()
-        with pytest.raises(LogError, match="PostgreSQL cannot be reached"):
-            log.append([Tick()])
-        assert log.trouble is not None
-        mortal.restart()
+        try:
+            with pytest.raises(LogError, match="PostgreSQL cannot be reached"):
+                log.append([Tick()])
+            assert log.trouble is not None
+        finally:
+            mortal.restart()
         assert _until_written(log, Tick()) is not None  # a call does not wait for a connection that is being made
         assert log.trouble is None
 
