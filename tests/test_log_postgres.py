@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,21 @@ def worker_url(url: str) -> Iterator[str]:
     administer(url, "drop owned by shop_worker; drop role shop_worker")
 
 
+def test_views_take_every_character_of_a_definition(url: str) -> None:
+    """One text of one version must not keep people from seeing all others."""
+    odd = ["a\0\0b", r"\u0000", "\\\0", "\x1a", '"state": "no"']
+    with closing(PostgresLog(url)) as log:
+        for number, text in enumerate(odd, 1):
+            log.append([NewVersion(replace(sample_experiment(), description=text, ended=number == 2), number)])
+    with psycopg.connect(url) as connection:
+        states = [row[0] for row in connection.execute("select state from changes order by number").fetchall()]
+        assert states == ["active", "ended", "active", "active", "active"]
+        connection.execute("select * from holdout_summary").fetchall()
+
+
+PUBLISH = "insert into published select position + 1, time, 'home', 1, position, 1 from head"
+
+
 def test_a_worker_adds_entries_and_changes_none(worker_url: str, clock: Clock) -> None:
     """A worker that was taken over must not be able to rewrite what was acknowledged."""
     with closing(PostgresLog(worker_url, clock=clock)) as log:
@@ -253,7 +269,8 @@ def test_a_worker_adds_entries_and_changes_none(worker_url: str, clock: Clock) -
         assert damages(log) == []
         with pytest.raises(LogError, match=r"may not do that.*roles\.sql"):
             log.lease()
-    for sql in ("delete from decisions", "update rewards set value = 2", "truncate seals", "drop table links"):
+    refused = ("delete from decisions", "update rewards set value = 2", "truncate seals", "drop table links")
+    for sql in (*refused, PUBLISH):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             administer(worker_url, sql)
 
@@ -307,6 +324,34 @@ def test_views_are_made_anew_where_they_have_changed(url: str) -> None:
         apply(log)
         assert list(log.sealed_decisions(ExperimentId("home"), after=log.head().time, until=log.head().time)) == []
     administer(url, "select * from sealed_decisions")
+
+
+def test_views_of_others_stay(url: str) -> None:
+    """Those of an extension, which nobody else can drop, and those of whoever looks at the log. Also ours in a schema
+    behind the log's."""
+    administer(url, """create view "pg stat" as select 1 as one; create view dashboard as select * from pg_class""")
+    with closing(PostgresLog(url)):
+        administer(url, "update migrations set name = 'views older' where name like 'views %'")
+    administer(url, "create schema in_front")
+    both = url.replace("search_path%3D", "search_path%3Din_front,")
+    try:
+        with closing(PostgresLog(url)), closing(PostgresLog(both)):
+            administer(url, """select * from "pg stat", dashboard, sealed_decisions""")
+    finally:
+        administer(url, "drop schema in_front cascade")
+
+
+def test_a_log_is_in_the_first_schema(url: str) -> None:
+    """Whoever reads must find no other log than whoever writes."""
+    PostgresLog(url).close()
+    administer(url, "create schema in_front")
+    try:
+        with pytest.raises(LogError, match="there is no log"):
+            PostgresReader(url.replace("search_path%3D", "search_path%3Din_front,"))
+        with pytest.raises(LogError, match="there is no log"):
+            PostgresReader(url.replace("search_path%3D", "search_path%3Dnot_there_"))
+    finally:
+        administer(url, "drop schema in_front")
 
 
 def test_a_closed_log_leaves_nothing_of_its_writer(url: str) -> None:

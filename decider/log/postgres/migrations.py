@@ -6,6 +6,7 @@ file has changed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -28,9 +29,13 @@ _TABLES = """
 select table_name from information_schema.tables where table_schema = current_schema() and table_type = 'BASE TABLE'
 order by 1
 """
-_OUR_VIEWS = """
-select table_name from information_schema.tables where table_schema = current_schema() and table_type = 'VIEW'
+_OUR_VIEWS = re.findall(r"^create view (\w+)", _VIEWS, re.MULTILINE)
+"""The schema may have others: of extensions, which only these may drop, or of whoever looks at the log."""
+_DROP_VIEWS = """
+select format('drop view if exists %%I.%%I cascade', current_schema(), view) as drop
+from unnest(%(views)s::text[]) as one(view)
 """
+_THERE = "select to_regclass(quote_ident(current_schema()) || '.head') is not null as there"
 
 
 def create_tables(connection: Connection) -> None:
@@ -79,8 +84,8 @@ def _is_up_to_date(connection: Connection, name: str) -> bool:
 
 
 def _make_views(connection: Connection) -> None:
-    for row in read(connection, _OUR_VIEWS):
-        connection.execute(f"drop view if exists {row['table_name']} cascade".encode())
+    for row in read(connection, _DROP_VIEWS, {"views": _OUR_VIEWS}):
+        connection.execute(row["drop"].encode())
     connection.execute(_VIEWS.encode())
     execute(connection, "delete from migrations where name like 'views %%' and name <> %(name)s", {"name": _VIEWS_NAME})
     _note(connection, _VIEWS_NAME)
@@ -91,5 +96,6 @@ def _note(connection: Connection, name: str) -> None:
 
 
 def is_log(connection: Connection) -> bool:
-    """Whether the schema has a log of this service."""
-    return read_one(connection, "select to_regclass('head') is not null as there")["there"] is True
+    """Whether the first schema of the search path has a log of this service; in one behind it a writer would find
+    none."""
+    return read_one(connection, _THERE)["there"] is True
