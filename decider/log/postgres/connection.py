@@ -181,13 +181,19 @@ def _read_address(url: str) -> dict[str, Any]:
     )
 
 
+_IF_GONE = (
+    "tcp_keepalives_idle = 2",
+    "tcp_keepalives_interval = 1",
+    "tcp_keepalives_count = 2",
+    "tcp_user_timeout = 4000",
+    "idle_in_transaction_session_timeout = 4000",
+)
+
+
 def end_if_gone(connection: Connection) -> None:
     """Have the server end this connection, and what it holds, within seconds where this machine is cut off or stands
     still: the others wait for it. By itself it would take two hours."""
-    connection.execute(
-        "set tcp_keepalives_idle = 2; set tcp_keepalives_interval = 1; set tcp_keepalives_count = 2; "
-        "set tcp_user_timeout = 4000; set idle_in_transaction_session_timeout = 4000"
-    )
+    connection.execute("; ".join([f"set {one}" for one in _IF_GONE]).encode())
 
 
 def to_write(url: str) -> str:
@@ -346,6 +352,14 @@ class Pool:
         """One on which all queries see the same log, whatever others write meanwhile."""
         with self.connection() as connection, connection.transaction():
             connection.execute("set transaction isolation level repeatable read, read only")
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One in a transaction, which the server ends where this process stands still in it: what it has locked, others
+        wait for, also whoever is to lead in its place. (Who reads may take its time.)"""
+        with self.connection() as connection, connection.transaction():
+            connection.execute("; ".join([f"set local {one}" for one in _IF_GONE]).encode())
             yield connection
 
     def read(self, sql: str, values: Parameters = NOTHING, row: RowType | None = None) -> list[Any]:

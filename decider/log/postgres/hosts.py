@@ -75,10 +75,12 @@ class PostgresHosts:
             )
         values = {"experiment": name.experiment, "signature": name.signature}
         row = {**values, "position": name.position, "checksum": saved.checksum, "data": saved.data}
-        with self._pool.connection() as connection, connection.transaction():
-            share = self._share()
+        with self._pool.writing() as connection:
+            share, lease = self._share(), self._lease()
             if share is not None:
                 share.check(connection, [name.experiment])
+            elif lease is not None:
+                check_epoch(connection, lease.epoch, self._pool.name)
             execute(connection, INTERN_SIGNATURE, {"signature": name.signature})
             execute(connection, _SHARE, row)
             execute(connection, _KEEP_NEWEST, values)
@@ -108,7 +110,7 @@ class PostgresHosts:
     def say(self, address: str, content: str) -> None:
         """See Hosts."""
         lease = self._lease()
-        with self._pool.connection() as connection, connection.transaction():
+        with self._pool.writing() as connection:
             if lease is not None:
                 check_epoch(connection, lease.epoch, self._pool.name)
                 execute(connection, _SAY, {"epoch": lease.epoch, "address": address, "content": content})

@@ -446,7 +446,7 @@ class PostgresLog(PostgresReader):
 
     def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
         """See EventLog."""
-        with self._pool.connection() as connection, connection.transaction():
+        with self._pool.writing() as connection:
             if self._lease is not None:
                 check_epoch(connection, self._lease.epoch, self.name)
             store_checkpoint(connection, checkpoint)
@@ -457,8 +457,9 @@ class PostgresLog(PostgresReader):
             return
         self._closed_at = time.monotonic()
         at, log_time = self._clock(), self.head().time
-        with self._pool.connection() as connection:
+        with self._pool.writing() as connection:
             drop_over(connection, at, log_time)
+        with self._pool.connection() as connection:
             execute(connection, _FORGET_WRITERS, {"before": at - 30 * 86_400_000_000})
         if self._lease is not None:
             self._hosts.drop_old_models()
