@@ -112,9 +112,10 @@ def live(
 
 def _receive_signals_as_a_program() -> None:
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR2):
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and the parent says what to do
+    for number in (signal.SIGINT, signal.SIGUSR2):  # sent to all of them, as Ctrl-C is: the parent says what to do
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _LeaveFirst:
