@@ -1,7 +1,8 @@
 """A parent of a leader and a worker that do nothing, for `test_supervise.py`.
 
 Run as a program: `python -m tests.supervised FOLDER`. A file in the folder says what a worker that starts then is like:
-`fails`, `slow` (it starts once the file is gone), `sick` (its threads have stopped). A leader that starts where there is `takes over` stands by until that is gone.
+`fails`, `slow` (it starts once the file is gone), `sick` (its threads have stopped). A leader that starts where there
+is `takes over` stands by until that is gone.
 """
 
 from __future__ import annotations

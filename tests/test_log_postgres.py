@@ -15,11 +15,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
 from decider.errors import LogCorrupt, LogError
 from decider.experiment.definition import Attribution, RewardDefinition
 from decider.experiment.origin import Origin
-from decider.log.open import open_log
+from decider.log.open import LogUrl, open_log
 from decider.log.place import name_of
 from decider.log.postgres import sealed, writer
 from decider.log.postgres.reader import PostgresReader
@@ -42,7 +43,8 @@ from decider.log.protocol import (
     TotalsCheckpoint,
     UnitDecision,
 )
-from decider.types import START, ActionId, DecisionId, ExperimentId, Position, Time
+from decider.server.command import main
+from decider.types import START, ActionId, DecisionId, ExperimentId, Position, Time, now
 from tests.conftest import SECOND, Clock, sample_experiment
 from tests.postgres import administer, damages
 from tests.postgres_writer import append_groups
@@ -254,6 +256,14 @@ def test_views_take_every_character_of_a_definition(url: str) -> None:
         connection.execute("select * from holdout_summary").fetchall()
 
 
+def test_a_command_on_a_machine_whose_clock_is_ahead_ends_no_window(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives the log its time, which is that of all."""
+    monkeypatch.setattr(writer, "now", lambda: Time(now() + 3600 * SECOND))
+    with closing(open_log(LogUrl(url))) as log:
+        log.append([NewBuild({})])
+        assert abs(log.head().time - now()) < 600 * SECOND
+
+
 PUBLISH = "insert into published select position + 1, time, 'home', 1, position, 1 from head"
 
 
@@ -359,6 +369,26 @@ def test_a_closed_log_leaves_nothing_of_its_writer(url: str) -> None:
     PostgresLog(url).close()
     with psycopg.connect(url) as connection:
         assert connection.execute("select count(*) from writers").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "POSTGRESQL://ann:secret@db/shop",
+        "postgresql:/ann:secret@db/shop",
+        " postgresql://ann:secret@db/shop",
+        "postgresql+psycopg://ann:secret@db/shop",
+        "host=db user=ann password=secret dbname=shop",
+    ],
+)
+def test_what_others_take_as_an_address_is_no_file(text: str) -> None:
+    """It would be made, and its name shows the password."""
+    for command in (["check", "--db", text], ["copy", "shop.db", text], ["copy", text, "shop.db"]):
+        ran = CliRunner().invoke(main, command)
+        assert ran.exit_code
+        assert "secret" not in ran.output
+    ran = CliRunner().invoke(main, ["check", "--db", text])
+    assert "the address cannot be read" in ran.output
 
 
 def test_passwords_are_in_no_message() -> None:

@@ -262,6 +262,8 @@ class WorkerServer:
 
     def _tell(self) -> None:
         warnings = [text for warnings in self._process.warnings for text in warnings()]
+        if self._process.log.hosts is not None and self._process.clock.problem:  # the leader may have another clock
+            warnings.append(self._process.clock.problem)
         self._reporter.report(self._problem(), warnings)
 
     def _wait_for_name(self) -> None:

@@ -13,7 +13,7 @@ from decider.log.postgres.lease import PostgresLease, check_epoch, is_led
 from decider.log.postgres.share import PostgresShare
 from decider.log.protocol import LeaderNews, ModelName
 from decider.policy.saved import SavedModel
-from decider.types import ExperimentId, Position
+from decider.types import ExperimentId, Position, Time
 
 KEPT = 2
 """Models of an owner: a worker may look for the one before the newest."""
@@ -48,6 +48,7 @@ on conflict (is_only) do update set epoch = excluded.epoch, address = excluded.a
   at = now()
 """
 _NEWS = "select address, content, extract(epoch from now() - at)::double precision as age from leader_news"
+_TIME = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint as time"
 
 
 class PostgresHosts:
@@ -119,3 +120,7 @@ class PostgresHosts:
         """See Hosts."""
         row = self._pool.one(_NEWS)
         return LeaderNews(row["address"], row["content"], row["age"]) if row else None
+
+    def time(self) -> Time:
+        """See Hosts."""
+        return Time(self._pool.one(_TIME)["time"])
