@@ -227,6 +227,9 @@ def test_every_character_is_kept(url: str) -> None:
         log.append([decision(version, f"more {text}", unit_id=text) for text in texts * 5][:6])
         found = [log.find(DecisionId(text)) for text in texts]
         assert [one.decision.unit_id for one in found if one] == texts
+        log.append([NewLink("a\x01", "a\0b"), NewLink("a\x01", "plain")])
+        assert log.persons() == dict.fromkeys(log.units_of("plain"), "a\0b")
+        assert list(log.units_of("plain")) == ["a\0b", "a\x01", "plain"]
         assert damages(log) == []
 
 
