@@ -65,6 +65,16 @@ def name_of(url: str) -> str:
     return f"postgresql://{user and f'{user}@'}{found['host'] or rest.get('host', '')}{port}/{base}"
 
 
+def options_of(url: str) -> str:
+    """What an address sets, like the search path: of two logs of one database, which it is.
+
+    >>> options_of("postgresql://ann:secret@db/shop?options=-csearch_path%3Dtoys")
+    '-csearch_path=toys'
+    """
+    found = _PARTS.fullmatch(str.__str__(url))
+    return "" if found is None else parse_qs(found["rest"] or "").get("options", [""])[-1]
+
+
 def has_password(text: str) -> bool:
     """Whether a text is an address with a password.
 
