@@ -2,7 +2,7 @@
 
 Run as a program: `python -m tests.supervised FOLDER`. A file in the folder says what a worker that starts then is like:
 `fails`, `slow` (it starts once the file is gone), `sick` (its threads have stopped). A leader that starts where there
-is `takes over` stands by until that is gone.
+is `takes over` stands by until that is gone. While there is `waits`, all wait for something.
 """
 
 from __future__ import annotations
@@ -68,6 +68,10 @@ class Idle:
     def is_well(self) -> bool:
         """See ChildServer."""
         return not self._sick
+
+    def waits(self) -> bool:
+        """See ChildServer."""
+        return (self._folder / "waits").exists()
 
     def stop(self, grace: float | None = None) -> None:
         """Nothing to drain."""

@@ -255,6 +255,21 @@ def test_a_server_that_stands_still_is_noticed(mortal: PostgresServer) -> None:
         assert damages(log) == []
 
 
+def test_a_process_tells_that_it_waits_for_a_server_that_stands_still(mortal: PostgresServer) -> None:
+    """Else its parent would take it for one that hangs: on all hosts at once."""
+    with closing(PostgresLog(mortal.new_schema())) as log, ThreadPoolExecutor(1) as pool:
+        log.head()
+        assert not log.hosts.waits()
+        mortal.signal_all(signal.SIGSTOP)
+        try:
+            head = pool.submit(log.head)
+            until(log.hosts.waits, what="it waits")
+        finally:
+            mortal.signal_all(signal.SIGCONT)
+        assert head.result().position == 0
+        assert not log.hosts.waits()
+
+
 def _until_written(log: PostgresLog, entry: Entry) -> Mark | None:
     def write() -> list[Mark | None]:
         with suppress(LogUnreachable):

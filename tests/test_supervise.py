@@ -97,6 +97,21 @@ def test_one_whose_threads_have_stopped_is_ended_and_says_where(parent: Parent) 
     assert "supervised.py" in parent.output[parent.output.index("Fatal Python error: Aborted") :]
 
 
+def test_one_that_waits_for_its_database_is_left_alone(parent: Parent) -> None:
+    """As long as it does."""
+    (parent.folder / "sick").touch()
+    (parent.folder / "waits").touch()
+    before = parent.children
+    parent.renew()
+    until(lambda: not {*before} & {*parent.children} and len(parent.children) == 2, what="all are new")
+    with pytest.raises(subprocess.TimeoutExpired):
+        parent.process.wait(5.0)  # longer than the bound
+    assert "hangs" not in parent.output
+    (parent.folder / "waits").unlink()
+    parent.hears("worker 1 hangs since")
+    (parent.folder / "sick").unlink()
+
+
 def test_one_that_leads_at_once_counts_as_leading(tmp_path: Path) -> None:
     """Its parent, which was held up, hears of its start and its end together: from then on it may hang again."""
     (tmp_path / "takes over").touch()

@@ -213,6 +213,11 @@ class Process:
         self.try_to(self._ask_witness)
         self.try_to(self._probe_if_quiet)
 
+    def waits(self) -> bool:
+        """Whether it waits for the log's database. Any thread may ask, also before the log is open."""
+        hosts = self.log.hosts if hasattr(self, "log") else None
+        return hosts is not None and hosts.waits()
+
     def _ask_witness(self) -> None:
         if self.clock.problem and self.log.hosts is not None:
             self.clock.compare(self.log.hosts.time())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,11 +32,30 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """See psycopg."""
+        most = timeout or self.most_seconds
+        if most is None:
+            return super().wait(gen, interval)
+        thread = threading.get_ident()
+        _ASKED[thread] = time.monotonic()
         try:
-            return super().wait(gen, interval, timeout or self.most_seconds)
+            return super().wait(gen, interval, most)
         except psycopg.errors._WaitTimeout as error:
             self.pgconn.finish()
-            raise psycopg.OperationalError(f"no answer for {timeout or self.most_seconds:g} s") from error
+            raise psycopg.OperationalError(f"no answer for {most:g} s") from error
+        finally:
+            _ASKED.pop(thread, None)
+
+
+_ASKED: dict[int, float] = {}
+"""The threads that wait for an answer, and since when; of those whose wait ends."""
+
+SLOW_SECONDS = 1.0
+"""Without an answer, after which PostgreSQL is what a process waits for."""
+
+
+def waits() -> bool:
+    """Whether a thread of this process waits for an answer of PostgreSQL that takes long."""
+    return any(time.monotonic() - since > SLOW_SECONDS for since in [*_ASKED.values()])
 
 
 Parameters = Mapping[str, Any]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from decider.errors import LogError
 from decider.log.postgres.commit_tables import INTERN_SIGNATURE, SIGNATURE
-from decider.log.postgres.connection import Pool, execute
+from decider.log.postgres.connection import Pool, execute, waits
 from decider.log.postgres.lease import PostgresLease, check_epoch, is_led
 from decider.log.postgres.share import PostgresShare
 from decider.log.protocol import LeaderNews, ModelName
@@ -120,6 +120,10 @@ class PostgresHosts:
         """See Hosts."""
         row = self._pool.one(_NEWS)
         return LeaderNews(row["address"], row["content"], row["age"]) if row else None
+
+    def waits(self) -> bool:
+        """See Hosts."""
+        return waits()
 
     def time(self) -> Time:
         """See Hosts."""
