@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from decider.errors import LogCorrupt, LogError
 from decider.experiment.definition import Attribution, RewardDefinition
 from decider.experiment.origin import Origin
-from decider.log.open import LogUrl, open_log
+from decider.log.open import LogUrl, copy_log, open_log
 from decider.log.place import name_of
 from decider.log.postgres import sealed, writer
 from decider.log.postgres.reader import PostgresReader
@@ -321,12 +321,14 @@ def test_another_application_s_database_is_not_written_to(url: str) -> None:
         PostgresLog(url)
 
 
-def test_a_log_of_a_newer_release_is_refused(url: str) -> None:
+def test_a_log_of_a_newer_release_is_refused(url: str, tmp_path: Path) -> None:
     """It may mean something that this release does not know."""
     PostgresLog(url).close()
     administer(url, "insert into migrations (name) values ('add_tomorrow')")
     with pytest.raises(LogError, match=r"newer release \(it has add_tomorrow\)"):
         PostgresLog(url)
+    with pytest.raises(LogError, match=r"newer release \(it has add_tomorrow\)"):
+        copy_log(LogUrl(url), tmp_path / "copy.db", say=lambda _: None)
 
 
 def test_views_are_made_anew_where_they_have_changed(url: str) -> None:

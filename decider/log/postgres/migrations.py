@@ -51,6 +51,8 @@ def know_start_of_chain(connection: Connection) -> None:
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (create_tables, know_start_of_chain)
 """In the order in which they run; none is ever changed or taken away once it was released."""
 
+_OURS = {migration.__name__ for migration in MIGRATIONS}
+
 
 def migrate(connection: Connection, name: str) -> None:
     """Bring the log up to date; one process at a time. Without the right to make tables it only looks whether that is
@@ -75,12 +77,16 @@ def _is_up_to_date(connection: Connection, name: str) -> bool:
         return False
     if "migrations" not in tables or "decisions" not in tables:
         raise LogCorrupt(f"{name}: is another application's database, with {', '.join(tables[:3])}; name another")
+    return {*_OURS, _VIEWS_NAME} <= refuse_newer(connection, name)
+
+
+def refuse_newer(connection: Connection, name: str) -> set[str]:
+    """The migrations of a log. Raises LogError for a log of a newer release: it may have tables that are not known."""
     done = {row["name"] for row in read(connection, "select name from migrations")}
-    ours = {migration.__name__ for migration in MIGRATIONS}
-    newer = {one for one in done if not one.startswith("views ")} - ours
+    newer = {one for one in done if not one.startswith("views ")} - _OURS
     if newer:
         raise LogError(f"{name}: was written by a newer release (it has {', '.join(sorted(newer))}); upgrade this one")
-    return {*ours, _VIEWS_NAME} <= done
+    return done
 
 
 def _make_views(connection: Connection) -> None:
