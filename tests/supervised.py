@@ -1,7 +1,8 @@
 """A parent of a leader and a worker that do nothing, for `test_supervise.py`.
 
 Run as a program: `python -m tests.supervised FOLDER`. A file in the folder says what a worker that starts then is like:
-`fails`, `slow` (it starts once the file is gone), `sick` (its threads have stopped).
+`fails`, `slow` (it starts once the file is gone), `sick` (its threads have stopped). A leader that starts where there
+is `takes over` stands by until that is gone. While there is `waits`, all wait for something.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from pathlib import Path
 
 from decider.errors import LogError
 from decider.server.board import LEADER, Renewal
+from decider.server.child import READY, STARTS, Say
 from decider.server.supervise import Role, Supervisor
 
 
 class Idle:
     """See ChildServer."""
 
-    def __init__(self, folder: Path, *, is_worker: bool) -> None:
+    def __init__(self, folder: Path, say: Say, *, is_worker: bool) -> None:
         self._folder = folder
+        self._say = say
         self._is_worker = is_worker
         self._stopping = threading.Event()
         self._left = False
@@ -35,6 +38,12 @@ class Idle:
             while (self._folder / "slow").exists():
                 time.sleep(0.02)
             self._sick = (self._folder / "sick").exists()
+        elif (self._folder / "takes over").exists():
+            while (self._folder / "takes over").exists():
+                self._say(READY)
+                time.sleep(0.02)
+            self._say(STARTS)
+            threading.Timer(0.2, (self._folder / "leads").touch).start()
         return True
 
     def request_look(self) -> None:
@@ -60,6 +69,10 @@ class Idle:
         """See ChildServer."""
         return not self._sick
 
+    def waits(self) -> bool:
+        """See ChildServer."""
+        return (self._folder / "waits").exists()
+
     def stop(self, grace: float | None = None) -> None:
         """Nothing to drain."""
 
@@ -72,8 +85,8 @@ def main(folder: Path) -> int:
         print("renewal", *renewal.left, renewal.problem, flush=True)
 
     roles = [
-        Role(LEADER, lambda _, __: Idle(folder, is_worker=False)),
-        Role("worker 1", lambda _, __: Idle(folder, is_worker=True)),
+        Role(LEADER, lambda _, say: Idle(folder, say, is_worker=False)),
+        Role("worker 1", lambda _, say: Idle(folder, say, is_worker=True)),
     ]
     return Supervisor(
         roles, grace=1.0, leave=1.0, hung_after=2.0, on_serving=lambda: print("serving", flush=True), on_renewal=tell

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from decider.learn.leader import Progress
+from decider.log.open import LogUrl
 from decider.log.protocol import ModelName
 from decider.metrics.merged import Snapshot, counted, families, merge, snapshot
 from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.protocol import Model
-from decider.server.board import Board, LeaderState, Renewal, Report, Reporter, make_board, worker_name
+from decider.server.board import Board, LeaderState, Renewal, Report, Reporter, boards, make_board, worker_name
+from decider.server.command import main
 from decider.server.crew import SILENT, Workers
 from decider.server.http.probes import Readiness
 from decider.serving.model_files import LeaderFiles, ModelFiles
@@ -210,3 +216,33 @@ def test_whoever_asks_for_a_renewal_finds_the_parent(board: Board) -> None:
     assert board.read_renewal() is None
     board.tell_renewal(Renewal(2, ["worker 1"], ""))
     assert board.read_renewal() == (os.getpid(), Renewal(2, ["worker 1"], ""))
+
+
+def test_logs_of_one_database_have_boards_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reload of one must not be one of the other. How the address names the user's password is the same to it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    toys = LogUrl("postgresql://ann:secret@db/shop?options=-csearch_path%3Dtoys")
+    board = make_board(toys)
+    assert [one.folder for one in boards(LogUrl(toys.replace(":secret", "")))] == [board]
+    assert boards(LogUrl(toys.replace("toys", "shoes"))) == []
+
+
+def test_a_reload_is_for_all_of_this_machine(tmp_path: Path) -> None:
+    """Several hosts of one log may be on one."""
+    both = [Board(make_board(tmp_path / "log.db")) for _ in range(2)]
+    asked = itertools.count(1)
+
+    def renew(*_: object) -> None:
+        now = next(asked)
+        for board in both:
+            board.tell_renewal(Renewal(now))
+
+    for board in both:
+        board.tell_renewal(Renewal())
+    before = signal.signal(signal.SIGUSR2, renew)
+    try:
+        ran = CliRunner().invoke(main, ["reload", "--db", str(tmp_path / "log.db")])
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert ran.exit_code == 0, ran.output
+    assert ran.output.count("all processes are new") == next(asked) - 1 == len(both)

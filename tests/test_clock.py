@@ -153,3 +153,40 @@ def test_log_time_never_goes_back_and_never_faster_than_both_clocks(steps: list[
         assert now >= before
         assert now <= max(before + passed + TOLERANCE, machine.wall)
         last = now
+
+
+def test_a_clock_ahead_of_the_database_s_is_not_believed(machine: Machine) -> None:
+    """A host that joins with such a one must not end the windows of all; not before both agree."""
+    right = machine.wall
+    machine.set(HOUR)
+    machine.clock()
+    machine.clock.start(Time(right - SECOND), right)
+    for _ in range(100):
+        assert machine.clock() == right
+        assert machine.clock.problem == "the wall clock is 1 h ahead of the database's; log time goes on without it"
+        machine.pass_(60 * SECOND)
+        right = Time(right + 60 * SECOND)
+    machine.set(-HOUR)
+    assert machine.clock() == machine.wall == right
+    assert machine.clock.problem is None
+
+
+def test_a_step_that_the_database_has_made_too_is_believed(machine: Machine) -> None:
+    """Once it has lasted: who sets both clocks means it."""
+    machine.clock.start(machine.wall, machine.wall)
+    machine.set(HOUR)
+    machine.clock()
+    assert machine.clock.problem
+    machine.clock.compare(machine.wall)
+    for _ in range(11):
+        machine.clock()
+        machine.pass_(60 * SECOND)
+    assert machine.clock() == machine.wall
+    assert machine.clock.problem is None
+
+
+def test_a_clock_behind_the_database_s_is_as_it_was(machine: Machine) -> None:
+    """The log's end says by how much."""
+    machine.clock.start(Time(0), Time(machine.wall + HOUR))
+    assert machine.clock() == machine.wall
+    assert machine.clock.problem is None

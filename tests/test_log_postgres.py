@@ -8,17 +8,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
 from decider.errors import LogCorrupt, LogError
 from decider.experiment.definition import Attribution, RewardDefinition
 from decider.experiment.origin import Origin
-from decider.log.open import open_log
+from decider.log.open import LogUrl, copy_log, open_log
 from decider.log.place import name_of
 from decider.log.postgres import sealed, writer
 from decider.log.postgres.reader import PostgresReader
@@ -41,7 +43,8 @@ from decider.log.protocol import (
     TotalsCheckpoint,
     UnitDecision,
 )
-from decider.types import START, ActionId, DecisionId, ExperimentId, Position, Time
+from decider.server.command import main
+from decider.types import START, ActionId, DecisionId, ExperimentId, Position, Time, now
 from tests.conftest import SECOND, Clock, sample_experiment
 from tests.postgres import administer, damages
 from tests.postgres_writer import append_groups
@@ -224,6 +227,9 @@ def test_every_character_is_kept(url: str) -> None:
         log.append([decision(version, f"more {text}", unit_id=text) for text in texts * 5][:6])
         found = [log.find(DecisionId(text)) for text in texts]
         assert [one.decision.unit_id for one in found if one] == texts
+        log.append([NewLink("a\x01", "a\0b"), NewLink("a\x01", "plain")])
+        assert log.persons() == dict.fromkeys(log.units_of("plain"), "a\0b")
+        assert list(log.units_of("plain")) == ["a\0b", "a\x01", "plain"]
         assert damages(log) == []
 
 
@@ -241,6 +247,29 @@ def worker_url(url: str) -> Iterator[str]:
     administer(url, "drop owned by shop_worker; drop role shop_worker")
 
 
+def test_views_take_every_character_of_a_definition(url: str) -> None:
+    """One text of one version must not keep people from seeing all others."""
+    odd = ["a\0\0b", r"\u0000", "\\\0", "\x1a", '"state": "no"']
+    with closing(PostgresLog(url)) as log:
+        for number, text in enumerate(odd, 1):
+            log.append([NewVersion(replace(sample_experiment(), description=text, ended=number == 2), number)])
+    with psycopg.connect(url) as connection:
+        states = [row[0] for row in connection.execute("select state from changes order by number").fetchall()]
+        assert states == ["active", "ended", "active", "active", "active"]
+        connection.execute("select * from holdout_summary").fetchall()
+
+
+def test_a_command_on_a_machine_whose_clock_is_ahead_ends_no_window(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives the log its time, which is that of all."""
+    monkeypatch.setattr(writer, "now", lambda: Time(now() + 3600 * SECOND))
+    with closing(open_log(LogUrl(url))) as log:
+        log.append([NewBuild({})])
+        assert abs(log.head().time - now()) < 600 * SECOND
+
+
+PUBLISH = "insert into published select position + 1, time, 'home', 1, position, 1 from head"
+
+
 def test_a_worker_adds_entries_and_changes_none(worker_url: str, clock: Clock) -> None:
     """A worker that was taken over must not be able to rewrite what was acknowledged."""
     with closing(PostgresLog(worker_url, clock=clock)) as log:
@@ -253,7 +282,8 @@ def test_a_worker_adds_entries_and_changes_none(worker_url: str, clock: Clock) -
         assert damages(log) == []
         with pytest.raises(LogError, match=r"may not do that.*roles\.sql"):
             log.lease()
-    for sql in ("delete from decisions", "update rewards set value = 2", "truncate seals", "drop table links"):
+    refused = ("delete from decisions", "update rewards set value = 2", "truncate seals", "drop table links")
+    for sql in (*refused, PUBLISH):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             administer(worker_url, sql)
 
@@ -291,12 +321,14 @@ def test_another_application_s_database_is_not_written_to(url: str) -> None:
         PostgresLog(url)
 
 
-def test_a_log_of_a_newer_release_is_refused(url: str) -> None:
+def test_a_log_of_a_newer_release_is_refused(url: str, tmp_path: Path) -> None:
     """It may mean something that this release does not know."""
     PostgresLog(url).close()
     administer(url, "insert into migrations (name) values ('add_tomorrow')")
     with pytest.raises(LogError, match=r"newer release \(it has add_tomorrow\)"):
         PostgresLog(url)
+    with pytest.raises(LogError, match=r"newer release \(it has add_tomorrow\)"):
+        copy_log(LogUrl(url), tmp_path / "copy.db", say=lambda _: None)
 
 
 def test_views_are_made_anew_where_they_have_changed(url: str) -> None:
@@ -309,11 +341,59 @@ def test_views_are_made_anew_where_they_have_changed(url: str) -> None:
     administer(url, "select * from sealed_decisions")
 
 
+def test_views_of_others_stay(url: str) -> None:
+    """Those of an extension, which nobody else can drop, and those of whoever looks at the log. Also ours in a schema
+    behind the log's."""
+    administer(url, """create view "pg stat" as select 1 as one; create view dashboard as select * from pg_class""")
+    with closing(PostgresLog(url)):
+        administer(url, "update migrations set name = 'views older' where name like 'views %'")
+    administer(url, "create schema in_front")
+    both = url.replace("search_path%3D", "search_path%3Din_front,")
+    try:
+        with closing(PostgresLog(url)), closing(PostgresLog(both)):
+            administer(url, """select * from "pg stat", dashboard, sealed_decisions""")
+    finally:
+        administer(url, "drop schema in_front cascade")
+
+
+def test_a_log_is_in_the_first_schema(url: str) -> None:
+    """Whoever reads must find no other log than whoever writes."""
+    PostgresLog(url).close()
+    administer(url, "create schema in_front")
+    try:
+        with pytest.raises(LogError, match="there is no log"):
+            PostgresReader(url.replace("search_path%3D", "search_path%3Din_front,"))
+        with pytest.raises(LogError, match="there is no log"):
+            PostgresReader(url.replace("search_path%3D", "search_path%3Dnot_there_"))
+    finally:
+        administer(url, "drop schema in_front")
+
+
 def test_a_closed_log_leaves_nothing_of_its_writer(url: str) -> None:
     """Rows of writers would heap up with every start."""
     PostgresLog(url).close()
     with psycopg.connect(url) as connection:
         assert connection.execute("select count(*) from writers").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "POSTGRESQL://ann:secret@db/shop",
+        "postgresql:/ann:secret@db/shop",
+        " postgresql://ann:secret@db/shop",
+        "postgresql+psycopg://ann:secret@db/shop",
+        "host=db user=ann password=secret dbname=shop",
+    ],
+)
+def test_what_others_take_as_an_address_is_no_file(text: str) -> None:
+    """It would be made, and its name shows the password."""
+    for command in (["check", "--db", text], ["copy", "shop.db", text], ["copy", text, "shop.db"]):
+        ran = CliRunner().invoke(main, command)
+        assert ran.exit_code
+        assert "secret" not in ran.output
+    ran = CliRunner().invoke(main, ["check", "--db", text])
+    assert "the address cannot be read" in ran.output
 
 
 def test_passwords_are_in_no_message() -> None:

@@ -10,15 +10,19 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from random import Random
+from types import ModuleType
 
 import pytest
 
 from decider.errors import LogError, LogFull, LogLocked, LogUnreachable
+from decider.log.postgres import hosts, writer
+from decider.log.postgres.connection import Connection
+from decider.log.postgres.lease import check_epoch
 from decider.log.postgres.reader import PostgresReader
 from decider.log.postgres.writer import PostgresLog
 from decider.log.protocol import (
@@ -32,12 +36,13 @@ from decider.log.protocol import (
     NewReward,
     NewVersion,
     Tick,
+    TotalsCheckpoint,
 )
 from decider.policy.saved import SavedModel
-from decider.types import DecisionId, ExperimentId, Position
+from decider.types import DecisionId, ExperimentId, Position, Time
 from tests.conftest import sample_experiment
 from tests.postgres import PostgresServer, administer, damages, postgres_server
-from tests.rpc_clients import until
+from tests.rpc_clients import PATIENCE, until
 from tests.two_writers import decision
 
 
@@ -252,6 +257,21 @@ def test_a_server_that_stands_still_is_noticed(mortal: PostgresServer) -> None:
         assert damages(log) == []
 
 
+def test_a_process_tells_that_it_waits_for_a_server_that_stands_still(mortal: PostgresServer) -> None:
+    """Else its parent would take it for one that hangs: on all hosts at once."""
+    with closing(PostgresLog(mortal.new_schema())) as log, ThreadPoolExecutor(1) as pool:
+        log.head()
+        assert not log.hosts.waits()
+        mortal.signal_all(signal.SIGSTOP)
+        try:
+            head = pool.submit(log.head)
+            until(log.hosts.waits, what="it waits")
+        finally:
+            mortal.signal_all(signal.SIGCONT)
+        assert head.result().position == 0
+        assert not log.hosts.waits()
+
+
 def _until_written(log: PostgresLog, entry: Entry) -> Mark | None:
     def write() -> list[Mark | None]:
         with suppress(LogUnreachable):
@@ -364,6 +384,46 @@ def test_a_leader_that_was_replaced_knows_it(url: str) -> None:
         assert other.lease().held
 
 
+@pytest.mark.parametrize(
+    ("module", "work"),
+    [
+        (hosts, lambda log: log.hosts.say("here", "{}")),
+        (writer, lambda log: log.store_totals(TotalsCheckpoint(Mark(Position(1), Time(1)), b"", "{}"))),
+    ],
+    ids=["news", "totals"],
+)
+def test_a_leader_that_stands_still_in_a_transaction_keeps_nobody_from_leading(
+    url: str, module: ModuleType, work: Callable[[PostgresLog], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has locked the row that its successor writes."""
+    stands, goes_on = threading.Event(), threading.Event()
+
+    def stand_still(connection: Connection, epoch: int, name: str) -> None:
+        check_epoch(connection, epoch, name)
+        stands.set()
+        goes_on.wait()
+
+    with two_logs(url) as (log, other):
+        lease = log.lease()
+        monkeypatch.setattr(module, "check_epoch", stand_still)
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(work, log)
+            try:
+                assert stands.wait(PATIENCE)
+                lease.release()
+
+                def leads() -> bool:
+                    with suppress(LogError):
+                        return other.lease().held
+                    return False
+
+                until(leads, what="another one leads")
+            finally:
+                goes_on.set()
+            with pytest.raises(LogError):
+                done.result()
+
+
 def test_models_that_are_shared_are_few_and_count_as_stored(url: str) -> None:
     """Another host serves them, and a successor goes on from them; only if they were published."""
     signature, saved = "signature", [SavedModel("signature", f"{number}", bytes([number])) for number in range(5)]
@@ -388,6 +448,17 @@ def test_models_that_are_shared_are_few_and_count_as_stored(url: str) -> None:
             )
         share.release()
         lease.release()
+
+
+def test_a_learner_whose_row_is_gone_publishes_nothing(url: str) -> None:
+    """A server that took over may have lost it with the last commits: another one may have taken the experiment."""
+    with closing(PostgresLog(url)) as log:
+        apply(log)
+        share = log.share()
+        assert share.own([ExperimentId("home")])
+        administer(url, "delete from learners")
+        with pytest.raises(LogLocked, match="another process learns experiment home"):
+            log.append([NEW_MODEL])
 
 
 @contextmanager

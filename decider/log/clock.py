@@ -5,6 +5,8 @@ for a day. So the wall clock is followed only as far as elapsed time confirms it
 
 - A step ahead of more than TOLERANCE is ignored until it has lasted for BELIEVE_AFTER.
 - A wall clock behind the log's end: log time goes on from there by elapsed time, until the wall clock has caught up.
+- Where hosts share a log, the clock of its database is a witness: a wall clock ahead of that is not believed. Else one
+  host whose clock is an hour ahead would end the windows of all.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ class LogClock:
         self._last = Time(self._base)
         self._ahead_since: int | None = None
         self._ahead = 0
+        self._witness: tuple[Time, int] | None = None
         self.problem: str | None = None
 
     def __call__(self) -> Time:
@@ -70,8 +73,19 @@ class LogClock:
                 self._base, self._at = end, self._elapsed()
                 self._read()
 
-    def start(self, end: Time) -> None:
-        """At a start: the time at which the log ends; 0 for an empty log."""
+    def compare(self, witness: Time) -> None:
+        """What the clock of the log's database says now."""
+        with self._lock:
+            self._witness = witness, self._elapsed()
+
+    def start(self, end: Time, witness: Time | None = None) -> None:
+        """At a start: the time at which the log ends; 0 for an empty log. witness: see `compare`."""
+        if witness is not None:
+            self.compare(witness)
+            with self._lock:
+                if self._read() - witness > TOLERANCE:
+                    self._base, self._at, self._last = int(witness), self._elapsed(), witness
+                    self._read()
         self.reach(end)
         gap = self() - end
         if end and gap > DAY:
@@ -82,6 +96,9 @@ class LogClock:
         passed, wall = self._elapsed(), self._wall()
         expected = self._base + passed - self._at
         step = wall - expected
+        if step > TOLERANCE and not self._is_confirmed(wall, passed):
+            self._tell(f"the wall clock is {duration(step / 1e6)} ahead of the database's; log time goes on without it")
+            return Time(expected)
         if step > TOLERANCE and not self._has_lasted(step, passed):
             ahead = f"the wall clock has jumped {duration(step / 1e6)} ahead"
             self._tell(f"{ahead}; ignored until that has lasted for 10 minutes")
@@ -94,6 +111,12 @@ class LogClock:
         self._base, self._at, self._ahead_since = wall, passed, None
         self._tell(None)
         return Time(self._base)
+
+    def _is_confirmed(self, wall: Time, passed: int) -> bool:
+        if self._witness is None:
+            return True
+        witness, at = self._witness
+        return wall - (witness + passed - at) <= TOLERANCE
 
     def _has_lasted(self, step: int, passed: int) -> bool:
         """This step, and not a smaller one before it."""

@@ -149,7 +149,7 @@ def open_log(
     if isinstance(path, LogUrl):
         with _needs_psycopg(path):
             from decider.log.postgres.writer import PostgresLog
-        return PostgresLog(path, clock=clock, on_commit=on_commit, on_lost=on_lost)
+        return PostgresLog(path, clock=None if clock is now else clock, on_commit=on_commit, on_lost=on_lost)
     return SqliteLog(path, synchronous=synchronous, clock=clock, on_commit=on_commit, archives=archives)
 
 

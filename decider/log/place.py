@@ -15,6 +15,12 @@ _PARTS = re.compile(
     r"[a-z]+://(?:(?P<user>[^:@/?]*)(?::[^@/?]*)?@)?(?P<host>[^@/?]*)(?P<base>/[^@/?]*)?(?:\?(?P<rest>.*))?"
 )
 
+_ALMOST = re.compile(
+    r"\s*postgres(ql)?(\+\w+)?:/.*|\s*((host|hostaddr|port|user|password|dbname|sslmode)\s*=\s*\S+(\s+|$)){2,}.*",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What other programs take as an address: a file of such a name is never meant, and would show the password."""
+
 UNREADABLE = "postgresql://..."
 """The name of an address that is none: any part of it may be a part of a password."""
 
@@ -59,6 +65,16 @@ def name_of(url: str) -> str:
     return f"postgresql://{user and f'{user}@'}{found['host'] or rest.get('host', '')}{port}/{base}"
 
 
+def options_of(url: str) -> str:
+    """What an address sets, like the search path: of two logs of one database, which it is.
+
+    >>> options_of("postgresql://ann:secret@db/shop?options=-csearch_path%3Dtoys")
+    '-csearch_path=toys'
+    """
+    found = _PARTS.fullmatch(str.__str__(url))
+    return "" if found is None else parse_qs(found["rest"] or "").get("options", [""])[-1]
+
+
 def has_password(text: str) -> bool:
     """Whether a text is an address with a password.
 
@@ -75,7 +91,9 @@ def log_place(text: str) -> Path | LogUrl:
 
     >>> log_place("demo.db"), type(log_place("postgresql://db/shop")).__name__
     (PosixPath('demo.db'), 'LogUrl')
+    >>> log_place("postgresql+psycopg://ann:secret@db/shop"), log_place("host=db password=secret")
+    (LogUrl('postgresql://...'), LogUrl('postgresql://...'))
     """
     if isinstance(text, LogUrl):  # whose text, as others see it, is not all of it
         return text
-    return LogUrl(text) if text.startswith(SCHEMES) else Path(text)
+    return LogUrl(text) if _ALMOST.fullmatch(text) else Path(text)

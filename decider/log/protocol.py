@@ -982,6 +982,12 @@ class Hosts(Protocol):
     def news(self) -> LeaderNews | None:
         """What the leader has said last; None: no leader has ever learned what serves."""
 
+    def waits(self) -> bool:
+        """Whether this process waits for the log's database, which takes long to answer. That ends by itself."""
+
+    def time(self) -> Time:
+        """What the clock of the log's database says: the one clock that all hosts can ask."""
+
 
 class EventLog(LogReader, Protocol):
     """A log open for writing, beside other writers."""

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from decider.errors import LogError
 from decider.learn.leader import Progress
-from decider.log.place import LogUrl
+from decider.log.place import LogUrl, options_of
 from decider.metrics.merged import Snapshot, Source, counted, merge, snapshot
 from decider.serving.follower import Owner
 from decider.types import ExperimentId, Position
@@ -122,7 +122,8 @@ def _place(db: Path | LogUrl) -> Path:
     """Folders of a log are beside this path."""
     if isinstance(db, Path):
         return db
-    return Path(tempfile.gettempdir()) / f"decider-{sha256(str(db).encode()).hexdigest()[:16]}"
+    which = f"{db} {options_of(db)}"
+    return Path(tempfile.gettempdir()) / f"decider-{sha256(which.encode()).hexdigest()[:16]}"
 
 
 def remove_board(folder: Path) -> None:

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -66,6 +67,10 @@ class ChildServer(Protocol):
         """Whether its threads go on with their work."""
         ...
 
+    def waits(self) -> bool:
+        """Whether it waits for somebody else, and that ends by itself. Any thread may ask, at any time."""
+        ...
+
     def stop(self, grace: float | None = None) -> None:
         """Drain, within so many seconds."""
 
@@ -91,6 +96,7 @@ def live(
         signal.signal(signal.SIGHUP, lambda *_: server.request_look())
         left = [grace]
         threading.Thread(target=_obey, args=(lifeline, server, left), name="lifeline", daemon=True).start()
+        threading.Thread(target=_live_on, args=(server, said), name="waits", daemon=True).start()
         if server.start():
             keep_what_is_there()
             if replaceable:
@@ -112,9 +118,10 @@ def live(
 
 def _receive_signals_as_a_program() -> None:
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR2):
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them, and the parent says what to do
+    for number in (signal.SIGINT, signal.SIGUSR2):  # sent to all of them, as Ctrl-C is: the parent says what to do
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _LeaveFirst:
@@ -139,6 +146,14 @@ def _serve(server: ChildServer, said: int) -> None:
         if server.has_left():
             return
         if server.is_well():
+            _say(said, LIVES)
+
+
+def _live_on(server: ChildServer, said: int) -> None:
+    """The thread that says so while it waits: to end it then would help nobody."""
+    while True:
+        time.sleep(BEAT)
+        if server.waits():
             _say(said, LIVES)
 
 

@@ -65,7 +65,8 @@ class HostLeader(LeaderServer):
                 self._mirror_due = 0.0  # somebody was faster
             except LogError as error:
                 self._say(str(error), error=True)
-            self._tell_parent(READY if self._is_led else LIVES)  # beside another leader workers may serve
+            if self._leading.goes_on_beside():
+                self._tell_parent(READY if self._is_led else LIVES)  # beside another leader workers may serve
             self._process.stopping.wait(LOOK_INTERVAL)
         return None
 

@@ -170,6 +170,10 @@ class LeaderPart:
         """Learn a share of the experiments, where another process leads and has learned what serves."""
         self._beside = self._beside or StandbyLearner(self._process, self._copies())
 
+    def goes_on_beside(self) -> bool:
+        """Whether that goes on: who hangs keeps its share from all others."""
+        return self._beside is None or self._beside.has_gone_on()
+
     def end_beside(self) -> None:
         """Leave it to others."""
         if self._beside is not None:

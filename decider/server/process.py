@@ -137,7 +137,8 @@ class Process:
             return False
         self.log = log
         self.opened.callback(self.log.close)
-        self.clock.start(self.log.head().time)
+        hosts = self.log.hosts
+        self.clock.start(self.log.head().time, None if hosts is None else hosts.time())
         allocator.set_up()
         evicted = EvictedPolicies()
         self.opened.callback(evicted.close)
@@ -209,7 +210,17 @@ class Process:
     def look_after_log(self) -> None:
         """Go on from the log's time, and find out whether it can be written again. Called every round of a thread."""
         self.try_to(lambda: self.clock.reach(self.log.head().time))
+        self.try_to(self._ask_witness)
         self.try_to(self._probe_if_quiet)
+
+    def waits(self) -> bool:
+        """Whether it waits for the log's database. Any thread may ask, also before the log is open."""
+        hosts = self.log.hosts if hasattr(self, "log") else None
+        return hosts is not None and hosts.waits()
+
+    def _ask_witness(self) -> None:
+        if self.clock.problem and self.log.hosts is not None:
+            self.clock.compare(self.log.hosts.time())
 
     def _probe_if_quiet(self) -> None:
         """Try to write after a failure: a server that is not ready gets no calls that would.

@@ -36,18 +36,19 @@ def reload_command(db: Path | LogUrl) -> None:
 
     One after the other: the new worker serves before the old one lets no new client come; clients are asked to connect
     anew, as they are now and then (--max-age), and once none is left, the old one ends. The leader comes last: workers
-    serve on meanwhile. It waits until all is done, and takes a little longer than --max-age for each worker.
+    serve on meanwhile. It waits until all is done, and takes a little longer than --max-age for each worker. Where
+    several such servers of a log in PostgreSQL run on this machine, it does so to each.
 
     The new processes have the options and the code with which the server was started: a new release needs a new start.
     Experiment files, tokens and certificates are read anew by themselves.
 
     Exits 0 once all are new, 1 where a new one does not start (the one before serves on), or where no such server runs.
     """
-    for board in boards(db):
-        found = board.read_renewal()
-        if found is not None:
-            _renew(board, *found)
-            return
+    running = [(board, found) for board in boards(db) if (found := board.read_renewal()) is not None]
+    for board, found in running:
+        _renew(board, *found)
+    if running:
+        return
     raise click.ClickException(f"no `decider serve --workers N` runs on {db} on this machine")
 
 

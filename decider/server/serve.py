@@ -195,6 +195,10 @@ class LeaderServer(_Leading):
         """It never leaves without being stopped."""
         return False
 
+    def waits(self) -> bool:
+        """For the log's database."""
+        return self._process.waits()
+
     def is_well(self) -> bool:
         """Whether it goes on with its rounds."""
         return self._leading.has_gone_on()
@@ -262,6 +266,8 @@ class WorkerServer:
 
     def _tell(self) -> None:
         warnings = [text for warnings in self._process.warnings for text in warnings()]
+        if self._process.log.hosts is not None and self._process.clock.problem:  # the leader may have another clock
+            warnings.append(self._process.clock.problem)
         self._reporter.report(self._problem(), warnings)
 
     def _wait_for_name(self) -> None:
@@ -302,6 +308,10 @@ class WorkerServer:
         if self._leaves_until is None:
             return False
         return time.monotonic() > self._leaves_until or not self._worker.has_connections()
+
+    def waits(self) -> bool:
+        """For the log's database."""
+        return self._process.waits()
 
     def is_well(self) -> bool:
         """Whether the threads that answer do so. While the log cannot be written, calls wait for it, and that is no

@@ -40,16 +40,25 @@ class StandbyLearner:
         )
         self._lag = LagCollector(self.learner.lag)
         process.of_log.register(self._lag)
+        self._rests = self._went_on = True
         self._thread = threading.Thread(target=self._learn, name="learner", daemon=True)
         self._thread.start()
 
     def _learn(self) -> None:
         pause = 0.0
         while not self._stopping.wait(pause):
+            self._rests = False
             self._process.look_after_log()
+            self._went_on = True
             behind = self._process.try_to(self.learner.step)
             self._process.try_to(self._process.trim)
             pause = 0.0 if behind else self._process.settings.learn_interval
+            self._rests = self._went_on = True
+
+    def has_gone_on(self) -> bool:
+        """Whether a part of a round has ended since this was asked last, or it rests between two."""
+        gone_on, self._went_on = self._went_on, False
+        return gone_on or self._rests
 
     def stop(self) -> None:
         """Store what it has learned, and leave it to others."""

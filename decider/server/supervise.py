@@ -192,7 +192,8 @@ class Supervisor:
             live(name, partial(role.make, beside), lifeline, theirs, grace=self._grace, replaceable=name != LEADER)
         os.close(lifeline)
         os.close(theirs)
-        os.set_blocking(said, False)
+        for end in (ours, said):  # who does not listen holds up nobody
+            os.set_blocking(end, False)
         return _Child(name, pid, ours, said, time.monotonic(), Silence(pid))
 
     def _wait(self, seconds: float) -> None:
@@ -220,7 +221,8 @@ class Supervisor:
             return
         child.silence.end()
         child.ready = child.ready or READY in what
-        child.starts = STARTS in what or (child.starts and READY not in what)
+        if STARTS in what or READY in what:  # maybe both at once, where this process was held up
+            child.starts = what.rfind(STARTS) > what.rfind(READY)
         if ENDS in what:
             child.until = time.monotonic() + max(self._grace, SHORTEST_STOP) + LAST_SECOND
         if LEAVES in what and child is self._children.get(child.name) and not child.asked:
@@ -290,7 +292,8 @@ class Supervisor:
         """Go on with putting new processes into the places of those that serve: one after the other."""
         if self._renewal_asked > self._renewal.asked:
             now = time.monotonic()
-            self._renewing += [(name, now) for name in [*[one for one in self._roles if one != LEADER], LEADER]]
+            # In place of what is left of those asked for before, however often: these come after all of them.
+            self._renewing = [(name, now) for name in [*[one for one in self._roles if one != LEADER], LEADER]]
             self._renewal = Renewal(self._renewal_asked, [name for name, _ in self._renewing])
             self._on_renewal(self._renewal)
             logger.info("all processes are renewed, one after the other")

@@ -35,7 +35,7 @@ from decider.log.postgres.commits import begin_of_chain, commits, originals
 from decider.log.postgres.connection import Connection, read, read_one, stream
 from decider.log.postgres.statements import DERIVED, select
 from decider.log.postgres.totals import count_totals
-from decider.log.postgres.units import PERSONS
+from decider.log.postgres.units import persons
 from decider.log.protocol import Damage, Head, Mark, OnProgress, TotalsCheckpoint
 from decider.log.rows import experiment_version
 from decider.log.stored_models import read_whole
@@ -202,7 +202,7 @@ def _check_persons(connection: Connection) -> Iterator[Damage]:
     have joined others, which stay one person."""
     links = read(connection, "select position, unit_id, same_as from links order by position")
     whole = [row for row in links if not (row[1].startswith(MADE_UP) or row[2].startswith(MADE_UP))]
-    kept = dict(read(connection, PERSONS))
+    kept = persons(lambda sql: read(connection, sql))
     for position, unit, same_as in whole:
         if kept.get(unit) is None or kept.get(unit) != kept.get(same_as):
             yield Damage(*NOWHERE, f"the units of the link at position {position} are not one person")
@@ -213,11 +213,11 @@ def _check_persons(connection: Connection) -> Iterator[Damage]:
 
 def _persons_of(links: Sequence[Sequence[Any]]) -> Mapping[str, str]:
     """Each unit, and the first one of its person's."""
-    persons: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = {}
     for _, *pair in links:
-        joined = set(pair).union(*[persons.get(unit, ()) for unit in pair])
-        persons |= dict.fromkeys(joined, joined)
-    return {unit: min(units) for unit, units in persons.items()}
+        joined = set(pair).union(*[found.get(unit, ()) for unit in pair])
+        found |= dict.fromkeys(joined, joined)
+    return {unit: min(units) for unit, units in found.items()}
 
 
 _WRONG_SEALS = """

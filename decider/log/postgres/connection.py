@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -35,11 +36,30 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """See psycopg."""
+        most = timeout or self.most_seconds
+        if most is None:
+            return super().wait(gen, interval)
+        thread = threading.get_ident()
+        _ASKED[thread] = time.monotonic()
         try:
-            return super().wait(gen, interval, timeout or self.most_seconds)
+            return super().wait(gen, interval, most)
         except psycopg.errors._WaitTimeout as error:
             self.pgconn.finish()
-            raise NoAnswer(f"no answer for {timeout or self.most_seconds:g} s") from error
+            raise NoAnswer(f"no answer for {most:g} s") from error
+        finally:
+            _ASKED.pop(thread, None)
+
+
+_ASKED: dict[int, float] = {}
+"""The threads that wait for an answer, and since when; of those whose wait ends."""
+
+SLOW_SECONDS = 1.0
+"""Without an answer, after which PostgreSQL is what a process waits for."""
+
+
+def waits() -> bool:
+    """Whether a thread of this process waits for an answer of PostgreSQL that takes long."""
+    return any(time.monotonic() - since > SLOW_SECONDS for since in [*_ASKED.values()])
 
 
 Parameters = Mapping[str, Any]
@@ -185,13 +205,19 @@ def _read_address(url: str) -> dict[str, Any]:
     )
 
 
+_IF_GONE = (
+    "tcp_keepalives_idle = 2",
+    "tcp_keepalives_interval = 1",
+    "tcp_keepalives_count = 2",
+    "tcp_user_timeout = 4000",
+    "idle_in_transaction_session_timeout = 4000",
+)
+
+
 def end_if_gone(connection: Connection) -> None:
     """Have the server end this connection, and what it holds, within seconds where this machine is cut off or stands
     still: the others wait for it. By itself it would take two hours."""
-    connection.execute(
-        "set tcp_keepalives_idle = 2; set tcp_keepalives_interval = 1; set tcp_keepalives_count = 2; "
-        "set tcp_user_timeout = 4000; set idle_in_transaction_session_timeout = 4000"
-    )
+    connection.execute("; ".join([f"set {one}" for one in _IF_GONE]).encode())
 
 
 def to_write(url: str) -> str:
@@ -351,6 +377,14 @@ class Pool:
         """One on which all queries see the same log, whatever others write meanwhile."""
         with self.connection() as connection, connection.transaction():
             connection.execute("set transaction isolation level repeatable read, read only")
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One in a transaction, which the server ends where this process stands still in it: what it has locked, others
+        wait for, also whoever is to lead in its place. (Who reads may take its time.)"""
+        with self.connection() as connection, connection.transaction():
+            connection.execute("; ".join([f"set local {one}" for one in _IF_GONE]).encode())
             yield connection
 
     def read(self, sql: str, values: Parameters = NOTHING, row: RowType | None = None) -> list[Any]:

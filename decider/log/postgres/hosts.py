@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from decider.errors import LogError
 from decider.log.postgres.commit_tables import INTERN_SIGNATURE, SIGNATURE
-from decider.log.postgres.connection import Pool, execute
+from decider.log.postgres.connection import Pool, execute, waits
 from decider.log.postgres.lease import PostgresLease, check_epoch, is_led
 from decider.log.postgres.share import PostgresShare
 from decider.log.protocol import LeaderNews, ModelName
 from decider.policy.saved import SavedModel
-from decider.types import ExperimentId, Position
+from decider.types import ExperimentId, Position, Time
 
 KEPT = 2
 """Models of an owner: a worker may look for the one before the newest."""
@@ -48,6 +48,7 @@ on conflict (is_only) do update set epoch = excluded.epoch, address = excluded.a
   at = now()
 """
 _NEWS = "select address, content, extract(epoch from now() - at)::double precision as age from leader_news"
+_TIME = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint as time"
 
 
 class PostgresHosts:
@@ -75,10 +76,12 @@ class PostgresHosts:
             )
         values = {"experiment": name.experiment, "signature": name.signature}
         row = {**values, "position": name.position, "checksum": saved.checksum, "data": saved.data}
-        with self._pool.connection() as connection, connection.transaction():
-            share = self._share()
+        with self._pool.writing() as connection:
+            share, lease = self._share(), self._lease()
             if share is not None:
                 share.check(connection, [name.experiment])
+            elif lease is not None:
+                check_epoch(connection, lease.epoch, self._pool.name)
             execute(connection, INTERN_SIGNATURE, {"signature": name.signature})
             execute(connection, _SHARE, row)
             execute(connection, _KEEP_NEWEST, values)
@@ -108,7 +111,7 @@ class PostgresHosts:
     def say(self, address: str, content: str) -> None:
         """See Hosts."""
         lease = self._lease()
-        with self._pool.connection() as connection, connection.transaction():
+        with self._pool.writing() as connection:
             if lease is not None:
                 check_epoch(connection, lease.epoch, self._pool.name)
                 execute(connection, _SAY, {"epoch": lease.epoch, "address": address, "content": content})
@@ -117,3 +120,11 @@ class PostgresHosts:
         """See Hosts."""
         row = self._pool.one(_NEWS)
         return LeaderNews(row["address"], row["content"], row["age"]) if row else None
+
+    def waits(self) -> bool:
+        """See Hosts."""
+        return waits()
+
+    def time(self) -> Time:
+        """See Hosts."""
+        return Time(self._pool.one(_TIME)["time"])

@@ -6,6 +6,7 @@ file has changed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -28,9 +29,13 @@ _TABLES = """
 select table_name from information_schema.tables where table_schema = current_schema() and table_type = 'BASE TABLE'
 order by 1
 """
-_OUR_VIEWS = """
-select table_name from information_schema.tables where table_schema = current_schema() and table_type = 'VIEW'
+_OUR_VIEWS = re.findall(r"^create view (\w+)", _VIEWS, re.MULTILINE)
+"""The schema may have others: of extensions, which only these may drop, or of whoever looks at the log."""
+_DROP_VIEWS = """
+select format('drop view if exists %%I.%%I cascade', current_schema(), view) as drop
+from unnest(%(views)s::text[]) as one(view)
 """
+_THERE = "select to_regclass(quote_ident(current_schema()) || '.head') is not null as there"
 
 
 def create_tables(connection: Connection) -> None:
@@ -45,6 +50,8 @@ def know_start_of_chain(connection: Connection) -> None:
 
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (create_tables, know_start_of_chain)
 """In the order in which they run; none is ever changed or taken away once it was released."""
+
+_OURS = {migration.__name__ for migration in MIGRATIONS}
 
 
 def migrate(connection: Connection, name: str) -> None:
@@ -70,17 +77,21 @@ def _is_up_to_date(connection: Connection, name: str) -> bool:
         return False
     if "migrations" not in tables or "decisions" not in tables:
         raise LogCorrupt(f"{name}: is another application's database, with {', '.join(tables[:3])}; name another")
+    return {*_OURS, _VIEWS_NAME} <= refuse_newer(connection, name)
+
+
+def refuse_newer(connection: Connection, name: str) -> set[str]:
+    """The migrations of a log. Raises LogError for a log of a newer release: it may have tables that are not known."""
     done = {row["name"] for row in read(connection, "select name from migrations")}
-    ours = {migration.__name__ for migration in MIGRATIONS}
-    newer = {one for one in done if not one.startswith("views ")} - ours
+    newer = {one for one in done if not one.startswith("views ")} - _OURS
     if newer:
         raise LogError(f"{name}: was written by a newer release (it has {', '.join(sorted(newer))}); upgrade this one")
-    return {*ours, _VIEWS_NAME} <= done
+    return done
 
 
 def _make_views(connection: Connection) -> None:
-    for row in read(connection, _OUR_VIEWS):
-        connection.execute(f"drop view if exists {row['table_name']} cascade".encode())
+    for row in read(connection, _DROP_VIEWS, {"views": _OUR_VIEWS}):
+        connection.execute(row["drop"].encode())
     connection.execute(_VIEWS.encode())
     execute(connection, "delete from migrations where name like 'views %%' and name <> %(name)s", {"name": _VIEWS_NAME})
     _note(connection, _VIEWS_NAME)
@@ -91,5 +102,6 @@ def _note(connection: Connection, name: str) -> None:
 
 
 def is_log(connection: Connection) -> bool:
-    """Whether the schema has a log of this service."""
-    return read_one(connection, "select to_regclass('head') is not null as there")["there"] is True
+    """Whether the first schema of the search path has a log of this service; in one behind it a writer would find
+    none."""
+    return read_one(connection, _THERE)["there"] is True

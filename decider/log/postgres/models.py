@@ -120,7 +120,7 @@ class PostgresModelStore(PostgresModelReader):
     def store(self, name: ModelName, saved: SavedModel, *, keep_bytes: int, keep: Collection[str] = ()) -> int:
         """See ModelStore. The checksum is that of the data as saved."""
         data = compress(saved.data)
-        with self._pool.connection() as connection, connection.transaction():
+        with self._pool.writing() as connection:
             execute(connection, INTERN_SIGNATURE, {"signature": name.signature})
             row = {**_values(name), "created": now(), "checksum": saved.checksum, "data": data}
             execute(connection, _STORE, row)

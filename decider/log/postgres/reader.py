@@ -258,11 +258,11 @@ class PostgresReader:
 
     def units_of(self, unit: str) -> Sequence[str]:
         """See LogReader."""
-        return [row[0] for row in self._read(units.UNITS, unit=unit)]
+        return sorted([row[0] for row in self._read(units.UNITS, unit=unit)])
 
     def persons(self) -> Mapping[str, str]:
         """See LogReader."""
-        return dict(self._read(units.PERSONS))
+        return units.persons(self._read)
 
     def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
         """See LogReader."""

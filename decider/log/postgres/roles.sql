@@ -7,7 +7,8 @@
 -- as the owner once, or whenever a release has new tables; it says so where it may not.
 --
 -- decider_reader: the simulator, dashboards and people; reads everything.
--- decider_worker: serves; adds entries, and can change or delete none. A host with this role never leads.
+-- decider_worker: serves; adds entries, and can change or delete none; publishes no model. A host with this role never
+--   leads.
 -- decider_leader: serves and leads; stores models and totals, too.
 
 do $$
@@ -23,9 +24,11 @@ begin
   end loop;
 end $$;
 
-grant insert on experiments, version_notes, serves, decisions, rewards, reward_changes, seals, unit_rewards, links,
-  leave_outs, activations, recalls, withheld, published, builds, ticks, signatures, marks
+grant insert on experiments, version_notes, decisions, rewards, reward_changes, seals, unit_rewards, links, leave_outs,
+  activations, recalls, withheld, builds, ticks, marks
 to decider_worker, decider_leader;
+
+grant insert on serves, published, signatures to decider_leader;
 
 grant update on head to decider_worker, decider_leader;
 

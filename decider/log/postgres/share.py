@@ -157,7 +157,7 @@ class PostgresShare:
         LogLocked."""
         rows = read(connection, _CHECK, {"ids": [*experiments]})
         known = {row["experiment"]: row["epoch"] for row in rows}
-        lost = [id_ for id_ in experiments if id_ not in self._epochs or known[id_] != self._epochs[id_]]
+        lost = [id_ for id_ in experiments if id_ not in self._epochs or known.get(id_) != self._epochs[id_]]
         if lost:
             raise LogLocked(f"{self._name}: another process learns experiment {min(lost)} now")
 

@@ -24,7 +24,7 @@ from decider.log.postgres.connection import (
     stream,
     to_stored,
 )
-from decider.log.postgres.migrations import is_log, migrate
+from decider.log.postgres.migrations import is_log, migrate, refuse_newer
 from decider.log.postgres.statements import copy, select
 from decider.log.protocol import Damage, Head, Mark, OnProgress, TotalsCheckpoint
 from decider.log.tables import ENTRY_TABLES, EXPERIMENTS, PUBLISHED_MODELS, EntryTable
@@ -94,6 +94,7 @@ def postgres_source(url: str) -> Iterator[PostgresSource]:
     with closing(Pool(url)) as pool, pool.snapshot() as connection:
         if not is_log(connection):
             raise LogError(f"{pool.name}: there is no log")
+        refuse_newer(connection, pool.name)
         yield PostgresSource(connection, pool.name)
 
 

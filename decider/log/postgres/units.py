@@ -19,13 +19,10 @@ VersionAt = Callable[[Position], ExperimentVersion]
 
 UNITS = """
 select unit_id from persons where person = (select person from persons where unit_id = %(unit)s)
-union select %(unit)s::text order by 1
+union select %(unit)s::text
 """
 
-PERSONS = """
-select unit_id, name from persons
-join (select person, min(unit_id) as name from persons group by person) n using (person)
-"""
+_PERSONS = "select person, unit_id from persons"
 
 _UNIT_REWARD = """
 select position, name, last, experiment from unit_rewards
@@ -82,9 +79,17 @@ group by action
 """
 
 
+def persons(read_rows: Callable[[str], Sequence[Any]]) -> Mapping[str, str]:
+    """Each unit of a person of several, and the first one of them. As Python sorts them: stored, U+0000 comes later."""
+    units: dict[Position, list[str]] = {}
+    for person, unit in read_rows(_PERSONS):
+        units.setdefault(person, []).append(unit)
+    return {unit: min(of_it) for of_it in units.values() for unit in of_it}
+
+
 def units_of(connection: Connection, unit: str) -> Sequence[str]:
     """All units of the person that a unit is, sorted."""
-    return [row[0] for row in read(connection, UNITS, {"unit": unit})]
+    return sorted([row[0] for row in read(connection, UNITS, {"unit": unit})])
 
 
 def find_unit_reward(connection: Connection, unit: str, persons: Sequence[str], reward_id: str) -> UnitRewardRef | None:

@@ -32,14 +32,13 @@ delete from exposures where decision = any(array(
 
 
 def drop_over(connection: Connection, at: Time, log_time: Time) -> None:
-    """at: of the clock, for what units keep. log_time: limits and windows end in the log's time, since a clock that is
-    ahead must not end them too early."""
-    with connection.transaction():
-        # Commits change the same rows of daily_counts, behind the head: in another order two could wait for each other.
-        execute(connection, "select 1 from head for update")
-        execute(connection, _ENDED, {"at": log_time})
-        execute(connection, _OVER_EXPOSURES, {"at": log_time})
-        execute(connection, "delete from daily_counts where day_end <= %(over)s", {"over": log_time - LONGEST_DAY})
-        execute(connection, _OVER.format(table="assignments"), {"at": at})
-        execute(connection, _OVER.format(table="creditable_decisions"), {"at": log_time})
-        early.drop_old(connection, at)
+    """Within the caller's transaction. at: of the clock, for what units keep. log_time: limits and windows end in the
+    log's time, since a clock that is ahead must not end them too early."""
+    # Commits change the same rows of daily_counts, behind the head: in another order two could wait for each other.
+    execute(connection, "select 1 from head for update")
+    execute(connection, _ENDED, {"at": log_time})
+    execute(connection, _OVER_EXPOSURES, {"at": log_time})
+    execute(connection, "delete from daily_counts where day_end <= %(over)s", {"over": log_time - LONGEST_DAY})
+    execute(connection, _OVER.format(table="assignments"), {"at": at})
+    execute(connection, _OVER.format(table="creditable_decisions"), {"at": log_time})
+    early.drop_old(connection, at)

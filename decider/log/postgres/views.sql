@@ -19,11 +19,12 @@ create view entries as
   union all select position, time, 'build' from builds
   union all select position, time, 'tick' from ticks;
 
+-- PostgreSQL's JSON takes no \u0000, which texts of a definition may have: here it is what texts are stored with.
 create view changes as
   select to_char(to_timestamp(round(e.time / 1e3) / 1e3) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as changed_at,
     e.experiment, e.number, coalesce(n.author, '') as author, coalesce(n.source, '') as source,
     coalesce(n.note, '') as note,
-    lower(replace(e.definition::json ->> 'state', 'EXPERIMENT_STATE_', '')) as state,
+    lower(replace(replace(replace(e.definition, '\\', '\u005c'), '\u0000', '\u001a0')::json ->> 'state', 'EXPERIMENT_STATE_', '')) as state,
     e.waits, e.position, e.time, null::bigint as sealed_after, null::bigint as sealed_until, null::bigint as made_until,
     null::bigint as replaces
   from experiments e left join version_notes n on n.version = e.position
@@ -199,7 +200,7 @@ create view holdout_summary as
       sum(coalesce(r.reward, greatest(w.minimum_reward, least(w.maximum_reward, w.default_reward)))) as reward
     from experiments e join decision_windows w on w.version = e.position
       left join rewarded_decisions r on r.position = w.position
-    where (e.definition::json ->> 'holdout')::double precision > 0
+    where (replace(replace(e.definition, '\\', '\u005c'), '\u0000', '\u001a0')::json ->> 'holdout')::double precision > 0
       and w.window_end <= (select time from head) and w.reason <> 'HOLDOUT_UNAVAILABLE' and not w.left_out
     group by w.version, w.experiment, w.experiment_version, w.unit_id, w.reason = 'HOLDOUT') u
   group by experiment, experiment_version, "group";

@@ -146,16 +146,17 @@ class _Changed(Exception):
 class PostgresLog(PostgresReader):
     """A log to write: see EventLog. Made if there is none.
 
-    url: as libpq takes it; the log is in the first schema of its search path. on_commit: called with the number of
-    entries and the seconds of every commit. on_lost: called where the writer's connection is lost. patience: seconds
-    for which a commit is sent again while PostgreSQL cannot be reached.
+    url: as libpq takes it; the log is in the first schema of its search path. clock: None: this machine's, put back by
+    what it is ahead of PostgreSQL's, since the time that it gives the log is that of all hosts. on_commit: called with
+    the number of entries and the seconds of every commit. on_lost: called where the writer's connection is lost.
+    patience: seconds for which a commit is sent again while PostgreSQL cannot be reached.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        clock: Callable[[], Time] = now,
+        clock: Callable[[], Time] | None = None,
         on_commit: Callable[[int, float], None] = _ignore_commit,
         on_lost: Callable[[], None] = lambda: None,
         patience: float = PATIENCE,
@@ -163,7 +164,7 @@ class PostgresLog(PostgresReader):
         self._url = to_write(url)
         self._dialer = Dialer(self._url, most_seconds=STATEMENT_SECONDS)
         self._give_up = 0.0
-        self._clock = clock
+        self._clock = clock or now
         self._on_commit, self._on_lost = on_commit, on_lost
         self._patience = patience
         self._writer_id = uuid4()
@@ -186,6 +187,9 @@ class PostgresLog(PostgresReader):
         self._trouble: LogError | None = None
         self._hosts = PostgresHosts(self._pool, lambda: self._lease, lambda: self._share)
         self._models = PostgresModelStore(self._pool, self._hosts)
+        if clock is None:
+            ahead = max(0, now() - self._hosts.time())
+            self._clock = lambda: Time(now() - ahead)
 
     @property
     def models(self) -> PostgresModelStore:
@@ -449,7 +453,7 @@ class PostgresLog(PostgresReader):
 
     def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
         """See EventLog."""
-        with self._pool.connection() as connection, connection.transaction():
+        with self._pool.writing() as connection:
             if self._lease is not None:
                 check_epoch(connection, self._lease.epoch, self.name)
             store_checkpoint(connection, checkpoint)
@@ -460,8 +464,9 @@ class PostgresLog(PostgresReader):
             return
         self._closed_at = time.monotonic()
         at, log_time = self._clock(), self.head().time
-        with self._pool.connection() as connection:
+        with self._pool.writing() as connection:
             drop_over(connection, at, log_time)
+        with self._pool.connection() as connection:
             execute(connection, _FORGET_WRITERS, {"before": at - 30 * 86_400_000_000})
         if self._lease is not None:
             self._hosts.drop_old_models()
