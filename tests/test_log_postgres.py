@@ -19,7 +19,7 @@ from decider.errors import LogCorrupt, LogError
 from decider.experiment.definition import Attribution, RewardDefinition
 from decider.experiment.origin import Origin
 from decider.log.open import open_log
-from decider.log.place import name_of
+from decider.log.place import LogUrl, name_of
 from decider.log.postgres import sealed, writer
 from decider.log.postgres.reader import PostgresReader
 from decider.log.postgres.writer import PostgresLog
@@ -319,3 +319,15 @@ def test_a_closed_log_leaves_nothing_of_its_writer(url: str) -> None:
 def test_passwords_are_in_no_message() -> None:
     """Messages are logged and shown."""
     assert name_of("postgresql://ann:secret@db/shop?passfile=x") == "postgresql://ann@db/shop"
+    for sign in "/?#@:":
+        assert "sec" not in name_of(f"postgresql://ann:sec{sign}ret@db/shop")
+
+
+@pytest.mark.parametrize(
+    "options", ["-csearch_path%3Dnorth", "-c%20search_path%3Dnorth", "--search_path=north%20-cx=1"]
+)
+def test_two_logs_of_one_database_have_two_names(options: str) -> None:
+    """Messages name the log that is meant, and so does what its processes on one machine share."""
+    url = LogUrl(f"postgresql://ann:secret@db/shop?options={options}")
+    assert str(url) == "postgresql://ann@db/shop?options=-csearch_path%3Dnorth"
+    assert name_of(str(url)) == str(url), "it is an address"
