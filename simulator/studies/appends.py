@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -26,7 +26,7 @@ from decider.experiment.schema import from_message
 from decider.learn.versions import Versions
 from decider.log.open import LogUrl, open_log
 from decider.types import DecisionId
-from simulator.studies.local_postgres import LocalServer, Settings, local_postgres
+from simulator.drive.own_postgres import STANDBY, OwnPostgres, own_postgres
 from simulator.studies.prepared import decisions, experiment, storefront_visitor
 from simulator.studies.results import write_results
 from simulator.studies.served import children, cpu_seconds
@@ -44,7 +44,10 @@ _together: Barrier | None = None
 
 MICRO, MILLI = 1e6, 1e3
 
-NO_DISK: Settings = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+Settings = Sequence[str]
+"""Of `postgres`, as NAME=VALUE."""
+
+NO_DISK: Settings = ("fsync=off", "full_page_writes=off")
 """What the head row and the processors do alone."""
 
 
@@ -111,7 +114,7 @@ def prepare(log: Log) -> None:
         Versions(opened).apply(from_message(experiment(actions=10, window=86_400)))
 
 
-def measure(log: Log, load: Load, seconds: float, server: LocalServer | None = None) -> Figures:
+def measure(log: Log, load: Load, seconds: float, server: OwnPostgres | None = None) -> Figures:
     """All writers at once."""
     prepare(log)
     context = multiprocessing.get_context("spawn")
@@ -137,7 +140,7 @@ def measure(log: Log, load: Load, seconds: float, server: LocalServer | None = N
     )
 
 
-def _cpu(server: LocalServer | None) -> dict[int, float]:
+def _cpu(server: OwnPostgres | None) -> dict[int, float]:
     """Seconds of each process of the database; some come and go."""
     return {} if server is None else {pid: cpu_seconds(pid) for pid in [server.pid, *children(server.pid)]}
 
@@ -158,7 +161,6 @@ KINDS = (SQLITE, AS_SHIPPED, HEAD_ALONE)
 
 TUNED = (
     AS_SHIPPED,
-    Kind("synchronous_commit=off", ("synchronous_commit=off",)),
     Kind("fsync=off (never: a crash loses the database)", ("fsync=off",)),
     Kind("shared_buffers=2GB", ("shared_buffers=2GB",)),
     Kind("max_wal_size=8GB", ("max_wal_size=8GB",)),
@@ -166,23 +168,36 @@ TUNED = (
     Kind("commit_delay=200, commit_siblings=1", ("commit_delay=200", "commit_siblings=1")),
     Kind("wal_level=minimal, no senders", ("wal_level=minimal", "max_wal_senders=0")),
     Kind("a synchronous standby on the same disk", (), has_standby=True),
-    Kind("the same, synchronous_commit=remote_write", ("synchronous_commit=remote_write",), has_standby=True),
-    Kind("the same, synchronous_commit=local", ("synchronous_commit=local",), has_standby=True),
 )
-"""What people change, one at a time."""
+"""What people change, one at a time: nothing that the log's connections set themselves, as `synchronous_commit`."""
 
 TUNED_LOAD = Load(4, 32)
 
 
 @contextmanager
-def _logs(kind: Kind) -> Iterator[Iterator[tuple[Log, LocalServer | None]]]:
+def _logs(kind: Kind) -> Iterator[Iterator[tuple[Log, OwnPostgres | None]]]:
     """New logs of a kind, without end."""
     if kind.settings is None:
         with tempfile.TemporaryDirectory() as folder:
             yield ((Path(folder) / f"{number}.db", None) for number in range(10_000))
     else:
-        with local_postgres(kind.settings, has_standby=kind.has_standby) as server:
-            yield ((server.new_database(f"log{number}"), server) for number in range(10_000))
+        with postgres(kind.settings, has_standby=kind.has_standby) as server:
+            yield ((LogUrl(server.new_database(f"log{number}")), server) for number in range(10_000))
+
+
+@contextmanager
+def postgres(settings: Settings, *, has_standby: bool = False) -> Iterator[OwnPostgres]:
+    """A new, empty server with these settings; with a standby that each commit waits for. Raises NoPostgres."""
+    waits = [f"synchronous_standby_names={STANDBY}"] if has_standby else []
+    with ExitStack() as opened:
+        server = opened.enter_context(own_postgres(_options([*settings, *waits])))
+        if has_standby:
+            opened.enter_context(own_postgres(_options(settings), follows=server))
+        yield server
+
+
+def _options(settings: Settings) -> Sequence[str]:
+    return [part for setting in settings for part in ("-c", setting)]
 
 
 def rows(kinds: Sequence[Kind], loads: Sequence[Load], seconds: float) -> Iterator[str]:
