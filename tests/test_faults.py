@@ -27,7 +27,7 @@ from decider.log.protocol import EventLog, NewReward
 from decider.types import DecisionId
 from simulator.studies.faults.__main__ import MARKERS, Plan, run
 from simulator.studies.faults.check import Counts, count
-from simulator.studies.faults.databases import Sight, programs
+from simulator.studies.faults.databases import Sight
 from simulator.studies.faults.hosts import PREFIX, NoHosts, hosts
 from simulator.studies.faults.kinds import KINDS, draw
 from simulator.studies.faults.ledger import Decided, Failed, Line, Rewarded, Sent, to_text
@@ -41,10 +41,9 @@ from simulator.studies.soak.check import Replay
 # --- the whole
 
 
+@pytest.mark.usefixtures("postgres")  # skipped where there is none
 def test_fifteen_faults_lose_and_double_nothing(tmp_path: Path) -> None:
     """Each kind once: servers on two hosts, PostgreSQL and its standby on two more, clients on a fifth."""
-    if programs() is None:
-        pytest.skip("there is no PostgreSQL in /usr/lib/postgresql")
     said: list[str] = []
     try:
         outcome = run(tmp_path, Plan(faults=len(KINDS), seed=1, longest=2.0), said.append)

@@ -1,7 +1,7 @@
 """PostgreSQL on two hosts: one writes, the other follows it at once, and takes its place where it dies.
 
 Each has its data on a small file system of its own, which can be made full. A commit is answered once the standby has
-it on its disk: so nothing that was acknowledged is lost where the standby is promoted. Debian has the programs.
+it on its disk: so nothing that was acknowledged is lost where the standby is promoted.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from simulator.drive.own_postgres import USER, NoPostgres, programs, user_of_postgres
 from simulator.studies.faults.hosts import NETWORK, Host, NoHosts
 from simulator.studies.served import children
-
-USER = "postgres"
-"""As whom the programs run, and who owns the server: PostgreSQL refuses to run as root."""
 
 OWNER, DATABASE = "decider", "shop"
 """Who owns the log: no superuser, so that superusers still come in where all connections are taken."""
@@ -76,12 +74,6 @@ def look(connection: Connection) -> Sight:
     return Sight(time.time(), *row)
 
 
-def programs() -> Path | None:
-    """The folder with `initdb` and `postgres`; None: not installed."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return found[-1].parent if found else None
-
-
 @dataclass(slots=True)
 class Database:
     """PostgreSQL on a host, running or not. folder: of its data and its socket, a file system of its own."""
@@ -111,7 +103,7 @@ class Database:
         )  # fmt: skip
 
     def _run(self, program: str, *arguments: str) -> None:
-        done = self.host.run([str(self.bin / program), *arguments], user=USER)
+        done = self.host.run([str(self.bin / program), *arguments], user=user_of_postgres())
         if done.returncode:
             raise NoHosts(f"{program} failed: {done.stderr or done.stdout}")
 
@@ -133,7 +125,7 @@ class Database:
     def _launch(self) -> subprocess.Popen[str]:
         settings = [part for setting in _SETTINGS for part in ("-c", setting)]
         command = [str(self.bin / "postgres"), "-D", str(self.data), "-k", str(self.folder), *settings]
-        return self.host.start(command, self._output, user=USER)
+        return self.host.start(command, self._output, user=user_of_postgres())
 
     def answers(self) -> bool:
         """Whether it takes connections."""
@@ -221,7 +213,7 @@ def disk(folder: Path) -> Iterator[None]:
     """A file system in memory, which is nobody's business once this has ended. Raises NoHosts."""
     folder.mkdir(parents=True)
     mount("-t", "tmpfs", "-o", f"size={ROOM},mode=700", "tmpfs", str(folder))
-    shutil.chown(folder, USER)
+    shutil.chown(folder, user_of_postgres() or os.getuid())
     try:
         yield
     finally:
@@ -253,9 +245,10 @@ class Databases:
 @contextmanager
 def databases(writer: Host, standby: Host, folder: Path) -> Iterator[Databases]:
     """Both run, with an empty database. Raises NoHosts."""
-    found = programs()
-    if found is None:
-        raise NoHosts("there is no PostgreSQL in /usr/lib/postgresql: install the package postgresql")
+    try:
+        found = programs()
+    except NoPostgres as error:
+        raise NoHosts(str(error)) from error
     with ExitStack() as opened:
         both = [Database(host, folder / host.name, found) for host in (writer, standby)]
         for one in both:
