@@ -37,14 +37,13 @@ from simulator.studies.faults.watch import Answers, Takeover, longest_gap, takeo
 from simulator.studies.prepared import decisions, experiment, storefront_visitor
 from simulator.studies.results import PAGE
 from simulator.studies.soak.check import Replay
-from tests.postgres import skip_without_postgres
 
 # --- the whole
 
 
+@pytest.mark.usefixtures("postgres")  # skipped where there is none
 def test_fifteen_faults_lose_and_double_nothing(tmp_path: Path) -> None:
     """Each kind once: servers on two hosts, PostgreSQL and its standby on two more, clients on a fifth."""
-    skip_without_postgres()
     said: list[str] = []
     try:
         outcome = run(tmp_path, Plan(faults=len(KINDS), seed=1, longest=2.0), said.append)

@@ -399,3 +399,15 @@ def test_what_others_take_as_an_address_is_no_file(text: str) -> None:
 def test_passwords_are_in_no_message() -> None:
     """Messages are logged and shown."""
     assert name_of("postgresql://ann:secret@db/shop?passfile=x") == "postgresql://ann@db/shop"
+    for sign in "/?#@:":
+        assert "sec" not in name_of(f"postgresql://ann:sec{sign}ret@db/shop")
+
+
+@pytest.mark.parametrize(
+    "options", ["-csearch_path%3Dnorth", "-c%20search_path%3Dnorth", "--search_path=north%20-cx=1"]
+)
+def test_two_logs_of_one_database_have_two_names(options: str) -> None:
+    """Messages name the log that is meant, and so does what its processes on one machine share."""
+    url = LogUrl(f"postgresql://ann:secret@db/shop?options={options}")
+    assert str(url) == "postgresql://ann@db/shop?options=-csearch_path%3Dnorth"
+    assert name_of(str(url)) == str(url), "it is an address"

@@ -143,3 +143,19 @@ def test_a_password_is_in_no_message_and_no_name(tmp_path: Path) -> None:
         assert ran.exit_code == 2, (words, ran.output)
         assert "secret" not in ran.output
     assert "leave the password out of the address" in run("run", f"fitted:{address}", "--policy", "uniform").output
+
+
+def test_a_model_of_an_address_with_a_password_is_refused(places: tuple[Path, LogUrl]) -> None:
+    """Its name would stand in tables, pages and results."""
+    path, url = places
+    ran = run("evaluate", str(path), "--policy", f"model:{''.join(url)}&password=secret@1")
+    assert (ran.exit_code, "leave the password out of the address" in ran.output) == (2, True), ran.output
+    assert "secret" not in ran.output
+
+
+@pytest.mark.parametrize("command", ["import", "export"])
+def test_what_writes_a_file_refuses_an_address(command: str, places: tuple[Path, LogUrl]) -> None:
+    """It would be taken for a path, and shown with its password."""
+    ran = run(command, str(places[0]), "postgresql://ann:secret@db/shop")
+    assert (ran.exit_code, "`decider copy` it" in " ".join(ran.output.split())) == (2, True), ran.output
+    assert "secret" not in ran.output

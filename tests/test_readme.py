@@ -155,6 +155,9 @@ def only(start: str) -> str:
 FOR_EXPERIMENTS = tuple(f".venv/bin/decider {name} storefront" for name in ("get", "apply", "pause", "resume"))
 """Run by test_changes.py."""
 
+FOR_POSTGRES = ("pg_dump --format=custom", "pg_restore --exit-on-error")
+"""Run by test_postgres_upkeep.py."""
+
 TESTED_BELOW = (
     "make demo",
     "make test",
@@ -173,6 +176,7 @@ TESTED_BELOW = (
     ".venv/bin/decider rollback storefront --db demo.db",
     ".venv/bin/decider explain visit-4711 --db shop.db",
     *FOR_EXPERIMENTS,
+    *FOR_POSTGRES,
     ".venv/bin/sqlite-utils query demo.db",
     ".venv/bin/simulator inspect demo.db",
     ".venv/bin/simulator evaluate demo.db",
@@ -199,7 +203,7 @@ TESTED_BELOW = (
 
 def test_every_command_has_a_test() -> None:
     """A command that nobody runs is soon wrong."""
-    assert [command for command in COMMANDS if not command.startswith(TESTED_BELOW)] == []
+    assert [command for command in COMMANDS if not command.lstrip().startswith(TESTED_BELOW)] == []
 
 
 def test_the_command_for_changes_from_the_page_is_taken() -> None:

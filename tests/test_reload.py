@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -14,8 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from decider.client import Client
-from decider.log.open import open_reader
+from decider.log.open import LogUrl, open_reader
 from decider.server import command
+from decider.server.board import Board, Renewal, boards, make_board
 from decider.v1.experiment_pb2 import Policy, SquareCb, Thompson
 from simulator.studies.ledger import ACTIONS, ID, Visitor, count_decisions, count_rewards, visiting
 from tests.rpc_clients import experiment, until
@@ -148,3 +150,43 @@ def test_a_process_that_hangs_is_ended(crew: Crew, name: str) -> None:
     assert f"{name} hangs since" in crew.output
     with closing(crew.client()) as client:
         until(lambda: client.fetch("/readyz") == (200, "ok\n"), what="all is well")
+
+
+NORTH, SOUTH = (LogUrl(f"postgresql://ann@db/shop?options=-csearch_path%3D{name}") for name in ("north", "south"))
+"""Two logs of one database."""
+
+
+def test_a_reload_is_of_every_server_of_the_log_on_this_machine_and_of_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two servers may write a log in PostgreSQL, and a third one another log of that database."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    north, south = [Board(make_board(NORTH)) for _ in range(2)], Board(make_board(SOUTH))
+    for board in (*north, south):
+        board.tell_renewal(Renewal())
+    assert {board.folder for board in boards(NORTH)} == {board.folder for board in north}
+    assert [board.folder for board in boards(SOUTH)] == [south.folder]
+    asked: list[int] = []
+
+    def hear(number: int, _: object) -> None:
+        asked.append(number)
+        for board in north:
+            board.tell_renewal(Renewal(asked=len(asked)))
+
+    before = signal.signal(signal.SIGUSR2, hear)
+    try:
+        done = CliRunner().invoke(command.main, ["reload", "--db", str.__str__(NORTH)])
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert (done.exit_code, done.output.count("all processes are new"), len(asked)) == (0, 2, 2), done.output
+    assert f"server 2 of 2, process {os.getpid()}:" in done.output
+
+
+def test_a_reload_without_a_server_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the log's name, by which it was looked for."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    done = CliRunner().invoke(command.main, ["reload", "--db", str.__str__(NORTH)])
+    assert (done.exit_code, f"no `decider serve --workers N` runs on {NORTH} on this machine" in done.output) == (
+        1,
+        True,
+    )

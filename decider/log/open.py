@@ -23,7 +23,7 @@ from decider.log.archive.find import (
 )
 from decider.log.archive.part import DECISIONS_FILE, Part
 from decider.log.forgotten import Removal
-from decider.log.place import LogUrl, has_password, log_place
+from decider.log.place import OF_SCHEMA, LogUrl, has_password, log_place
 from decider.log.protocol import CuttableLog, EventLog, ForgettingLog, LogReader, OnProgress
 from decider.log.sqlite.backup import Copied, OnCopied, back_up, put_in_place
 from decider.log.sqlite.connection import open_to_read
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DECISIONS_FILE",
+    "OF_SCHEMA",
     "Copied",
     "LogUrl",
     "archive_folders",

@@ -1,13 +1,14 @@
 """Where a log is: a path, or the address of one in PostgreSQL. Called by settings, commands and `open.py`.
 
 An address may hold a password. So wherever it is shown, a text without it is shown; only `postgres/` reads the rest.
+The schema is shown: several logs may be in one database.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, quote, unquote
 
 SCHEMES = ("postgresql://", "postgres://")
 
@@ -20,6 +21,15 @@ _ALMOST = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """What other programs take as an address: a file of such a name is never meant, and would show the password."""
+
+_SEARCH_PATH = re.compile(r"search_path\s*=\s*((?:\\.|[^\s\\])+)")
+"""In the options of a session."""
+
+_PASSWORD_IN_FRONT = re.compile(r"[a-z]+://[^/?@]*:[^/@]*\?.*@")
+"""A question mark in a password: what stands before it looks like a host and its port."""
+
+OF_SCHEMA = "?options=-csearch_path%3D"
+"""What stands before the schema in a name."""
 
 UNREADABLE = "postgresql://..."
 """The name of an address that is none: any part of it may be a part of a password."""
@@ -35,7 +45,7 @@ class LogUrl(str):
     __slots__ = ()
 
     def __str__(self) -> str:
-        """Without passwords and options: for people."""
+        """Without passwords, and of the options the schema alone: for people."""
         return name_of(self)
 
     def __format__(self, form: str) -> str:
@@ -48,21 +58,27 @@ class LogUrl(str):
 
 
 def name_of(url: str) -> str:
-    """A log's name in messages: its address without passwords and options.
+    """A log's name in messages: its address without passwords, and of the options the schema alone.
 
     >>> name_of("postgresql:///shop?user=ann&password=secret&host=/run/pg&port=5433")
     'postgresql://ann@/run/pg:5433/shop'
+    >>> name_of("postgresql://ann:secret@db/shop?options=-csearch_path%3Dnorth")
+    'postgresql://ann@db/shop?options=-csearch_path%3Dnorth'
     >>> name_of("postgresql://ann:se/cret@db/shop")  # such a password has to be written as se%2Fcret
+    'postgresql://...'
+    >>> name_of("postgresql://ann:se?cret@db/shop")
     'postgresql://...'
     """
     found = _PARTS.fullmatch(str.__str__(url))
-    if found is None:
+    if found is None or _PASSWORD_IN_FRONT.match(str.__str__(url)):
         return UNREADABLE
     rest = {name: values[-1] for name, values in parse_qs(found["rest"] or "").items()}
     user = unquote(found["user"] or "") or rest.get("user", "")
     port = f":{rest['port']}" if "port" in rest else ""
     base = (found["base"] or "")[1:] or rest.get("dbname", user)
-    return f"postgresql://{user and f'{user}@'}{found['host'] or rest.get('host', '')}{port}/{base}"
+    schema = _SEARCH_PATH.search(rest.get("options", ""))
+    options = f"{OF_SCHEMA}{quote(schema[1], safe=',')}" if schema else ""
+    return f"postgresql://{user and f'{user}@'}{found['host'] or rest.get('host', '')}{port}/{base}{options}"
 
 
 def options_of(url: str) -> str:

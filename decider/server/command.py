@@ -33,6 +33,8 @@ EXAMPLES = """
 Examples:
   decider serve --experiments simulator/storefront.toml --db shop.db
   decider serve --experiments experiments/ --listen 0.0.0.0:50051 --http 0.0.0.0:9464
+  decider serve --experiments experiments/ --db shop.db --workers 2
+  decider serve --experiments experiments/ --db postgresql://leader@db/shop --workers 2
 """
 
 

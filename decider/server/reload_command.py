@@ -19,6 +19,7 @@ EXAMPLES = """
 Examples:
   decider reload --db shop.db
   decider reload --db shop.db && decider list
+  decider reload --db postgresql://leader@db/shop
 """
 
 LOOK_INTERVAL = 0.1
@@ -42,14 +43,20 @@ def reload_command(db: Path | LogUrl) -> None:
     The new processes have the options and the code with which the server was started: a new release needs a new start.
     Experiment files, tokens and certificates are read anew by themselves.
 
+    Of a log in PostgreSQL, where several servers of this machine may write it, all are renewed, one after the other;
+    those of other machines are not: run it there.
+
     Exits 0 once all are new, 1 where a new one does not start (the one before serves on), or where no such server runs.
     """
-    running = [(board, found) for board in boards(db) if (found := board.read_renewal()) is not None]
-    for board, found in running:
-        _renew(board, *found)
-    if running:
-        return
-    raise click.ClickException(f"no `decider serve --workers N` runs on {db} on this machine")
+    found = [(board, renewal) for board in boards(db) if (renewal := board.read_renewal())]
+    if not found:
+        raise click.ClickException(
+            f"no `decider serve --workers N` runs on {db} on this machine (the log has to be named as there)"
+        )
+    for number, (board, (pid, before)) in enumerate(found, 1):
+        if len(found) > 1:
+            click.echo(f"server {number} of {len(found)}, process {pid}:")
+        _renew(board, pid, before)
 
 
 def _renew(board: Board, pid: int, before: Renewal) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from decider.log.open import LogUrl, log_place
+from decider.log.open import OF_SCHEMA, LogUrl, log_place
 from simulator.commands.options import (
     FILE,
     FOLDER,
@@ -266,5 +266,5 @@ def _sweep(
 
 def _slug(subject: str) -> str:
     """A part of a folder's name."""
-    name = Path(str(log_place(subject))).name  # of an address, the database
+    name = Path(str(log_place(subject)).replace(OF_SCHEMA, "-")).name  # of an address, database and schema
     return "".join(char if char.isalnum() or char in "-_" else "-" for char in name)

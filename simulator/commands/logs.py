@@ -15,8 +15,8 @@ from rich.console import Console
 
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
+from decider.options import LogFile
 from simulator.commands.options import (
-    FILE,
     bad_input,
     bar,
     json_option,
@@ -158,7 +158,7 @@ def _as_found(
     "recompute what another system drew. Exits 2 if SRC cannot be read or DEST not be written.",
 )
 @click.argument("src")
-@click.argument("dest", type=FILE)
+@click.argument("dest", type=LogFile("Import into a file, then `decider copy` it to that address"))
 @click.option(
     "--experiment",
     metavar="FILE.toml|ID",
@@ -224,7 +224,7 @@ def import_command(
     "Prints what DEST cannot hold. Exits 2 if LOG cannot be read or DEST not be written.",
 )
 @click.argument("log")
-@click.argument("dest", type=FILE)
+@click.argument("dest", type=LogFile("To have the log in another database, `decider copy` it; an export is a file"))
 @click.option("--force", is_flag=True, help="Overwrite DEST.")
 @json_option
 @log_options

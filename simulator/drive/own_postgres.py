@@ -34,6 +34,8 @@ FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
 PORT = "5432"
 """Names the socket; nothing listens on it."""
+STANDBY = "standby"
+"""How one that follows another calls itself, as `synchronous_standby_names` takes it."""
 
 STARTING = 60.0
 """Seconds within which it must answer."""
@@ -83,16 +85,17 @@ def run_program(name: str, *arguments: str | Path) -> None:
 
 
 class OwnPostgres:
-    """A running server on the data in a folder, which are made where there are none. settings: NAME=VALUE. Raises
-    NoPostgres."""
+    """A running server. settings: NAME=VALUE. follows: of which it is a standby. Raises NoPostgres."""
 
-    def __init__(self, folder: Path, settings: Sequence[str] = FAST) -> None:
+    def __init__(self, folder: Path, settings: Sequence[str] = FAST, *, follows: OwnPostgres | None = None) -> None:
         self.folder, self._settings = folder, settings
         self._data, self._output = folder / "data", folder / "log"
-        if not self._data.exists():
-            run_program(
-                "initdb", "-D", self._data, "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C.UTF-8", "-N"
-            )  # fmt: skip
+        data = "-D", self._data, "-N"
+        if follows is None:
+            run_program("initdb", *data, "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C.UTF-8")
+        else:
+            primary = f"host={follows.folder} port={PORT} user={USER} application_name={STANDBY}"
+            run_program("pg_basebackup", *data, "-d", primary, "-R", "-c", "fast")
         self._process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -128,14 +131,14 @@ class OwnPostgres:
         asked: list[str | Path] = [programs() / "pg_isready", "-q", "-h", self.folder, "-p", PORT, "-U", USER]
         return subprocess.run(asked, check=False).returncode == 0
 
-    def url(self, schema: str = "public") -> str:
+    def url(self, schema: str = "public", database: str = "postgres") -> str:
         """The address of a log in a schema, as libpq takes it."""
-        return f"postgresql:///postgres?host={self.folder}&user={USER}&options=-csearch_path%3D{schema}"
+        return f"postgresql:///{database}?host={self.folder}&user={USER}&options=-csearch_path%3D{schema}"
 
     def new_database(self, name: str) -> str:
         """The address of a log that is not there yet. Raises NoPostgres."""
         run_program("createdb", "-h", self.folder, "-p", PORT, "-U", USER, name)
-        return f"postgresql:///{name}?host={self.folder}&user={USER}"
+        return self.url(database=name)
 
     def kill(self) -> None:
         """SIGKILL to the server and, since they see it, its processes."""
@@ -179,10 +182,10 @@ def user_of_postgres() -> str | None:
 
 
 @contextmanager
-def own_postgres(settings: Sequence[str] = FAST) -> Iterator[OwnPostgres]:
-    """A server in a temporary folder, which is removed at the end. Raises NoPostgres."""
+def own_postgres(settings: Sequence[str] = FAST, *, follows: OwnPostgres | None = None) -> Iterator[OwnPostgres]:
+    """A server in a temporary folder, which is removed at the end. See OwnPostgres. Raises NoPostgres."""
     with folder_of_postgres() as folder:
-        server = OwnPostgres(folder, settings)
+        server = OwnPostgres(folder, settings, follows=follows)
         try:
             yield server
         finally:

@@ -14,7 +14,7 @@ import numpy as np
 from decider.experiment.definition import Action, Experiment, ExperimentVersion, Learning, RewardDefinition
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
-from decider.log.open import LogUrl, log_place, open_reader
+from decider.log.open import LogUrl, has_password, log_place, open_reader
 from decider.log.protocol import LogReader, ModelName
 from decider.policy.make import load_model, make_policy
 from decider.policy.protocol import PlainPolicy
@@ -163,6 +163,8 @@ def _replay(name: str, experiment: Experiment, policy: PlainPolicy, columns: Col
 def _load_model(name: str, rest: str, columns: Columns) -> ServedPolicy:
     """A published model; on the log that it learned from, only later decisions can be evaluated."""
     file, at, number = _model_of(rest)
+    if has_password(file):  # names of policies stand in tables, reports and results
+        raise BadPolicy(f"{log_place(file)}: leave the password out of the address; PGPASSFILE or PGPASSWORD has it")
     with closing(open_reader(log_place(file))) as log:
         versions = [v for v in log.versions() if set(v.all_active) & set(columns.actions)]
         if not versions:

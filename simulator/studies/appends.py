@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -26,8 +26,7 @@ from decider.experiment.schema import from_message
 from decider.learn.versions import Versions
 from decider.log.open import LogUrl, open_log
 from decider.types import DecisionId
-from simulator.drive.own_postgres import OwnPostgres
-from simulator.studies.local_postgres import Settings, local_postgres
+from simulator.drive.own_postgres import STANDBY, OwnPostgres, own_postgres
 from simulator.studies.prepared import decisions, experiment, storefront_visitor
 from simulator.studies.results import write_results
 from simulator.studies.served import children, cpu_seconds
@@ -45,7 +44,10 @@ _together: Barrier | None = None
 
 MICRO, MILLI = 1e6, 1e3
 
-NO_DISK: Settings = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+Settings = Sequence[str]
+"""Of `postgres`, as NAME=VALUE."""
+
+NO_DISK: Settings = ("fsync=off", "full_page_writes=off")
 """What the head row and the processors do alone."""
 
 
@@ -159,7 +161,6 @@ KINDS = (SQLITE, AS_SHIPPED, HEAD_ALONE)
 
 TUNED = (
     AS_SHIPPED,
-    Kind("synchronous_commit=off", ("synchronous_commit=off",)),
     Kind("fsync=off (never: a crash loses the database)", ("fsync=off",)),
     Kind("shared_buffers=2GB", ("shared_buffers=2GB",)),
     Kind("max_wal_size=8GB", ("max_wal_size=8GB",)),
@@ -167,10 +168,8 @@ TUNED = (
     Kind("commit_delay=200, commit_siblings=1", ("commit_delay=200", "commit_siblings=1")),
     Kind("wal_level=minimal, no senders", ("wal_level=minimal", "max_wal_senders=0")),
     Kind("a synchronous standby on the same disk", (), has_standby=True),
-    Kind("the same, synchronous_commit=remote_write", ("synchronous_commit=remote_write",), has_standby=True),
-    Kind("the same, synchronous_commit=local", ("synchronous_commit=local",), has_standby=True),
 )
-"""What people change, one at a time."""
+"""What people change, one at a time: nothing that the log's connections set themselves, as `synchronous_commit`."""
 
 TUNED_LOAD = Load(4, 32)
 
@@ -182,8 +181,19 @@ def _logs(kind: Kind) -> Iterator[Iterator[tuple[Log, OwnPostgres | None]]]:
         with tempfile.TemporaryDirectory() as folder:
             yield ((Path(folder) / f"{number}.db", None) for number in range(10_000))
     else:
-        with local_postgres(kind.settings, has_standby=kind.has_standby) as server:
+        with postgres(kind.settings, has_standby=kind.has_standby) as server:
             yield ((LogUrl(server.new_database(f"log{number}")), server) for number in range(10_000))
+
+
+@contextmanager
+def postgres(settings: Settings, *, has_standby: bool = False) -> Iterator[OwnPostgres]:
+    """A new, empty server with these settings; with a standby that each commit waits for. Raises NoPostgres."""
+    waits = [f"synchronous_standby_names={STANDBY}"] if has_standby else []
+    with ExitStack() as opened:
+        server = opened.enter_context(own_postgres([*settings, *waits]))
+        if has_standby:
+            opened.enter_context(own_postgres(settings, follows=server))
+        yield server
 
 
 def rows(kinds: Sequence[Kind], loads: Sequence[Load], seconds: float) -> Iterator[str]:

@@ -58,8 +58,8 @@ class Size(NamedTuple):
 
 
 def learners_of(rate: float) -> int:
-    """Of a log: each counts the totals of all, and learns its share. Raises ValueError where counting alone is too
-    much for a processor."""
+    """Of a log: as many as leave the leader, who counts the totals of all and learns its share, enough of its
+    processor. Raises ValueError where counting alone is too much for it."""
     left = USED_TO_LEARN / rate - TOTALS
     if left <= 0:
         raise ValueError(f"{rate:,.0f} decisions/s are too many for one log: its totals alone take a processor")

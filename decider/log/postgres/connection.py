@@ -236,7 +236,7 @@ _FINAL = ("authentication failed", "does not exist", "pg_hba.conf", "no password
 
 _TOO_MANY = ("too many clients", "remaining connection slots", "too many connections")
 
-_GOES_ON = "the server goes on by itself once it does"
+_GOES_ON = "a server that runs goes on by itself once it does"
 
 
 def _unreachable(name: str, text: str) -> LogError:
@@ -248,7 +248,7 @@ def _unreachable(name: str, text: str) -> LogError:
     if "read-only" in text:
         way_out = "promote it, or name the one that takes writes as well (postgresql://a,b/shop)"
         return LogUnreachable(f"{name}: PostgreSQL takes no writes, it is a standby ({text}); {way_out}; {_GOES_ON}")
-    return LogUnreachable(f"{name}: PostgreSQL cannot be reached ({text}); the server goes on by itself once it can")
+    return LogUnreachable(f"{name}: PostgreSQL cannot be reached ({text}); a server that runs goes on by itself")
 
 
 def log_error(name: str, error: psycopg.Error) -> LogError:

@@ -21,7 +21,6 @@ import click
 from rich.console import Console
 
 from decider.errors import LogError
-from simulator.drive.own_postgres import NoPostgres
 from simulator.studies.faults.check import count_log
 from simulator.studies.faults.hosts import NoHosts, check_root
 from simulator.studies.faults.kinds import KINDS, Kind, draw
@@ -90,7 +89,7 @@ def run(folder: Path, plan: Plan, tell: Tell) -> Outcome:
                 file.write(json.dumps(happened.to_json()) + "\n")
                 file.flush()
                 tell(happened.line(plan.faults))
-        except (NoHosts, NoPostgres) as error:
+        except NoHosts as error:
             outcome.broken = f"fault {len(outcome.happened) + 1}, {kind.name}: {error}"
             tell(outcome.broken)
         try:
@@ -135,7 +134,7 @@ def main(faults: int, seed: int, longest: float, rate: float, only: str, folder:
         check_root()
         folder.mkdir(parents=True, exist_ok=True)
         outcome = run(folder.resolve(), plan, console.print)
-    except (NoHosts, NoPostgres) as error:
+    except NoHosts as error:
         raise click.ClickException(str(error)) from error
     found = [*laws(outcome)]
     console.print(table(outcome), words(outcome))

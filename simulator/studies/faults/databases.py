@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from simulator.drive.own_postgres import USER, programs
+from simulator.drive.own_postgres import USER, NoPostgres, programs, user_of_postgres
 from simulator.studies.faults.hosts import NETWORK, Host, NoHosts
 from simulator.studies.served import children
 
@@ -103,7 +103,7 @@ class Database:
         )  # fmt: skip
 
     def _run(self, program: str, *arguments: str) -> None:
-        done = self.host.run([str(self.bin / program), *arguments], user=USER)
+        done = self.host.run([str(self.bin / program), *arguments], user=user_of_postgres())
         if done.returncode:
             raise NoHosts(f"{program} failed: {done.stderr or done.stdout}")
 
@@ -125,7 +125,7 @@ class Database:
     def _launch(self) -> subprocess.Popen[str]:
         settings = [part for setting in _SETTINGS for part in ("-c", setting)]
         command = [str(self.bin / "postgres"), "-D", str(self.data), "-k", str(self.folder), *settings]
-        return self.host.start(command, self._output, user=USER)
+        return self.host.start(command, self._output, user=user_of_postgres())
 
     def answers(self) -> bool:
         """Whether it takes connections."""
@@ -213,7 +213,7 @@ def disk(folder: Path) -> Iterator[None]:
     """A file system in memory, which is nobody's business once this has ended. Raises NoHosts."""
     folder.mkdir(parents=True)
     mount("-t", "tmpfs", "-o", f"size={ROOM},mode=700", "tmpfs", str(folder))
-    shutil.chown(folder, USER)
+    shutil.chown(folder, user_of_postgres() or os.getuid())
     try:
         yield
     finally:
@@ -244,8 +244,11 @@ class Databases:
 
 @contextmanager
 def databases(writer: Host, standby: Host, folder: Path) -> Iterator[Databases]:
-    """Both run, with an empty database. Raises NoHosts and NoPostgres."""
-    found = programs()
+    """Both run, with an empty database. Raises NoHosts."""
+    try:
+        found = programs()
+    except NoPostgres as error:
+        raise NoHosts(str(error)) from error
     with ExitStack() as opened:
         both = [Database(host, folder / host.name, found) for host in (writer, standby)]
         for one in both:
