@@ -353,7 +353,7 @@ def test_a_reply_that_nobody_reads_counts_until_it_has_left(tmp_path: Path) -> N
             for stream in streams:
                 connection.sendall(_frame(1, 4, stream, GET_HEAD) + _frame(0, 1, stream, b"\0\0\0\0\3\n\1e"))
             until(lambda: 'grpc_code="ResourceExhausted"' in client.fetch("/metrics")[1], what="the fourth is refused")
-            assert calls.count == 3
+            until(lambda: calls.count == 3, what="three replies wait")
             assert not client.server.grpc_port._intake._running  # so a stop waits for none of them
             assert code_of(status_of(lambda: client.get("e"))) == "RESOURCE_EXHAUSTED"
         until(lambda: not calls.count, what="they are forgotten with their connection")

@@ -54,6 +54,7 @@ CHANGES = {
 HARMLESS = {
     ("models", "created"): "says when a model was stored; nothing is decided by it",
     ("lease", "epoch"): "a leader with another one ends; the next one raises it",
+    ("lease", "code"): "learners of another one learn nothing; the next leader writes its own",
     ("head", "changed"): "higher: each writer looks once more; lower: found, see below",
     ("refused_rewards", "count"): "no checksum covers it here; so for the next ones",
     ("refused_rewards", "name"): "",
@@ -65,7 +66,7 @@ HARMLESS = {
     ("signatures", "id"): "found where a model names it",
 }
 
-OURS = ("migrations", "writers", "leader_news", "shared_models")
+OURS = ("migrations", "writers", "leader_news", "shared_models", "learners")
 """Of the database's own work."""
 
 

@@ -68,7 +68,7 @@ class PostgresShare:
         self._code = code
         self._name = name_of(url)
         self._lock, self._ended = Lock(), Event()
-        self._looked_at = -math.inf
+        self._looked_at, self._known = -math.inf, frozenset[ExperimentId]()
         self.is_whole = self._lost = False
         self._connection: Connection | None = None
         self._leaving: Sequence[ExperimentId] = ()
@@ -78,10 +78,12 @@ class PostgresShare:
     def own(
         self, experiments: Collection[ExperimentId], ended: Collection[ExperimentId] = ()
     ) -> Collection[ExperimentId]:
-        """See Share. Where the connection was lost, all is: whoever looks first takes it."""
+        """See Share. Looks now and then, and at once where an experiment is new. Where the connection was lost, all is:
+        whoever looks first takes it."""
         with self._lock:
-            if not self._ended.is_set() and time.monotonic() - self._looked_at >= LOOK_INTERVAL:
-                self._looked_at = time.monotonic()
+            is_due = time.monotonic() - self._looked_at >= LOOK_INTERVAL
+            if not self._ended.is_set() and (is_due or not self._known.issuperset(experiments)):
+                self._looked_at, self._known = time.monotonic(), frozenset(experiments)
                 self._look(experiments, ended)
             return self._epochs.keys() - set(self._leaving)
 
