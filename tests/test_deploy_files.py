@@ -156,7 +156,7 @@ def test_the_image_is_built_from_what_the_project_says() -> None:
     assert project["requires-python"] == ">=3.11,<3.13"
     assert "server" in project["optional-dependencies"]
     (build, _) = instructions("RUN")
-    assert "-c constraints.txt '.[server]'" in build
+    assert "-c constraints.txt '.[server,postgres]'" in build
     copied = [name for line in instructions("COPY") if not line.startswith("--from") for name in line.split()[:-1]]
     assert {"pyproject.toml", "constraints.txt", project["readme"], *project["license-files"]} <= {*copied}
     assert all((ROOT / name).exists() for name in copied)

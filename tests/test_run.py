@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -483,6 +483,7 @@ def test_a_world_without_lift_has_no_share(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3))
+@example([1.0, 0.0, 2.2250738585e-313])
 def test_a_share_is_a_number_or_nothing(figures: list[float]) -> None:
     """Whatever a world earns."""
     earned, best, uniform = map(np.array, figures)

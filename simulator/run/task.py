@@ -65,7 +65,8 @@ def share_of_lift(earned: Floats, *, best: Floats, uniform: Floats) -> Floats:
     [0.5, nan]
     """
     lift = best - uniform
-    attainable = np.abs(lift) > _ROUNDING * np.maximum(np.abs(best), np.abs(uniform))
+    largest = np.maximum(np.abs(earned), np.maximum(np.abs(best), np.abs(uniform)))
+    attainable = np.abs(lift) > _ROUNDING * largest
     return np.where(attainable, (earned - uniform) / np.where(attainable, lift, 1.0), np.nan)
 
 

@@ -130,7 +130,7 @@ def _ratios_of(load: Load) -> list[Ratio]:
     one, two, apart = Kind(1, 1, load), Kind(1, 2, load), Kind(2, 1, load)
     return [
         Ratio(f"serving, us: 2 workers to 2 servers of one; {load.name}", two, apart, _serving, 1.1),
-        Ratio(f"serving, us: 2 workers to one alone; {load.name}", two, one, _serving, None),
+        Ratio(f"serving, us: 2 workers to one alone; {load.name}", two, one, _serving, 1.1),
         Ratio(f"p99: 1 worker to the echo; {load.name}", one, ECHO, _p99, 2.0),
         Ratio(f"p99: 2 workers to 2 echoes; {load.name}", two, ECHOES, _p99, 2.0),
     ]
