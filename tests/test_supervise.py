@@ -124,6 +124,7 @@ def test_one_that_leads_at_once_counts_as_leading(tmp_path: Path) -> None:
         parent.process.send_signal(signal.SIGCONT)
         os.kill(leader, signal.SIGSTOP)
         parent.hears("leader hangs since")
+        parent.hears("leader ended (SIG")  # so nothing is left of it
     finally:
         parent.process.kill()
         parent.process.wait()
