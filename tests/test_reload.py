@@ -3,6 +3,7 @@ And a process that hangs is ended."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import signal
 import tempfile
@@ -18,6 +19,7 @@ from decider.client import Client
 from decider.log.open import LogUrl, open_reader
 from decider.server import command
 from decider.server.board import Board, Renewal, boards, make_board
+from decider.server.process import build
 from decider.v1.experiment_pb2 import Policy, SquareCb, Thompson
 from simulator.studies.ledger import ACTIONS, ID, Visitor, count_decisions, count_rewards, visiting
 from tests.rpc_clients import experiment, until
@@ -105,13 +107,14 @@ parent = os.getpid()
 def hear(event, args):
     if event in ("import", "open") and os.getpid() != parent:
         name = str(args[0])
-        if name.startswith(("decider.", {str(Path(command.__file__).parent.parent)!r})):
+        if "egg-info" not in name and name.startswith(("decider.", {str(Path(command.__file__).parent.parent)!r})):
             sys.stderr.write("late: " + name + chr(10))
 sys.addaudithook(hear)
 from decider.cli import main
 main()
 """
-"""The command, whose children say what they import and open of ours."""
+"""The command, whose children say what they import and open of ours; not what a library reads that lists the packages
+of a checkout."""
 
 
 def test_nothing_of_ours_is_read_from_the_disk_after_the_start(tmp_path: Path) -> None:
@@ -130,6 +133,13 @@ def test_nothing_of_ours_is_read_from_the_disk_after_the_start(tmp_path: Path) -
         client.pause("b")
     assert server.terminate() == 0
     assert "late: " not in server.output, server.output
+
+
+def test_a_new_process_names_the_release_of_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one may lie on the disk by then."""
+    said = build()["decider"]
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "99")
+    assert build()["decider"] == said
 
 
 def test_sigterm_to_a_worker_refuses_no_call(crew: Crew) -> None:

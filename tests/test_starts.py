@@ -26,7 +26,7 @@ DECISIONS = 60_000
 
 OFTEN = (
     "-c",
-    "from decider.cli import main; from decider.learn import leader; leader.PIECE = 0.3; main()",
+    "from decider.cli import main; from decider.learn import learner; learner.PIECE = 0.3; main()",
 )
 """A server that stores its work in smaller pieces, so that there is one long before the end, however fast it learns."""
 

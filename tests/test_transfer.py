@@ -23,6 +23,7 @@ from hypothesis import given, settings
 
 from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.log.open import LogUrl, copy_log, log_place, open_log, open_reader
+from decider.log.place import name_of
 from decider.log.protocol import EventLog, LogReader, Mark, NewReward, Tick
 from decider.server.command import main
 from decider.types import START, ExperimentId, Position, Time
@@ -241,7 +242,7 @@ def test_the_command_says_what_there_is(full: Path, url: LogUrl, tmp_path: Path)
         end = log.head().position
     assert f"copied up to position {end}, " in ran.output
     assert "stored models; checked, nothing is damaged" in ran.output
-    assert "options" not in ran.output
+    assert f"{name_of(url)}: copied" in ran.output
     told = json.loads(decider("copy", url, tmp_path / "back.db", "--json").output)
     assert (told["position"], told["behind"], told["to"]) == (end, 0, str(tmp_path / "back.db"))
 

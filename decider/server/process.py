@@ -67,11 +67,18 @@ PROBE_AFTER = 1.0
 """Seconds without a failed call before a write is tried."""
 
 
+VERSIONS = {
+    "decider": importlib.metadata.version("decider"),
+    "vowpal_wabbit_next": importlib.metadata.version("vowpal-wabbit-next"),
+}
+"""Of the code that was imported with this module: what lies on the disk later, where another process is made, may be a
+new release."""
+
+
 def build() -> dict[str, object]:
     """The versions of everything that decides."""
     return {
-        "decider": importlib.metadata.version("decider"),
-        "vowpal_wabbit_next": importlib.metadata.version("vowpal-wabbit-next"),
+        **VERSIONS,
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "machine": platform.machine(),
