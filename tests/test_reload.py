@@ -8,6 +8,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -53,27 +54,33 @@ def pids(crew: Crew) -> Sequence[int]:
     return [crew.pid(name) for name in PROCESSES]
 
 
-class Shop:
-    """Decides with our own client until `over` is set."""
+@contextmanager
+def shopping(target: str) -> Iterator[None]:
+    """A page with our own client is shown again and again meanwhile, and never its fallback."""
+    over = threading.Event()
+    with closing(Client(target, timeout=LONG)) as client:
 
-    def __init__(self, target: str) -> None:
-        self._over = threading.Event()
-        self._target = target
-        self.answers = 0
-        self._thread = threading.Thread(target=self._call)
+        def show() -> None:
+            while not over.is_set():
+                client.decide(ID, f"shop-{time.monotonic_ns()}", fallback="a")
 
-    def _call(self) -> None:
-        with closing(Client(self._target, timeout=10.0)) as client:
-            while not self._over.is_set():
-                client.decide(ID, f"shop-{self.answers}", fallback="a")
-                self.answers += 1
+        page = threading.Thread(target=show)
+        page.start()
+        try:
+            yield
+        finally:
+            over.set()
+            page.join()
+        assert client.fallbacks.total() == 0, client.fallbacks
 
 
 @contextmanager
 def load(crew: Crew, seed: int) -> Iterator[list[Visitor]]:
-    """Sixteen visitors with the standard client, half of them with long connections. All are answered at once."""
+    """Sixteen visitors with the standard client, half of them with long connections, and a page with ours. All are
+    answered at once."""
     visitors = [Visitor(number, seed) for number in range(100 * seed, 100 * seed + 16)]
     with (
+        shopping(crew.target),
         visiting(crew.target, visitors[:8], burst=LONG, pause=0.002),
         visiting(crew.target, visitors[8:], pause=0.002),
     ):
