@@ -130,6 +130,7 @@ def test_killed_archive_runs_lose_nothing(tmp_path: Path, seed: int) -> None:
             crowd.go_to(server)
             kill_runs(db, folder, random, seconds=seconds)
         with closing(server.client()) as client:
+            time.sleep(11)  # until a model has served for 10 s, learning would begin with nothing
             crowd.visitors[0].visit(client.target, burst=0.1)  # the runs before may have left nothing to archive
             for visitor in crowd.visitors:
                 visitor.settle(client.target)

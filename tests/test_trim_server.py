@@ -88,7 +88,7 @@ def test_an_id_that_is_no_longer_remembered_is_unknown(client: SubprocessClient)
         return next((id_ for id_ in (f"d-{number}" for number in range(20)) if id_ not in kept), None)
 
     # Until a model has served for 10 s, learning would go on from an older one: what it needs is kept.
-    gone = client.until(one_that_is_gone, what="an id is no longer needed")
+    gone = client.until(one_that_is_gone, what="an id is no longer needed", patience=90)
     assert reason_of(status_of(lambda: client.reward(gone, name="click"))) == "DECISION_NOT_FOUND"
     assert client.activation(gone) == "remembered", "for a new decision with that id"
 
