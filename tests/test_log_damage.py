@@ -275,7 +275,7 @@ def take_away(file: Path, table: str, *, last: bool) -> None:
         db.commit()
 
 
-ADDED = {
+ADDED_ANYWHERE = {
     "assignments": "select experiment, 'another', until, decision from assignments limit 1",
     "persons": "select 'another', person from persons limit 1",
     "creditable_decisions": "select 'another', decision, until from creditable_decisions limit 1",
@@ -284,6 +284,11 @@ ADDED = {
                  "from exposures limit 1",
     "daily_counts": "select experiment, day_end, day_begin, 'none', 1 from daily_counts limit 1",
     "action_kinds": "select experiment, 'another', kind from action_kinds limit 1",
+}  # fmt: skip
+"""A row that could stand there, of tables without positions, in every database."""
+
+ADDED = {
+    **ADDED_ANYWHERE,
     "row_sums": "select 'another', 0",
     "early_activations": "select id + 99, 'another', action, time from early_activations limit 1",
     "refused_rewards": "select 'another', outcome, 1 from refused_rewards limit 1",
@@ -291,7 +296,7 @@ ADDED = {
                      "(select version from open_versions) union all select 9999, 'another' limit 1",
     "marks": "select position, zeroblob(32) from decisions where position not in (select position from marks) limit 1",
 }  # fmt: skip
-"""A row that could stand there, of tables without positions."""
+"""The same, of SQLite."""
 
 
 @pytest.mark.parametrize("table", sorted(ADDED))

@@ -15,6 +15,7 @@ from decider.log.postgres.check import check
 from decider.log.postgres.connection import Connection, connect, read
 from tests.copied_logs import quiet, write_odd_rows
 from tests.postgres import PostgresServer
+from tests.test_log_damage import ADDED_ANYWHERE
 
 
 @pytest.fixture(scope="module")
@@ -105,14 +106,7 @@ def test_a_row_that_was_taken_away_is_found(connection: Connection) -> None:
 
 
 ADDED = {
-    "assignments": "select experiment, 'another', until, decision from assignments limit 1",
-    "persons": "select 'another', person from persons limit 1",
-    "creditable_decisions": "select 'another', decision, until from creditable_decisions limit 1",
-    "unit_decisions": "select experiment, 'another', decision from unit_decisions limit 1",
-    "exposures": "select 1, experiment, unit_id, action, kind, time, until, reserved_until, day_begin, day_end "
-                 "from exposures limit 1",
-    "daily_counts": "select experiment, day_end, day_begin, 'none', 1 from daily_counts limit 1",
-    "action_kinds": "select experiment, 'another', kind from action_kinds limit 1",
+    **ADDED_ANYWHERE,
     "marks": "select position, sha256('') from decisions where position not in (select position from marks) limit 1",
     "head": "select * from head",
     "lease": "select * from lease",
