@@ -17,8 +17,8 @@ from simulator.drive.shop.places import PLACES, Place
 RATE = 10.0
 """Visitors a second and place."""
 
-VISITORS = 3_000
-"""That are drawn at once: five minutes of them."""
+VISITORS = 6_000
+"""That are drawn at once: ten minutes of them."""
 
 NOBODY_LOOKS = 30.0
 """Seconds after which they go."""
@@ -49,6 +49,11 @@ class Crowd:
             self._threads = [threading.Thread(target=self._come, args=(place,), daemon=True) for place in PLACES]
             for thread in self._threads:
                 thread.start()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether any visitors come."""
+        return bool(self._threads)
 
     def end(self) -> None:
         """They all go, now."""
