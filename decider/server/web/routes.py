@@ -5,7 +5,6 @@ A part that adds something gives it here: a service (its table of methods), an E
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -118,30 +117,3 @@ def endpoint_routes(endpoints: Iterable[Endpoint], intake: WebIntake) -> Mapping
 
 async def _answer_endpoint(one: Endpoint, intake: WebIntake, request: Request) -> Reply:
     return await intake.call(request, one.role, partial(one.answer, request), seconds=one.seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """Something that everybody may load, like the client for pages. Caches ask again whether it is another one."""
-
-    path: str
-    content_type: str
-    content: bytes
-
-
-def file_routes(files: Iterable[File]) -> Mapping[str, Route]:
-    """By path."""
-    return {one.path: Route(("GET", "HEAD"), _file_answer(one), public=True) for one in files}
-
-
-def _file_answer(file: File) -> Callable[[Request], Awaitable[Reply]]:
-    tag = b'"%s"' % hashlib.sha256(file.content).hexdigest()[:16].encode()
-    headers = [(b"etag", tag), (b"cache-control", b"no-cache")]
-    typed = [*headers, (b"content-type", file.content_type.encode())]
-
-    async def answer(request: Request) -> Reply:
-        if request.headers.get(b"if-none-match") == tag:
-            return Reply(304, headers)
-        return Reply(200, typed, file.content)
-
-    return answer
