@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
+from base64 import b64decode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from click.testing import CliRunner
-from google.rpc import status_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
 
+from decider.channel import Credentials, open_channel
 from decider.errors import (
     DeciderError,
     FailedPrecondition,
@@ -20,14 +30,18 @@ from decider.errors import (
     Unauthenticated,
     Violation,
 )
-from decider.server.access import Access
+from decider.server.access import Access, exposures
 from decider.server.command import main
-from decider.server.pages import KEY_START, PageKey, calls_of, shorten, shorten_error
+from decider.server.pages import KEY_START, PageKey, PageRights, calls_of, shorten, shorten_error
 from decider.server.roles import Rights, Role
 from decider.server.rpc import to_status
 from decider.server.settings import Settings
 from decider.server.tokens import BadTokens, new_page_key, new_token, parse_tokens
 from decider.v1 import decider_service_pb2 as pb
+from decider.v1 import experiment_pb2
+from decider.v1 import experiment_service_pb2 as experiments_pb
+from tests.rpc_clients import ServerProcess, code_of, experiment, reason_of, rows, status_of, until
+from tests.test_access import COUNTS, unary
 
 SHOP = "https://shop.example"
 
@@ -195,9 +209,12 @@ def test_a_batch_counts_as_its_requests() -> None:
     assert calls_of(pb.DecideSlateRequest(slots=[pb.Slot()] * 4)) == 4
     assert [calls_of(one) for one in (pb.DecideRequest(), pb.DecideBatchRequest(), pb.ActivateRequest())] == [1, 1, 1]
     page = KEY.with_rates(1)
-    with pytest.raises(RateExceeded, match=r"requests: 101 of them are more than .*; send at most 100 a call"):
-        page.take("203.0.113.7", 101)
-    page.take("203.0.113.7", 100)
+    rights = PageRights.of(page, "203.0.113.7", lambda *_: None)
+    one = pb.DecideRequest(experiment="own")
+    with pytest.raises(RateExceeded, match=r"requests: 101 are more than .*; send at most 100 a call"):
+        rights.check_request(pb.DecideBatchRequest(requests=[one] * 101))
+    page.take("203.0.113.7")
+    rights.check_request(pb.DecideBatchRequest(requests=[one] * 100))
     with pytest.raises(RateExceeded, match="the next one may come in") as refused:
         page.take("203.0.113.7", 2)
     assert refused.value.after == pytest.approx(0.1, abs=0.05)
@@ -314,3 +331,322 @@ def test_an_error_names_nothing_that_a_page_did_not_send(error: DeciderError, me
     batch = pb.DecideBatchResponse(results=[pb.DecideResult(error=before)])
     shorten(pb.DecideBatchRequest(requests=[pb.DecideRequest()]), batch)
     assert batch.results[0].error == status
+
+
+WEB = re.compile(r"Connect and JSON on http://(\S+)/")
+
+OWN, OTHER = "own", "other"
+
+ADMIN = "https://admin.example"
+"""A site that --web-origin names."""
+
+
+class Reply(NamedTuple):
+    """Of HTTP; body: of JSON."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+    @property
+    def error(self) -> tuple[int, str]:
+        """Status and the reason in the details."""
+        reasons = [error_details_pb2.ErrorInfo.FromString(one) for one in self._details("google.rpc.ErrorInfo")]
+        return self.status, reasons[0].reason if reasons else ""
+
+    def _details(self, kind: str) -> list[bytes]:
+        details = self.body.get("details", ())
+        return [b64decode(one["value"] + "==") for one in details if one["type"] == kind]
+
+
+ADDRESSES = (f"198.51.{number >> 8}.{number & 255}" for number in range(1 << 16))
+
+
+class Site:
+    """A server with keys for pages, an own experiment and another one, behind a proxy."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tokens, self.db = folder / "tokens.toml", folder / "log.db"
+        self.root, lines = new_token("root", [*Role], [], None)
+        row = new_page_key("shop", origins=[SHOP], experiments=[OWN, "missing"])
+        few = new_page_key("few", origins=[SHOP, "https://few.example"], experiments=[OWN]) + "rate = 0.2\n"
+        units = new_page_key("units", origins=[SHOP], experiments=[OWN]) + "rewards_by_unit = true\n"
+        rewards = new_page_key("rewards", origins=[SHOP], experiments=[OWN], roles=[Role.REWARD])
+        self.key, self.few, self.units, self.rewards = map(key_of, (row, few, units, rewards))
+        self.without, self.lines = lines + row + units + rewards, lines + row + units + rewards + few
+        self.tokens.write_text(self.lines)
+        web = ("--web", "127.0.0.1:0", "--web-origin", ADMIN, "--web-proxy", "127.0.0.1")
+        self.server = ServerProcess(self.db, "--tokens", str(self.tokens), *web)
+        self.web = until(lambda: WEB.search(self.server.output), what="the address of --web")[1]
+        for id_ in (OWN, OTHER):
+            made = experiment(id_, "a", "b", "hidden")
+            made.actions[2].available_from.FromJsonString("2100-01-01T00:00:00Z")
+            made.reward.attribution = experiment_pb2.ATTRIBUTION_LAST
+            self.grpc("ExperimentService/ApplyExperiment", experiments_pb.ApplyExperimentRequest(experiment=made))
+
+    def grpc(self, method: str, request: Message, token: str = "") -> Any:
+        """The reply of a call with a token."""
+        with open_channel(self.server.target, Credentials(token=token or self.root)) as channel:
+            return unary(channel, method)(request, timeout=20)
+
+    def ask(self, method: str, body: Any, key: str = "", *, query: str = "", **headers: str | None) -> Reply:
+        """A call of a page of the shop, from an address of its own. headers: with _ for -; None: without it."""
+        sent: dict[str, str | None] = {"Content-Type": "application/json", "Origin": SHOP}
+        sent |= {"X-Forwarded-For": next(ADDRESSES), "X-API-Key": key or None}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        given = {name: value for name, value in sent.items() if value is not None}
+        return self.send("POST", f"/decider.v1.DeciderService/{method}{query}", body, given)
+
+    def send(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> Reply:
+        """Whatever comes of it."""
+        with closing(HTTPConnection(self.web, timeout=20)) as connection:
+            connection.request(method, path, json.dumps(body).encode(), dict(headers))
+            answer = connection.getresponse()
+            text = answer.read()
+            names = {name.lower(): value for name, value in answer.getheaders()}
+            is_json = names.get("content-type") == "application/json"
+            return Reply(answer.status, names, json.loads(text) if is_json else text)
+
+    def decide(self, key: str = "", **fields: Any) -> Reply:
+        """For a unit of the own experiment."""
+        return self.ask("Decide", {"experiment": OWN, "unitId": "unit", **fields}, key or self.key)
+
+    def count(self) -> list[Any]:
+        """What the log holds."""
+        return rows(self.db, COUNTS)
+
+    def metrics(self) -> str:
+        """All of them."""
+        request = Request(f"http://{self.server.http}/metrics", headers={"Authorization": f"Bearer {self.root}"})
+        with urlopen(request, timeout=20) as answer:
+            return str(answer.read().decode())
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One server for all that only asks."""
+    made = Site(tmp_path_factory.mktemp("pages"))
+    try:
+        yield made
+    finally:
+        made.server.terminate()
+
+
+def test_a_page_decides_and_rewards_with_its_key(site: Site) -> None:
+    """In each of the three places where a client can put it; a beacon has the last one alone."""
+    decided = site.decide()
+    assert decided.status == 200
+    assert decided.body["action"]["id"] in ("a", "b")
+    assert decided.headers["access-control-allow-origin"] == SHOP
+    assert "origin" in decided.headers["vary"].lower()
+    id_ = decided.body["decisionId"]
+    bearer = site.ask("Activate", {"decisionId": id_}, Authorization=f"Bearer {site.key}")
+    assert (bearer.status, bearer.body["outcome"]) == (200, "ACTIVATION_OUTCOME_ACTIVATED")
+    beacon = site.ask("Reward", {"decisionId": id_}, query=f"?key={site.key}", Content_Type="text/plain;charset=UTF-8")
+    assert (beacon.status, beacon.body) == (200, {"outcome": "REWARD_OUTCOME_JOINED"})
+
+
+def test_a_browser_is_told_that_the_page_may_call(site: Site) -> None:
+    """Before it sends a header: so the key cannot be looked at yet, and every site that has one is let in."""
+    path = "/decider.v1.DeciderService/Decide"
+    for origin in (SHOP, "https://few.example", ADMIN):
+        headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        told = site.send("OPTIONS", path, None, headers)
+        assert (told.status, told.headers["access-control-allow-origin"]) == (204, origin)
+        assert "x-api-key" in told.headers["access-control-allow-headers"]
+    told = site.send("OPTIONS", path, None, {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"})
+    assert told.status == 403
+    assert "access-control-allow-origin" not in told.headers
+
+
+def test_nobody_else_s_page_may_use_a_key(site: Site) -> None:
+    """A key is read by everybody; a browser tells whose page sends it, and a stranger's page cannot change that."""
+    before = site.count()
+    body = {"experiment": OWN, "unitId": "unit"}
+    for origin in ("https://evil.example", "null", "http://shop.example", f"{SHOP}:444", f"{SHOP}.evil.example"):
+        for key in (site.key, site.root, ""):
+            refused = site.ask("Decide", body, key, Origin=origin)
+            assert refused.error == (403, "OTHER_ORIGIN")
+            assert "access-control-allow-origin" not in refused.headers
+        assert site.ask("Decide", body, query=f"?key={site.key}", Origin=origin).error == (403, "OTHER_ORIGIN")
+    others: tuple[str | None, ...] = ("https://few.example", ADMIN, None)
+    for other in others:  # another key's site, one that needs none, no page at all
+        assert site.ask("Decide", body, site.key, Origin=other).error == (403, "OTHER_ORIGIN")
+    assert site.count() == before
+
+
+def test_a_site_with_a_key_calls_with_that_alone(site: Site) -> None:
+    """A token on a page is a token that everybody has: where only [[pages]] names the site, it is not taken."""
+    before = site.count()
+    body = {"experiment": OWN, "unitId": "unit"}
+    assert site.ask("Decide", body).error == (401, "NO_TOKEN")
+    assert site.ask("Decide", body, site.root).error == (401, "NO_TOKEN")
+    assert site.ask("Decide", body, site.key + "x").error == (401, "NO_TOKEN")
+    assert site.count() == before
+    assert site.ask("Decide", body, site.root, Origin=ADMIN).status == 200
+    assert site.ask("Decide", body, site.root, Origin=None).status == 200
+
+
+def test_a_token_is_never_taken_out_of_an_address(site: Site) -> None:
+    """Addresses stand in the logs of proxies and in histories. What was sent is not told again, to whomever."""
+    before = site.count()
+    for origin in (SHOP, ADMIN, None):
+        for sent in (site.root, "", "page_x", site.key + "x"):
+            refused = site.ask("Decide", {}, site.key, query=f"?key={sent}", Origin=origin)
+            assert refused.error == (401, "UNKNOWN_TOKEN")
+            assert site.root not in str(refused)
+            assert "a token never stands in an address" in refused.body["message"]
+    assert site.count() == before
+    for secret in (site.root, site.key, site.few):
+        assert secret not in site.server.output
+
+
+def test_a_key_is_for_its_experiments_and_roles(site: Site) -> None:
+    """As a token is."""
+    before = site.count()
+    other = site.ask("Decide", {"experiment": OTHER, "unitId": "unit"}, site.key)
+    assert other.error == (403, "OTHER_EXPERIMENT")
+    assert site.decide(site.rewards).error == (403, "ROLE_MISSING")
+    link = site.ask("LinkUnits", {"unitId": "unit", "sameAs": "person"}, site.key)
+    assert link.error == (403, "OTHER_EXPERIMENT")
+    missing = site.ask("Decide", {"experiment": "missing", "unitId": "unit"}, site.key)
+    assert missing.error == (404, "EXPERIMENT_NOT_FOUND")
+    assert OTHER not in str(missing.body)
+    assert site.count() == before
+    decided = site.grpc("DeciderService/Decide", pb.DecideRequest(experiment=OTHER, unit_id="unit"))
+    for method in ("Reward", "Activate"):
+        found = site.ask(method, {"decisionId": decided.decision_id}, site.key)
+        nowhere = site.ask(method, {"decisionId": "nowhere"}, site.key)
+        assert found.error == nowhere.error == (404, "DECISION_NOT_FOUND")
+        assert found.body["message"].replace(decided.decision_id, "ID") == nowhere.body["message"].replace(
+            "nowhere", "ID"
+        )
+
+
+def test_nothing_but_decisions_and_rewards_is_there_for_a_key(site: Site) -> None:
+    """Not over gRPC, not on the page's port, no other service on this one."""
+    before = site.count()
+    asked: Mapping[str, Message] = {
+        "DeciderService/Decide": pb.DecideRequest(experiment=OWN, unit_id="unit"),
+        "ExperimentService/PauseExperiment": experiments_pb.PauseExperimentRequest(id=OWN),
+    }
+    for method, message in asked.items():
+        status = status_of(partial(site.grpc, method, message, site.key))
+        assert (code_of(status), reason_of(status)) == ("PERMISSION_DENIED", "PAGE_KEY")
+        assert site.key not in str(status)
+    for path in ("/metrics", f"/experiments/{OWN}", "/"):
+        request = Request(f"http://{site.server.http}{path}", headers={"Authorization": f"Bearer {site.key}"})
+        with pytest.raises(HTTPError) as refused:
+            urlopen(request, timeout=20)
+        assert refused.value.code == 403
+        refused.value.close()
+    for path in ("/metrics", "/decider.v1.ExperimentService/ListExperiments", "/", "/readyz"):
+        answer = site.send(
+            "POST", path, {}, {"Origin": SHOP, "X-API-Key": site.key, "Content-Type": "application/json"}
+        )
+        assert answer.status == 404
+    assert site.count() == before
+
+
+def test_what_no_page_needs_is_refused_before_anything_is_done(site: Site) -> None:
+    """A batch as a whole: it comes from one page, whose author sees it at the first try."""
+    before = site.count()
+    fields: Sequence[Mapping[str, Any]] = [
+        *({"withRanking": True}, {"explore": False}, {"actions": [{"id": "x"}]}, {"actionFeatures": {"a": {}}})
+    ]
+    for one in fields:
+        assert site.decide(**one).error == (403, "NOT_FOR_PAGES")
+    own = {"experiment": OWN, "unitId": "unit"}
+    batch = site.ask("DecideBatch", {"requests": [own, {**own, "explore": False}]}, site.key)
+    assert batch.error == (403, "NOT_FOR_PAGES")
+    said = {"decisionId": "d", "rewardId": "r", "value": 1}
+    for name in ("retract", "correct", "final"):
+        assert site.ask("Reward", {**said, name: True}, site.key).error == (403, "NOT_FOR_PAGES")
+    assert site.ask("Reward", {"unitId": "unit", "experiment": OWN}, site.key).error == (403, "NOT_FOR_PAGES")
+    assert site.count() == before
+
+
+def test_a_reward_by_unit_tells_nothing_of_the_unit(site: Site) -> None:
+    """Whoever guesses the id of a unit would else learn whether it was there, and get the ids of its decisions: with
+    those, what it has seen."""
+    assert site.decide(site.units, unitId="seen").status == 200
+    before = site.count()
+    answers = [
+        site.ask("Reward", {"unitId": unit, "experiment": OWN, "rewardId": "r"}, site.units)
+        for unit in ("seen", "seen", "never-seen")
+    ]
+    assert [(one.status, one.body) for one in answers] == [(200, {})] * 3
+    assert site.count() != before
+    assert site.ask("Reward", {"unitId": "seen"}, site.units).error == (403, "OTHER_EXPERIMENT")
+
+
+def test_errors_name_no_actions(site: Site) -> None:
+    """One of them is for next year, and no page has shown it."""
+    id_ = site.decide().body["decisionId"]
+    for method, body in (
+        ("Activate", {"decisionId": id_, "action": "typo"}),
+        ("Decide", {"experiment": OWN, "unitId": "unit", "eligibleActions": ["typo"]}),
+        ("DecideBatch", {"requests": [{"experiment": OWN, "unitId": "unit", "eligibleActions": ["typo"]}]}),
+    ):
+        assert "hidden" in str(site.ask(method, body, site.root, Origin=None).body)
+        answer = site.ask(method, body, site.key)
+        assert "hidden" not in str(answer.body)
+        assert not any(b"hidden" in b64decode(one["value"] + "==") for one in answer.body.get("details", ()))
+    assert "unitId" in site.decide(untiId="x").body["message"] or "untiId" in site.decide(untiId="x").body["message"]
+    too_long = site.decide(unitId="x" * 300)
+    assert "unit_id: " in too_long.body["message"]
+
+
+def test_of_too_many_calls_some_are_refused(site: Site) -> None:
+    """With the time after which the next one may come; nothing of them is done, and others' calls are."""
+    before = site.count()
+    one = {"experiment": OWN, "unitId": "unit"}
+    first, second = (site.ask("Decide", one, site.few, X_Forwarded_For="2001:db8::1") for _ in range(2))
+    assert (first.status, second.error) == (200, (429, "RATE_EXCEEDED"))
+    assert 1 <= int(second.headers["retry-after"]) <= 5
+    assert "retry-after" in second.headers["access-control-expose-headers"]
+    assert second.body["code"] == "resource_exhausted"
+    neighbour = site.ask("Decide", one, site.few, X_Forwarded_For="2001:db8::2:3:4:5")
+    assert neighbour.error == (429, "RATE_EXCEEDED")
+    spoofed = site.ask("Decide", one, site.few, X_Forwarded_For="9.9.9.9, 2001:db8::1")
+    assert spoofed.error == (429, "RATE_EXCEEDED")
+    assert site.ask("Decide", one, site.few, X_Forwarded_For="2001:db8:0:1::1").status == 200
+    assert site.count()[0][0] == before[0][0] + 2
+    batch = site.ask("DecideBatch", {"requests": [one] * 101}, site.key)
+    assert batch.error == (429, "RATE_EXCEEDED")
+    assert "send at most 100 a call" in batch.body["message"]
+    assert site.count()[0][0] == before[0][0] + 2
+    counted = 'decider_web_refused_total{key="few",reason="RATE_EXCEEDED"} 3.0'
+    assert counted in site.metrics()
+
+
+def test_a_key_that_is_taken_out_of_the_file_is_out(site: Site) -> None:
+    """A second or two later, with its sites; nothing else of the file changes."""
+    headers = {"Origin": "https://few.example", "Access-Control-Request-Method": "POST"}
+
+    def preflight() -> int:
+        return site.send("OPTIONS", "/decider.v1.DeciderService/Decide", None, headers).status
+
+    assert preflight() == 204
+    site.tokens.write_text(site.without)
+    until(lambda: preflight() == 403, what="its site is out")
+    assert site.decide(site.few).error == (401, "NO_TOKEN")
+    assert site.decide().status == 200
+    site.tokens.write_text(site.lines)
+    until(lambda: preflight() == 204, what="it is back")
+
+
+def test_a_key_for_an_experiment_that_there_is_not_is_told(site: Site) -> None:
+    """A typo in the file would else be seen in the pages alone."""
+    request = Request(f"http://{site.server.http}/readyz", headers={"Authorization": f"Bearer {site.root}"})
+    with urlopen(request, timeout=20) as answer:
+        text = answer.read().decode()
+    assert "the page's key 'shop' is for experiment 'missing', which there is not" in text
+    assert "'own'" not in text
+
+
+def test_what_stands_open_is_told() -> None:
+    """As of the other ports."""
+    open_ = exposures(Settings(web="0.0.0.0:8080"))
+    assert any("0.0.0.0:8080 (--web) may decide and send rewards" in one for one in open_)
+    assert exposures(Settings(web="127.0.0.1:8080")) == []

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 
 from decider.errors import DeciderError, Unauthenticated
 from decider.server.certificates import BadCertificates, Certificates
@@ -64,6 +64,17 @@ class Access:
         """Whose key this is; None: nobody's. Raises Unauthenticated where its time is over."""
         return self._tokens.page(key) if self._tokens is not None else None
 
+    def missing(self, known: Container[str]) -> Sequence[str]:
+        """Keys of pages that are for experiments which there are not, for /readyz."""
+        pages = self._tokens.pages if self._tokens is not None else ()
+        return [
+            f"tokens: the page's key {page.rights.name!r} is for experiment {id_!r}, which there is not: calls for it "
+            "get EXPERIMENT_NOT_FOUND"
+            for page in pages
+            for id_ in sorted(page.rights.experiments or ())
+            if id_ not in known
+        ]
+
     def is_page(self, origin: str) -> bool:
         """Whether pages of this origin have a key."""
         return origin in self._page_origins
@@ -71,7 +82,8 @@ class Access:
     def _take(self, content: bytes) -> None:
         """Raises BadTokens."""
         tokens = parse_tokens(content).with_rates(self._processes, self._tokens)
-        self._tokens, self._page_origins, self._content = tokens, tokens.origins, content
+        self._tokens, self._content = tokens, content
+        self._page_origins = frozenset().union(*[page.origins for page in tokens.pages])
 
     def look(self) -> None:
         """Whether the files say something else."""
@@ -120,11 +132,12 @@ _DEEDS: Mapping[tuple[str, ...], str] = {
 
 def exposures(settings: Settings) -> Sequence[str]:
     """Warnings about listeners that others than this machine reach, one of each."""
+    web = [("--web", settings.web, _DEEDS[(DECISIONS,)])] if settings.web is not None else []
     pages = "read every decision, and change experiments" if settings.page_writes else "read every decision"
     grpc = [(one.option, one.address, _DEEDS[one.services]) for one in listeners(settings)]
     open_ = [
         (f"{address} ({option})", may)
-        for option, address, may in [*grpc, ("--http", settings.http, pages)]
+        for option, address, may in [*grpc, *web, ("--http", settings.http, pages)]
         if not is_loopback(split_address(address)[0])
     ]
     tls = settings.tls_cert is not None

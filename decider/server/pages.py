@@ -15,7 +15,7 @@ from typing import Any
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from decider.errors import PermissionDenied, RateExceeded
+from decider.errors import DeciderError, PermissionDenied, RateExceeded
 from decider.server.rates import Rate, Rates, neighbours
 from decider.server.roles import Rights, Role
 from decider.v1 import decider_service_pb2 as pb
@@ -62,15 +62,18 @@ class PageKey:
                 reason="OTHER_ORIGIN",
             )
 
+    def check_size(self, calls: int) -> None:
+        """Of a batch. Raises RateExceeded where it may never come."""
+        if calls > self.rates.most:
+            raise RateExceeded(
+                f"requests: {calls} are more than ever may come at once with the key {self.rights.name!r}; send at "
+                f"most {self.rates.most} a call",
+                self.rates.seconds,
+            )
+
     def take(self, address: str, calls: int = 1) -> None:
         """Raises RateExceeded."""
         after = self.rates.take(neighbours(address), calls)
-        if calls > self.rates.most and after:
-            raise RateExceeded(
-                f"requests: {calls} of them are more than may ever come at once with the key {self.rights.name!r}; "
-                f"send at most {self.rates.most} a call",
-                1.0,
-            )
         if after:
             raise RateExceeded(
                 f"too many calls with the key {self.rights.name!r}; the next one may come in {after:.1f} s", after
@@ -94,12 +97,59 @@ class PageKey:
                 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PageRights(Rights):
     """Of a call with a page's key, from this address."""
 
-    key: PageKey | None = None
-    address: str = ""
+    key: PageKey
+    address: str
+    count: Callable[[str, str], object]
+
+    @classmethod
+    def of(cls, key: PageKey, address: str, count: Callable[[str, str], object]) -> PageRights:
+        """count: is called with the key's name and the reason of each call that is refused."""
+        one = key.rights
+        return cls(one.name, one.roles, one.experiments, key=key, address=address, count=count)
+
+    def refused(self, error: DeciderError) -> None:
+        """Count it."""
+        self.count(self.name, error.reason)
+
+    def check_request(self, request: Message) -> None:
+        """Whether a page may send it, and as much of it now: one call of it was counted when it came. Raises
+        PermissionDenied, RateExceeded."""
+        self.key.check(request)
+        self.take_more(calls_of(request) - 1)
+
+    def take_more(self, calls: int) -> None:
+        """What one call asks for beside the first. Raises RateExceeded."""
+        if calls:
+            self.key.check_size(calls + 1)
+            self.key.take(self.address, calls)
+
+
+Handler = Callable[[Any, Any, Rights], Any]
+"""(request, caller, rights) -> reply."""
+
+
+def for_pages(handle: Handler) -> Handler:
+    """The same; of a call with a page's key, request and reply are looked at."""
+
+    def handle_either(request: Message, caller: object, rights: Rights) -> Any:
+        if type(rights) is Rights:  # nearly every call over gRPC
+            return handle(request, caller, rights)
+        return _handle_page(handle, request, caller, rights)
+
+    return handle_either
+
+
+def _handle_page(handle: Handler, request: Message, caller: object, rights: Rights) -> Any:
+    if not isinstance(rights, PageRights):
+        return handle(request, caller, rights)
+    rights.check_request(request)
+    reply = handle(request, caller, rights)
+    shorten(request, reply)
+    return reply
 
 
 _Is = Callable[[Any], bool]

@@ -106,6 +106,11 @@ class Rates:
         """Calls in a batch that can ever come."""
         return int(min(self._by_address.rate.burst, self._in_all.rate.burst))
 
+    @property
+    def seconds(self) -> float:
+        """After which everything may come again."""
+        return max(self._by_address.rate.seconds, self._in_all.rate.seconds)
+
     def __len__(self) -> int:
         """Addresses that it remembers."""
         return len(self._by_address)

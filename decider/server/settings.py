@@ -57,6 +57,11 @@ class Settings:
         "Origin of pages that may call --web, like https://shop.example; * is every one. May be repeated; pages of "
         "other origins are refused.",
     )
+    web_proxy: tuple[str, ...] = _setting(
+        (),
+        "Address of a proxy before --web, or network like 10.0.0.0/28, whose X-Forwarded-For is believed: keys of "
+        "pages have rates by address. May be repeated.",
+    )
     tls_cert: Path | None = _setting(None, "PEM file of certificates: all ports then take TLS only.")
     tls_key: Path | None = _setting(None, "PEM file of the key of --tls-cert, without a password.")
     tls_client_ca: Path | None = _setting(

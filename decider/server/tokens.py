@@ -110,9 +110,9 @@ class Tokens:
         return replace(self, by_key=new)
 
     @property
-    def origins(self) -> frozenset[str]:
-        """Of all pages that have a key."""
-        return frozenset().union(*[page.origins for page, _ in self.by_key.values()])
+    def pages(self) -> Sequence[PageKey]:
+        """Every key of pages."""
+        return [page for page, _ in self.by_key.values()]
 
     def of_certificate(self, name: str) -> Rights:
         """Raises Unauthenticated."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decider.learn.leader import Progress
 from decider.learn.limits import largest_definition
 from decider.log.group_commit import Call, CommitExecutor
+from decider.metrics.access import RefusalMetrics
 from decider.metrics.connections import ConnectionsCollector
 from decider.metrics.rpc import RpcMetrics
 from decider.server.connections import Connections, stop_listening
@@ -92,7 +93,8 @@ class Worker:
         if settings.web is not None:
             methods = methods_of(DECISIONS, services[DECISIONS], metrics)
             shared = self._sharing is not ALONE
-            self._web = WebPort(settings, methods, calls=calls, access=process.access, shared=shared)
+            refused = RefusalMetrics(process.registry).count
+            self._web = WebPort(settings, methods, calls=calls, access=process.access, refused=refused, shared=shared)
             process.opened.callback(self._web.stop)
         self._calls = calls
         self._connections = connections = Connections(self._ports)

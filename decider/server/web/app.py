@@ -5,11 +5,12 @@ server that speaks ASGI can run it.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from decider.errors import DeciderError, NotFound
 from decider.server.rpc import Refused, to_status
@@ -50,7 +51,9 @@ class WebApp:
             allowed = (PUBLIC,) if route.public else self._guard.check_origin(request)
             reply = await self._reply(route, request)
         except (DeciderError, Refused) as error:
-            reply = route.fail(error.status if isinstance(error, Refused) else to_status(error))
+            status = error.status if isinstance(error, Refused) else to_status(error)
+            reply = route.fail(status)
+            allowed = (*allowed, *_retry_after(status))
         except Exception as error:  # nobody else would answer; the text says nothing of it
             reply = route.fail(to_status(error))
         await _send(reply, allowed, send)
@@ -83,6 +86,14 @@ EVERY_METHOD = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 PUBLIC = (b"access-control-allow-origin", b"*")
 
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
+
+
+def _retry_after(status: status_pb2.Status) -> Headers:
+    """Whole seconds, where the error says when its caller may come again."""
+    info = error_details_pb2.RetryInfo()
+    if any(one.Unpack(info) for one in status.details):
+        return ((b"retry-after", b"%d" % math.ceil(info.retry_delay.ToTimedelta().total_seconds())),)
+    return ()
 
 
 async def _send(reply: Reply, allowed: Headers, send: Send) -> None:

@@ -6,8 +6,10 @@ Calls end up in the same threads, handlers and limits' words as those of gRPC (`
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from decider.log.group_commit import CommitExecutor
 from decider.server.access import Access
@@ -28,8 +30,8 @@ LAST_ANSWERS = 0.5
 class WebPort:
     """Listens from the first moment on, answers from `start` to `stop`; `port` is the real one. Raises AddressInUse.
 
-    methods, endpoints, files: what there is. calls: runs handlers. access: says who calls. shared: other processes
-    listen there, too.
+    methods, endpoints, files: what there is. calls: runs handlers. access: says who calls. refused: see Guard. shared:
+    other processes listen there, too.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class WebPort:
         access: Access,
         endpoints: Sequence[Endpoint] = (),
         files: Sequence[File] = (),
+        refused: Callable[[str, str], object] = lambda *_: None,
         shared: bool = False,
     ) -> None:
         assert settings.web is not None
@@ -49,7 +52,7 @@ class WebPort:
         self.port: int = self._socket.getsockname()[1]
         self.address = join_address(host, self.port)
         most_bytes = settings.max_request_bytes
-        self._guard = Guard(access, settings.web_origin)
+        self._guard = Guard(access, settings.web_origin, refused=refused)
         limit = Limit("calls", most=settings.max_concurrent_rpcs, most_of_one=settings.max_caller_rpcs)
         self._calls = Calls(calls, limit)
         routes = {
@@ -58,6 +61,8 @@ class WebPort:
             **file_routes(files),
         }
         app: Any = WebApp(routes, self._guard)
+        if settings.web_proxy:
+            app = ProxyHeadersMiddleware(app, [*settings.web_proxy])
         self._server = make_server(app, certificates=access.certificates, lifespan="off")
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="web", daemon=True)
 

@@ -12,9 +12,11 @@ from functools import partial
 
 from google.rpc import status_pb2
 
+from decider.errors import DeciderError
 from decider.log.protocol import Caller
 from decider.server.methods import Method
 from decider.server.roles import Rights, Role
+from decider.server.rpc import Refused, status_for
 from decider.server.web.app import TEXT, Route
 from decider.server.web.calls import Calls
 from decider.server.web.connect import LONGEST_CALL, Connect, connect_json, connect_proto
@@ -76,7 +78,14 @@ async def _answer_endpoint(one: Endpoint, calls: Calls, guard: Guard, most_bytes
     name, rights = guard.identify(request, one.role)
     caller = request.caller(one.seconds)
     body = await request.body(most_bytes)
-    return await calls.run(partial(one.answer, request, body, caller, rights), caller, name)
+
+    def work() -> Reply:
+        try:
+            return one.answer(request, body, caller, rights)
+        except DeciderError as error:
+            raise Refused(status_for(error, rights)) from None
+
+    return await calls.run(work, caller, name)
 
 
 @dataclass(frozen=True, slots=True)
