@@ -96,6 +96,7 @@ class Worker:
             refused = RefusalMetrics(process.registry).count
             self._web = WebPort(settings, methods, calls=calls, access=process.access, refused=refused, shared=shared)
             process.opened.callback(self._web.stop)
+            process.access_looks.append(self._web.look)
         self._calls = calls
         self._connections = connections = Connections(self._ports)
         process.registry.register(ConnectionsCollector(connections.count, connections.limits))

@@ -12,9 +12,9 @@ from typing import Any
 
 from google.rpc import error_details_pb2, status_pb2
 
-from decider.errors import DeciderError, NotFound
+from decider.errors import NotFound
 from decider.server.rpc import Refused, to_status
-from decider.server.web.connect import Connect
+from decider.server.web.connect import ConnectUnary
 from decider.server.web.exchange import Headers, Reply, Request
 from decider.server.web.guard import Guard
 
@@ -30,7 +30,7 @@ class Route:
 
     methods: Sequence[str]
     answer: Callable[[Request], Awaitable[Reply]]
-    fail: Callable[[status_pb2.Status], Reply] = Connect.fail
+    fail: Callable[[status_pb2.Status], Reply] = ConnectUnary.fail
     public: bool = False
 
 
@@ -50,12 +50,8 @@ class WebApp:
         try:
             allowed = (PUBLIC,) if route.public else self._guard.check_origin(request)
             reply = await self._reply(route, request)
-        except (DeciderError, Refused) as error:
-            status = error.status if isinstance(error, Refused) else to_status(error)
-            reply = route.fail(status)
-            allowed = (*allowed, *_retry_after(status))
-        except Exception as error:  # nobody else would answer; the text says nothing of it
-            reply = route.fail(to_status(error))
+        except Exception as error:
+            reply = told(error, route.fail)
         await _send(reply, allowed, send)
 
     def _route(self, request: Request) -> Route:
@@ -88,12 +84,15 @@ PUBLIC = (b"access-control-allow-origin", b"*")
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 
-def _retry_after(status: status_pb2.Status) -> Headers:
-    """Whole seconds, where the error says when its caller may come again."""
-    info = error_details_pb2.RetryInfo()
+def told(error: Exception, fail: Callable[[status_pb2.Status], Reply]) -> Reply:
+    """The reply that tells of it; of an error that nobody raises on purpose, nothing but that it is in the server's
+    log."""
+    status = error.status if isinstance(error, Refused) else to_status(error)
+    reply, info = fail(status), error_details_pb2.RetryInfo()
     if any(one.Unpack(info) for one in status.details):
-        return ((b"retry-after", b"%d" % math.ceil(info.retry_delay.ToTimedelta().total_seconds())),)
-    return ()
+        seconds = math.ceil(info.retry_delay.ToTimedelta().total_seconds())
+        return reply._replace(headers=[*reply.headers, (b"retry-after", b"%d" % seconds)])
+    return reply
 
 
 async def _send(reply: Reply, allowed: Headers, send: Send) -> None:

@@ -75,22 +75,28 @@ class Guard:
         key = ""
         try:
             page = self._page(request)
-            if page is not None:
-                key = page.rights.name
-                return self._identify_page(page, request, role)
-            self._check_named(request)
-            return self._identify(request, role)
+            if page is None:
+                return self._identify(request, role)
+            key = page.rights.name
+            page.check_origin(header(request, b"origin") or None)
+            page.take(request.address)
+            rights = PageRights.of(page, request.address, self._refused)
+            if role is not None:
+                rights.check_role(role)
         except DeciderError as error:
             self._refused(key, error.reason)
             raise
-
-    def _identify_page(self, page: PageKey, request: Request, role: Role | None) -> tuple[str, Rights]:
-        page.check_origin(header(request, b"origin") or None)
-        page.take(request.address)
-        rights = PageRights.of(page, request.address, self._refused)
-        if role is not None:
-            rights.check_role(role)
         return page.caller(request.address), rights
+
+    def look_again(self, request: Request, role: Role | None) -> None:
+        """Whether who has a stream open may still have it; that is no new call. Raises as `identify`."""
+        if not self._access.asks:
+            return
+        page = self._page(request)
+        if page is None:
+            self._identify(request, role)
+        else:
+            page.check_origin(header(request, b"origin") or None)
 
     def _check_named(self, request: Request) -> None:
         """A site whose pages have a key, and which no setting names, is there for that key alone."""
@@ -102,6 +108,7 @@ class Guard:
             )
 
     def _identify(self, request: Request, role: Role | None) -> tuple[str, Rights]:
+        self._check_named(request)
         try:
             rights = self._access.identify(_authorization(request), request.certificate)
         except Unauthenticated:
