@@ -128,24 +128,9 @@ class PageRights(Rights):
             self.key.take(self.address, calls)
 
 
-Handler = Callable[[Any, Any, Rights], Any]
-"""(request, caller, rights) -> reply."""
-
-
-def for_pages(handle: Handler) -> Handler:
-    """The same; of a call with a page's key, request and reply are looked at."""
-
-    def handle_either(request: Message, caller: object, rights: Rights) -> Any:
-        if type(rights) is Rights:  # nearly every call over gRPC
-            return handle(request, caller, rights)
-        return _handle_page(handle, request, caller, rights)
-
-    return handle_either
-
-
-def _handle_page(handle: Handler, request: Message, caller: object, rights: Rights) -> Any:
-    if not isinstance(rights, PageRights):
-        return handle(request, caller, rights)
+def answer_page(handle: Callable[..., Any], request: Message, caller: object, rights: PageRights) -> Any:
+    """The reply of a handler (request, caller, rights) to a call with a page's key. Raises as that does, and as
+    `PageRights.check_request`."""
     rights.check_request(request)
     reply = handle(request, caller, rights)
     shorten(request, reply)

@@ -40,7 +40,7 @@ from decider.errors import (
 )
 from decider.log.protocol import Caller
 from decider.metrics.rpc import RpcMetrics
-from decider.server.pages import PageRights, for_pages, shorten_error
+from decider.server.pages import PageRights, answer_page, shorten_error
 from decider.server.roles import ALL, Rights
 
 logger = logging.getLogger(__name__)
@@ -181,13 +181,17 @@ Answer = Callable[[bytes, Parse, Caller, Rights], Any]
 def answer_of(handler: Handler, *, service: str, method: str, metrics: RpcMetrics) -> Answer:
     """What answers every call of a method, in whatever way it came in; it counts them."""
     observe, clock = metrics.method(service, method), time.perf_counter
-    handle = for_pages(_with_all(handler))
+    handle = _with_all(handler)
 
     def answer(request: bytes, parse: Parse, caller: Caller, rights: Rights) -> Any:
         started, done = clock(), False
         try:
             _check_deadline(caller)
-            reply = handle(_parsed(request, parse), caller, rights)
+            message = _parsed(request, parse)
+            if isinstance(rights, PageRights):
+                reply = answer_page(handle, message, caller, rights)
+            else:
+                reply = handle(message, caller, rights)
             done = True
             check_caller(caller)  # what was committed stays; metrics must not count an answer that nobody gets
         except Exception as error:

@@ -9,12 +9,10 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-
 from decider.log.group_commit import CommitExecutor
 from decider.server.access import Access
 from decider.server.http.listen import open_socket
-from decider.server.http.serving import make_server
+from decider.server.http.serving import believe, make_server
 from decider.server.limits import Limit
 from decider.server.methods import Method, StreamMethod
 from decider.server.settings import Settings, join_address, split_address
@@ -58,9 +56,7 @@ class WebPort:
         guard, self._streams = Guard(access, settings.web_origin, refused=refused), Streams(open_)
         intake = WebIntake(guard, Calls(calls, limit), self._streams, settings.max_request_bytes)
         routes = {**rpc_routes(methods, intake), **endpoint_routes(endpoints, intake), **file_routes(files)}
-        app: Any = WebApp(routes, guard)
-        if settings.web_proxy:
-            app = ProxyHeadersMiddleware(app, [*settings.web_proxy])
+        app: Any = believe(settings.web_proxy, WebApp(routes, guard))
         self._server = make_server(app, certificates=access.certificates, lifespan="off")
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="web", daemon=True)
 
