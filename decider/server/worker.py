@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decider.learn.leader import Progress
 from decider.learn.limits import largest_definition
 from decider.log.group_commit import Call, CommitExecutor
+from decider.metrics.access import RefusalMetrics
 from decider.metrics.connections import ConnectionsCollector
 from decider.metrics.rpc import RpcMetrics
 from decider.server.connections import Connections, stop_listening
@@ -94,7 +95,13 @@ class Worker:
             methods = methods_of(DECISIONS, services[DECISIONS], metrics)
             shared = self._sharing is not ALONE
             self._web = WebPort(
-                settings, methods, calls=calls, access=process.access, files=[client_js()], shared=shared
+                settings,
+                methods,
+                calls=calls,
+                access=process.access,
+                refused=RefusalMetrics(process.registry).count,
+                files=[client_js()],
+                shared=shared,
             )
             process.opened.callback(self._web.stop)
             process.access_looks.append(self._web.look)
