@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decider.learn.leader import Progress
 from decider.learn.limits import largest_definition
 from decider.log.group_commit import Call, CommitExecutor
+from decider.metrics.access import RefusalMetrics
 from decider.metrics.connections import ConnectionsCollector
 from decider.metrics.rpc import RpcMetrics
 from decider.server.connections import Connections, stop_listening
@@ -18,6 +19,7 @@ from decider.server.listeners import DECISIONS, EXPERIMENTS, LISTEN, WEB, Listen
 from decider.server.methods import methods_of
 from decider.server.process import Process
 from decider.server.service import DeciderService
+from decider.server.web.files import client_js
 from decider.server.web.port import WebPort
 
 logger = logging.getLogger(__name__)
@@ -92,7 +94,15 @@ class Worker:
         if settings.web is not None:
             methods = methods_of(DECISIONS, services[DECISIONS], metrics)
             shared = self._sharing is not ALONE
-            self._web = WebPort(settings, methods, calls=calls, access=process.access, shared=shared)
+            self._web = WebPort(
+                settings,
+                methods,
+                calls=calls,
+                access=process.access,
+                refused=RefusalMetrics(process.registry).count,
+                files=[client_js()],
+                shared=shared,
+            )
             process.opened.callback(self._web.stop)
             process.access_looks.append(self._web.look)
         self._calls = calls
