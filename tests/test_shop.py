@@ -18,6 +18,8 @@ from simulator.drive.server import OwnServer
 from simulator.drive.shop.crowd import Crowd
 from simulator.drive.shop.places import PLACES, Place
 from simulator.drive.shop.port import Shop, ShopFailed, ShopPort
+from simulator.verify import verify
+from tests.browser import assert_readable, browser
 
 PATIENCE = 30.0
 """Seconds: what is tested is not the speed of the machine."""
@@ -100,3 +102,44 @@ def test_the_page_is_served_with_a_policy_and_nothing_else(tmp_path: Path) -> No
             ShopPort(f"127.0.0.1:{port.port}")
     with pytest.raises(ShopFailed, match="--shop nowhere"):
         ShopPort("nowhere")
+
+
+def test_a_person_visits_the_shop_in_a_browser(tmp_path: Path) -> None:
+    """Readable on a phone and a desk, by day and by night; every choice is decided, seen, and rewarded; nothing is
+    loaded from elsewhere; and all of it replays."""
+    with shop(tmp_path) as (port, served, server), browser() as chromium:
+        page = chromium.visit(port.address)
+
+        def said(text: str) -> None:
+            """The page says what became of something that the person did."""
+            wait_for(lambda: text in page.run("document.querySelector('#events').textContent"))
+
+        wait_for(lambda: page.run("!document.querySelector('#picks').hidden"))
+        wait_for(lambda: page.run("document.querySelectorAll('.bars li').length") == 23)
+        wait_for(lambda: page.run("document.querySelectorAll('.mine').length") == 2)  # banner and picks
+        assert_readable(page)
+        page.run("document.querySelector('.answers button, #picks-content .products button').click()")
+        said("joined")
+        page.run("document.querySelector('#product').open || document.querySelector('#all button').click()")
+        wait_for(lambda: page.run("document.querySelector('#product').open"))
+        assert_readable(page)
+        page.run("document.querySelector('#product .main').click()")
+        said("click for ")
+        page.run("[...document.querySelectorAll('#product .stack button')].at(-1).click()")
+        page.run("document.querySelector('#product').close(), document.querySelector('#bag').click()")
+        wait_for(lambda: page.run("document.querySelector('#cart').open"))
+        assert_readable(page)
+        page.run("document.querySelector('#cart .main').click()")
+        said("margin ")
+        wait_for(lambda: page.run("document.querySelectorAll('.mine').length") == 4)
+        assert {address.split("/shop")[0].split("/decider")[0] for address in page.requests} == {
+            port.address.removesuffix("/shop"), f"http://{server.web}", f"http://{server.web}/client.js"
+        }  # fmt: skip
+        assert page.run("[...document.querySelectorAll('.place a')].map(a => a.href)") == [
+            f"http://{server.http}/experiments/{place.experiment().id}" for place in PLACES
+        ]
+        assert get(f"http://{server.http}/experiments/shop-cart")[0] == 200
+        page.close()
+    with closing(open_reader(served.db)) as log:
+        verified = verify(log)
+    assert verified.equal == verified.decisions > 4

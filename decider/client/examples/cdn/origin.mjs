@@ -9,17 +9,17 @@ const PAGE = `<!DOCTYPE html><title>Shop</title>
 <h1 id="banner"><!--banner--></h1>
 <script type="module">
   import { Client } from "${SERVER}/client.js";
+  const client = new Client("${SERVER}", { timeoutMs: 300 });
   const banner = document.querySelector("#banner");
   if (!banner.dataset.action) { // no edge has filled it: the browser asks
-    const client = new Client("${SERVER}", { timeoutMs: 300 });
     const unitId = (localStorage.visitor ??= String(Math.random()).slice(2));
     const fallback = { id: "new-arrivals", payload: { title: "New this week" } };
     const decision = await client.decide("storefront", unitId, { fallback });
     banner.dataset.action = decision.action.id;
     banner.dataset.decision = decision.decisionId;
     banner.textContent = decision.action.payload.title ?? "";
-    client.activateWhenSeen(banner, decision);
   }
+  client.activateWhenSeen(banner, banner.dataset.decision);
 </script>`;
 
 const ANSWERS = {

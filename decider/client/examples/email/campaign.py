@@ -46,7 +46,7 @@ def main(campaign: str, file: str, link: str) -> None:
 
     Mails are read days later: the experiment's `reward.window` has to be as long.
     """
-    people = list(csv.DictReader(Path(file).open(encoding="utf-8", newline="")))
+    people = list(csv.DictReader(Path(file).read_text(encoding="utf-8").splitlines()))
     with Client(os.environ.get("DECIDER_TARGET", "127.0.0.1:50051"), timeout=30) as client:
         for first in range(0, len(people), AT_ONCE):
             for mail in mails(client, campaign, people[first : first + AT_ONCE], link):

@@ -1,7 +1,7 @@
 """A web app in Python that decides on the server: the banner is in the page when it arrives.
 
-    pip install fastapi uvicorn decider
-    uvicorn shop:app --port 8000
+pip install fastapi uvicorn decider
+uvicorn shop:app --port 8000
 """
 
 import os
@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from html import escape
 
-from decider.client import AsyncClient, Fallback
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
+
+from decider.client import AsyncClient, Fallback
 
 BANNER = Fallback("new-arrivals", payload={"title": "New this week"})  # what the page shows without an answer
 
@@ -32,6 +33,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/", response_class=HTMLResponse)
 async def home(request: Request, response: Response, segment: str | None = None) -> str:
+    """The page, complete; `?segment=vip` stands for what a shop knows of who has signed in."""
     visitor = request.cookies.get("visitor") or str(uuid.uuid4())
     decider = request.app.state.decider
     decision = await decider.decide("storefront", visitor, fallback=BANNER, segment=segment, intent_stage="browse")
