@@ -13,15 +13,17 @@ from typing import Any
 import grpc
 
 from decider.errors import AddressInUse, NotAnsweredHere
+from decider.flagd.v1 import evaluation_pb2 as flagd_v1
+from decider.flagd.v2 import evaluation_pb2 as flagd_v2
 from decider.log.group_commit import CommitExecutor
 from decider.metrics.rpc import RpcMetrics
 from decider.server.access import Access
 from decider.server.certificates import Certificates
 from decider.server.health import NOT_SERVING, SERVING, Health
 from decider.server.health import SERVICE as HEALTH
-from decider.server.intake import Elsewhere, Intake, Run, Unary
+from decider.server.intake import Elsewhere, Intake, Run, Streaming, Unary
 from decider.server.limits import Limit
-from decider.server.listeners import DECISIONS, EXPERIMENTS, Listener
+from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, Listener
 from decider.server.reflection import SERVICE as REFLECTION
 from decider.server.reflection import Reflection
 from decider.server.roles import METHODS
@@ -64,7 +66,11 @@ def shared(settings: Settings) -> Sequence[tuple[str, int]]:
     )
 
 
-MODULES = {DECISIONS: decider_service_pb2, EXPERIMENTS: experiment_service_pb2}
+MODULES = {
+    DECISIONS: decider_service_pb2,
+    EXPERIMENTS: experiment_service_pb2,
+    **dict(zip(FLAGS, (flagd_v1, flagd_v2), strict=True)),
+}
 """Of each service."""
 
 
@@ -115,7 +121,10 @@ class GrpcPort:
         )
         self._health = Health(("", *listener.services))  # the empty name is the server's
         self._reflection = Reflection((*listener.services, HEALTH, REFLECTION))
-        runs: Mapping[str, Callable[[str], Run]] = {DECISIONS: lambda _: calls.run, EXPERIMENTS: self._run_of}
+        runs: Mapping[str, Callable[[str], Run]] = {
+            **dict.fromkeys((DECISIONS, *FLAGS), lambda _: calls.run),
+            EXPERIMENTS: self._run_of,
+        }
         added = {
             **{name: _handlers(name, services[name], metrics, runs[name]) for name in listener.services},
             **{name: _refusals(name, option, metrics) for name, option in listener.elsewhere.items()},
@@ -195,7 +204,11 @@ def _refusal(observe: Callable[[str, float], object], error: NotAnsweredHere) ->
 
 
 def _handler(service: str, method: Any, servicer: object, metrics: RpcMetrics, run: Run) -> grpc.RpcMethodHandler:
-    observe, role = metrics.method(service, method.name), METHODS[f"{service}/{method.name}"]
+    role = METHODS[f"{service}/{method.name}"]
+    if method.server_streaming:
+        answer = getattr(servicer, method.name)
+        return grpc.unary_stream_rpc_method_handler(Streaming(lambda stream, _: answer(stream, stream.rights), role))
+    observe = metrics.method(service, method.name)
     behaviour = behaviour_of(
         getattr(servicer, method.name),
         parse=method.input_type._concrete_class.FromString,
