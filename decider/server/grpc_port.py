@@ -5,16 +5,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 import grpc
 
 from decider.errors import AddressInUse, NotAnsweredHere
-from decider.flagd.v1 import evaluation_pb2 as flagd_v1
-from decider.flagd.v2 import evaluation_pb2 as flagd_v2
 from decider.log.group_commit import CommitExecutor
 from decider.metrics.rpc import RpcMetrics
 from decider.server.access import Access
@@ -24,12 +21,11 @@ from decider.server.health import SERVICE as HEALTH
 from decider.server.intake import Elsewhere, Intake, Run, Streaming, Unary
 from decider.server.limits import Limit
 from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, Listener
+from decider.server.methods import Method, ServerStream, descriptors_of, methods_of, observer_of_refusals, streams_of
 from decider.server.reflection import SERVICE as REFLECTION
 from decider.server.reflection import Reflection
-from decider.server.roles import METHODS
-from decider.server.rpc import behaviour_of, code_name
+from decider.server.rpc import behaviour_of
 from decider.server.settings import Settings, join_address, split_address
-from decider.v1 import decider_service_pb2, experiment_service_pb2
 
 APPLIERS, READERS = 4, 2
 """Threads that apply versions, and that read them: while somebody keeps the log locked, only changes have to wait."""
@@ -64,14 +60,6 @@ def shared(settings: Settings) -> Sequence[tuple[str, int]]:
         ("grpc.max_connection_age_ms", round(1000 * settings.max_age)),
         ("grpc.max_connection_age_grace_ms", LONGEST_LEFTOVER_MS),
     )
-
-
-MODULES = {
-    DECISIONS: decider_service_pb2,
-    EXPERIMENTS: experiment_service_pb2,
-    **dict(zip(FLAGS, (flagd_v1, flagd_v2), strict=True)),
-}
-"""Of each service."""
 
 
 class GrpcPort:
@@ -182,44 +170,32 @@ def _handlers(
 ) -> dict[str, grpc.RpcMethodHandler]:
     """Every method of a service as a gRPC handler. run_of: gives a call of this method to its threads."""
     return {
-        method.name: _handler(service, method, servicer, metrics, run_of(method.name)) for method in _methods(service)
+        **{method.name: _handler(method, run_of(method.name)) for method in methods_of(service, servicer, metrics)},
+        **{stream.name: _stream_handler(stream) for stream in streams_of(service, servicer)},
     }
 
 
-def _methods(service: str) -> Iterable[Any]:
-    """Their descriptors."""
-    (found,) = MODULES[service].DESCRIPTOR.services_by_name.values()
-    return found.methods  # type: ignore[no-any-return]
+def _stream_handler(stream: ServerStream) -> grpc.RpcMethodHandler:
+    return grpc.unary_stream_rpc_method_handler(Streaming(lambda call, _: stream.open(call, call.rights), stream.role))
+
+
+def _handler(method: Method, run: Run) -> grpc.RpcMethodHandler:
+    return grpc.unary_unary_rpc_method_handler(
+        Unary(behaviour_of(method.answer, method.request.FromString), run, method.refused, method.role),
+        response_serializer=method.reply.SerializeToString,
+    )
 
 
 def _refusals(service: str, option: str, metrics: RpcMetrics) -> dict[str, grpc.RpcMethodHandler]:
     """A refusal of each method, which names the option of the listener that answers; its address is for who may see
     the server's settings."""
     error = NotAnsweredHere(f"{service} is not answered at this address, but at that of {option}")
-    return {method.name: _refusal(metrics.method(service, method.name), error) for method in _methods(service)}
-
-
-def _refusal(observe: Callable[[str, float], object], error: NotAnsweredHere) -> grpc.RpcMethodHandler:
-    return grpc.unary_unary_rpc_method_handler(Elsewhere(error, lambda _: observe(code_name(error), 0.0)))
-
-
-def _handler(service: str, method: Any, servicer: object, metrics: RpcMetrics, run: Run) -> grpc.RpcMethodHandler:
-    role = METHODS[f"{service}/{method.name}"]
-    if method.server_streaming:
-        answer = getattr(servicer, method.name)
-        return grpc.unary_stream_rpc_method_handler(Streaming(lambda stream, _: answer(stream, stream.rights), role))
-    observe = metrics.method(service, method.name)
-    behaviour = behaviour_of(
-        getattr(servicer, method.name),
-        parse=method.input_type._concrete_class.FromString,
-        service=service,
-        method=method.name,
-        metrics=metrics,
-    )
-    return grpc.unary_unary_rpc_method_handler(
-        Unary(behaviour, run, lambda error: observe(code_name(error), 0.0), role),
-        response_serializer=method.output_type._concrete_class.SerializeToString,
-    )
+    return {
+        method.name: grpc.unary_unary_rpc_method_handler(
+            Elsewhere(error, observer_of_refusals(service, method.name, metrics))
+        )
+        for method in descriptors_of(service)
+    }
 
 
 def _bind(server: grpc.Server, listener: Listener, certificates: Certificates | None) -> int:

@@ -20,6 +20,9 @@ FLAGS = ("flagd.evaluation.v1.Service", "flagd.evaluation.v2.Service")
 
 LISTEN, OPERATE_LISTEN = "--listen", "--operate-listen"
 
+WEB = "--web"
+"""The option of the port for HTTP (`web/port.py`), which answers DeciderService, too."""
+
 
 OPERATORS = 256
 """Connections at once to the listener for operators."""

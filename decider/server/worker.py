@@ -19,9 +19,11 @@ from decider.server.flags.events import LOOK_INTERVAL, FlagEvents
 from decider.server.flags.flagd import Flagd
 from decider.server.flags.flags import Flags
 from decider.server.grpc_port import ALONE, GrpcPort
-from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, LISTEN, Listener
+from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, LISTEN, WEB, Listener
+from decider.server.methods import methods_of
 from decider.server.process import Process
 from decider.server.service import DeciderService
+from decider.server.web.port import WebPort
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class Worker:
         self._progress = progress
         self._sharing = sharing
         self._ports: dict[str, GrpcPort] = {}
+        self._web: WebPort | None = None
         self._pulse: Call | None = None
 
     def open(self, listeners: Sequence[Listener]) -> None:
@@ -96,6 +99,11 @@ class Worker:
             process.opened.callback(port.stop)
             process.access_looks.append(port.look)
             self._ports[listener.option] = port
+        if settings.web is not None:
+            methods = methods_of(DECISIONS, services[DECISIONS], metrics)
+            shared = self._sharing is not ALONE
+            self._web = WebPort(settings, methods, calls=calls, access=process.access, shared=shared)
+            process.opened.callback(self._web.stop)
         self._calls = calls
         self._connections = connections = Connections(self._ports)
         process.registry.register(ConnectionsCollector(connections.count, connections.limits))
@@ -108,14 +116,17 @@ class Worker:
 
     @property
     def addresses(self) -> Mapping[str, str]:
-        """Where gRPC listens, by option."""
-        return {option: port.address for option, port in self._ports.items()}
+        """Where calls are taken, by option."""
+        web = {} if self._web is None else {WEB: self._web.address}
+        return {option: port.address for option, port in self._ports.items()} | web
 
     def start(self) -> None:
         """Take calls."""
         self._process.run(self._tell_events, "flag events")
         for port in self._ports.values():
             port.start()
+        if self._web is not None:
+            self._web.start()
 
     def _tell_events(self) -> None:
         while not self._process.stopping.wait(LOOK_INTERVAL):
@@ -142,7 +153,12 @@ class Worker:
         self._events.end()
         for port in self._ports.values():
             port.refuse(deadline - time.monotonic())
+        if self._web is not None:
+            self._web.refuse()
+            self._web.wait_until_idle(deadline - time.monotonic())
         for port in self._ports.values():
             port.wait_until_idle(deadline - time.monotonic())
+        if self._web is not None:
+            self._web.stop()
         for port in self._ports.values():
             port.stop()

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from google.protobuf.struct_pb2 import Struct
 
 from decider.server.flags.evaluations import OBJECT
+from decider.server.methods import Outgoing
 from decider.server.roles import Rights
 from decider.serving.current import Current
 from decider.types import ExperimentId, Position
@@ -25,19 +26,6 @@ LOOK_INTERVAL = 1.0
 READY, CHANGED = "provider_ready", "configuration_change"
 
 STOPS = "this server stops; connect anew"
-
-
-class Outgoing(Protocol):
-    """A stream to a client, as `intake.py` and `web/` have it."""
-
-    def send(self, message: bytes, then: Callable[[], object]) -> None:
-        """One at a time; `then` once it has left, never where the stream has ended."""
-
-    def end(self, code: grpc.StatusCode = ..., details: str = ...) -> None:
-        """With this status."""
-
-    def on_end(self, callback: Callable[[], object]) -> None:
-        """Called when it has ended, whoever ended it."""
 
 
 Write = Callable[[str, Struct | None], bytes]

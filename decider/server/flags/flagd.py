@@ -14,8 +14,9 @@ from decider.errors import InvalidArgument, Violation
 from decider.log.protocol import Caller
 from decider.server.flags.contexts import plain
 from decider.server.flags.evaluations import FLAG_SET, OBJECT, Evaluation, set_metadata, set_object
-from decider.server.flags.events import FlagEvents, Outgoing
+from decider.server.flags.events import FlagEvents
 from decider.server.flags.flags import Flags
+from decider.server.methods import Outgoing
 from decider.server.roles import Rights
 
 
