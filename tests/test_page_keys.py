@@ -119,6 +119,22 @@ def test_a_key_is_never_for_every_experiment() -> None:
         page.rights.check_all("a link holds in every experiment")
 
 
+def test_there_are_not_more_rows_than_metrics_have_labels() -> None:
+    """Each name is a label."""
+    many = "".join([ROW.replace("k" * 32, f"{number:032}") for number in range(1_001)])
+    with pytest.raises(BadTokens, match="pages: at most 1,000 rows"):
+        parse_tokens(many.encode())
+
+
+def test_the_row_in_the_text_is_one() -> None:
+    """People copy it."""
+    text = (Path(__file__).parent.parent / "decider" / "README.md").read_text()
+    (row,) = re.findall(r"```toml\n(\[\[pages\]\].*?)```", text, re.DOTALL)
+    (page,) = parse_tokens(row.encode()).pages
+    assert (page.rate, page.total, page.rewards_by_unit) == (20.0, 2_000.0, False)
+    assert page.rights.roles == {Role.DECIDE, Role.REWARD}
+
+
 def test_the_command_makes_a_row() -> None:
     """As it is written it works."""
     made = CliRunner().invoke(
@@ -305,10 +321,14 @@ def test_a_reply_tells_a_page_what_it_needs() -> None:
                     Violation(
                         "context.features[age]", "has no rule in the experiment's schema; it has rules for hidden"
                     ),
+                    Violation("context.features[x.action[]", "it has rules for hidden"),
+                    Violation("context[action]", "it has rules for hidden"),
                     Violation("unit_id", "must have 1 to 256 characters"),
                 ]
             ),
             "context.features[age]: is refused; who calls with a token is told why; "
+            "context.features[x.action[]: is refused; who calls with a token is told why; "
+            "context[action]: is refused; who calls with a token is told why; "
             "unit_id: must have 1 to 256 characters",
         ),
         (

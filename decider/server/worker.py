@@ -90,10 +90,10 @@ class Worker:
             process.opened.callback(port.stop)
             process.access_looks.append(port.look)
             self._ports[listener.option] = port
+        refused = RefusalMetrics(process.registry).count
         if settings.web is not None:
             methods = methods_of(DECISIONS, services[DECISIONS], metrics)
             shared = self._sharing is not ALONE
-            refused = RefusalMetrics(process.registry).count
             self._web = WebPort(settings, methods, calls=calls, access=process.access, refused=refused, shared=shared)
             process.opened.callback(self._web.stop)
             process.access_looks.append(self._web.look)
