@@ -640,6 +640,47 @@ def test_of_too_many_calls_some_are_refused(site: Site) -> None:
     assert counted in site.metrics()
 
 
+def test_flags_are_for_a_key_as_decisions_are(site: Site) -> None:
+    """Each flag is a decision: it counts as one, and of another experiment there is none."""
+    flags, context = "/ofrep/v1/evaluate/flags", {"context": {"targetingKey": "unit"}}
+    page = {"Origin": SHOP, "Content-Type": "application/json", "X-Forwarded-For": next(ADDRESSES)}
+    all_ = site.send("POST", flags, context, {**page, "X-API-Key": site.key})
+    assert (all_.status, {one["key"] for one in all_.body["flags"]}) == (200, {OWN, f"{OWN}:object"})
+    other = site.send("POST", f"{flags}/{OTHER}", context, {**page, "X-API-Key": site.key})
+    assert (other.status, other.body["errorCode"]) == (404, "FLAG_NOT_FOUND")
+    assert OTHER in other.body["errorDetails"]
+    assert OWN not in other.body["errorDetails"]
+    missing = site.send("POST", f"{flags}/{OWN}", {}, {**page, "X-API-Key": site.key})
+    assert (missing.status, missing.body["errorCode"]) == (400, "TARGETING_KEY_MISSING")
+    assert "is needed" in missing.body["errorDetails"]
+    assert site.send("POST", flags, context, {**page, "X-API-Key": site.key, "Origin": ADMIN}).status == 403
+    assert site.send("POST", flags, context, {**page, "X-API-Key": site.rewards}).status == 403
+    assert site.send("POST", flags, context, {**page, "X-API-Key": site.root}).status == 401
+    few = [site.send("POST", flags, context, {**page, "X-API-Key": site.few}) for _ in range(2)]
+    assert [one.status for one in few] == [200, 429]
+    assert int(few[1].headers["retry-after"]) >= 1
+
+
+def test_grpc_web_says_it_in_its_own_words(site: Site) -> None:
+    """The status is in the body there, and 200 in HTTP."""
+    headers = {"Origin": SHOP, "Content-Type": "application/grpc-web+proto", "X-Forwarded-For": next(ADDRESSES)}
+    request = pb.DecideRequest(experiment=OWN, unit_id="unit").SerializeToString()
+
+    def call(key: str) -> str:
+        with closing(HTTPConnection(site.web, timeout=20)) as connection:
+            body = b"\0" + len(request).to_bytes(4, "big") + request
+            connection.request("POST", "/decider.v1.DeciderService/Decide", body, {**headers, "X-API-Key": key})
+            answer = connection.getresponse()
+            return f"{answer.status} {answer.headers.get('retry-after')} {answer.read().decode('latin-1')}"
+
+    assert "grpc-status: 0" in call(site.few)
+    too_many = call(site.few)
+    assert too_many.startswith(("200 4 ", "200 5 "))
+    assert "grpc-status: 8" in too_many
+    assert "grpc-status: 7" in call(site.rewards)
+    assert "grpc-status: 16" in call("")
+
+
 def test_a_key_that_is_taken_out_of_the_file_is_out(site: Site) -> None:
     """A second or two later, with its sites; nothing else of the file changes."""
     headers = {"Origin": "https://few.example", "Access-Control-Request-Method": "POST"}
