@@ -11,6 +11,7 @@ from decider.flagd.v2 import evaluation_pb2 as flagd_v2
 from decider.learn.leader import Progress
 from decider.learn.limits import largest_definition
 from decider.log.group_commit import Call, CommitExecutor
+from decider.metrics.access import RefusalMetrics
 from decider.metrics.connections import ConnectionsCollector
 from decider.metrics.rpc import RpcMetrics
 from decider.server.connections import Connections, stop_listening
@@ -100,6 +101,7 @@ class Worker:
             process.opened.callback(port.stop)
             process.access_looks.append(port.look)
             self._ports[listener.option] = port
+        refused = RefusalMetrics(process.registry).count
         if settings.web is not None:
             names = (DECISIONS, *FLAGS)
             methods = [one for name in names for one in methods_of(name, services[name], metrics)]
@@ -110,6 +112,7 @@ class Worker:
                 calls=calls,
                 access=process.access,
                 endpoints=endpoints(flags, metrics),
+                refused=refused,
                 shared=self._sharing is not ALONE,
             )
             process.opened.callback(self._web.stop)
