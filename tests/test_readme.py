@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import sqlite3
@@ -41,6 +40,7 @@ from tests.conftest import Clock, sample_experiment
 from tests.lift_logs import visits_db
 from tests.personalizer_logs import dsjson_line, events
 from tests.test_architecture import MAY_IMPORT
+from tests.test_typescript_client import node, npm_packages
 from tests.test_verify import HOME, Drive
 
 ROOT = Path(__file__).parent.parent
@@ -52,9 +52,10 @@ TEXTS = {
 }
 """Every text of the repository for its readers, but for the changelog and what LINKED has more."""
 
-DEPLOYING = "decider/deploy/README.md"
-LINKED = {**TEXTS, DEPLOYING: (ROOT / DEPLOYING).read_text(encoding="utf-8")}
-"""Texts whose links are followed. The last one's commands want root and systemd: see test_deploy_files.py."""
+DEPLOYING, TYPESCRIPT = "decider/deploy/README.md", "decider/client/typescript/README.md"
+LINKED = {**TEXTS, **{name: (ROOT / name).read_text(encoding="utf-8") for name in (DEPLOYING, TYPESCRIPT)}}
+"""Texts whose links are followed. The last ones' commands want root and systemd, or a browser: see test_deploy_files.py
+and test_typescript_served.py."""
 
 PATIENCE = 60
 """Seconds that a call may take in an example: what is tested is not the speed of the machine."""
@@ -94,14 +95,14 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port, self.http, self.operate = free_port(), free_port(), free_port()
+        self.port, self.http, self.operate, self.web = free_port(), free_port(), free_port(), free_port()
 
     def moved(self, text: str) -> str:
         """The same text with this place's ports, files and programs."""
         for name in FILES:
             text = re.sub(rf"(?<!\S){name}(?!\S)", str(self.folder / name), text)
         text = re.sub(r"(?<!\S)\.venv/bin/", f"{Path(sys.executable).parent}/", text)
-        for usual, port in ((50051, self.port), (50052, self.operate), (9464, self.http)):
+        for usual, port in ((50051, self.port), (50052, self.operate), (9464, self.http), (8080, self.web)):
             text = text.replace(f"127.0.0.1:{usual}", f"127.0.0.1:{port}")
         return text
 
@@ -199,6 +200,8 @@ TESTED_BELOW = (
     ".venv/bin/decider serve --tokens",
     ".venv/bin/decider get --token-file",
     ".venv/bin/decider serve --operate-listen",
+    ".venv/bin/decider serve --web",
+    "curl -H 'Origin: https://shop.example'",
     ".venv/bin/decider list --target",
 )
 
@@ -362,36 +365,40 @@ def test_the_clients_example_shows_actions_with_and_without_a_payload(tmp_path: 
     assert shown["node-1"].startswith("none {}\njoined\n")
 
 
-@pytest.mark.skipif(not shutil.which("npm"), reason="no Node.js on the PATH")
-def test_features_from_node_arrive(tmp_path: Path) -> None:
+GRPC_JS = """
+import grpc from "@grpc/grpc-js";
+import loader from "@grpc/proto-loader";
+STRUCT
+const files = loader.loadSync("decider/v1/decider_service.proto", { includeDirs: ["PROTO"], enums: String });
+const { DeciderService } = grpc.loadPackageDefinition(files).decider.v1;
+const client = new DeciderService("127.0.0.1:50051", grpc.credentials.createInsecure());
+const context = { segment: "vip", features: struct({ cart_value: 80.5, member: true, size: "M" }) };
+client.Decide({ experiment: "storefront", unitId: "v", context }, (error) => {
+  if (error) throw error;
+  client.close();
+});
+"""
+"""A program around the text's example, which is what a user of grpc-js has to add."""
+
+
+def test_features_from_node_over_grpc_arrive(tmp_path: Path) -> None:
     """The loader of proto files that everybody uses drops a plain object's values without a word."""
-    (example,) = blocks("js")
+    programs = npm_packages()
     place = Place(tmp_path)
-    patient = example.replace("Date.now() + 1000", f"Date.now() + {1000 * PATIENCE}")
-    scripts = {}
-    for id_ in ("node-0", "node-1"):  # the id decides the draw
-        scripts[id_] = tmp_path / f"{id_}.mjs"
-        scripts[id_].write_text(place.moved(patient.replace("randomUUID()", f'"a-page-of-{id_}"')), encoding="utf-8")
-    (packages,) = re.findall("// npm install (.*)", example)
-    quiet = "--no-audit --no-fund --no-update-notifier --prefer-offline"
-    subprocess.run(f"npm install {quiet} {packages}", shell=True, cwd=tmp_path, check=True, capture_output=True)
+    (example,) = [block for block in blocks("js") if "const struct" in block]
+    script = tmp_path / "shop.mjs"
+    (tmp_path / "node_modules").symlink_to(programs.parent)
+    text = GRPC_JS.replace("STRUCT", example).replace("PROTO", str(ROOT / "proto"))
+    script.write_text(place.moved(text), encoding="utf-8")
     server = place.start(only(".venv/bin/decider serve --experiments"))
     try:
-        with_payload, without = [place.run(f"node {script}") for script in scripts.values()]
+        place.run(f"{node()} {script}")
     finally:
         assert stop(server) == 0
-    assert re.match(r"free-shipping \{ (title: 'Free shipping today'|link: '/shipping'|, ){3} \}", with_payload)
-    assert "none {}" in without
-    assert "REWARD_OUTCOME_JOINED" in with_payload
-    assert "REWARD_OUTCOME_JOINED" in without
     log = sqlite3.connect(tmp_path / "shop.db")
     with closing(log):
-        (found,) = log.execute("select distinct segment, features from decisions").fetchall()
-        rewarded = [name for (name,) in log.execute("select name from rewards")]
+        (found,) = log.execute("select segment, features from decisions").fetchall()
     assert (found[0], json.loads(found[1])) == ("vip", {"cart_value": 80.5, "member": True, "size": "M"})
-    assert rewarded == ["click", "click"]
-    assert "the fallback sale is shown" in place.run(f"node {scripts['node-0']} 2>&1")  # nobody listens any more
-    assert place.run(".venv/bin/simulator verify shop.db") == "2 of 2 decisions equal\n"
 
 
 def test_rules_and_dashboard_are_printed(tmp_path: Path) -> None:
@@ -430,6 +437,21 @@ def test_who_may_do_what_is_asked_as_the_texts_say(tmp_path: Path) -> None:
         assert "storefront" in place.run(of_operators)
         with pytest.raises(AssertionError, match="UNIMPLEMENTED"):
             place.run(of_operators.replace("50052", "50051"))
+    finally:
+        assert stop(server) == 0
+
+
+def test_a_page_calls_with_its_key_as_the_texts_say(tmp_path: Path) -> None:
+    """From the site that the row names, and from no other one."""
+    place = Place(tmp_path)
+    place.run(only(".venv/bin/decider token storefront-page"))
+    (key,) = re.findall(r'^key = "(.*)"$', (tmp_path / "tokens.toml").read_text(), re.MULTILINE)
+    server = place.start(only(".venv/bin/decider serve --web"))
+    try:
+        call = only("curl -H 'Origin: https://shop.example'").replace("page_...", key)
+        assert '"propensity"' in place.run(call)
+        assert "OTHER_ORIGIN" not in place.run(call)
+        assert "permission_denied" in place.run(call.replace("shop.example", "evil.example"))
     finally:
         assert stop(server) == 0
 
@@ -558,8 +580,8 @@ def test_the_experiment_file_shown_is_valid(tmp_path: Path) -> None:
     file = tmp_path / "experiment.toml"
     ids = []
     for content in blocks("toml"):
-        if content.startswith(("[[tokens]]", "[[certificates]]")):
-            continue  # test_access.py reads such files
+        if content.startswith(("[[tokens]]", "[[certificates]]", "[[pages]]")):
+            continue  # test_access.py and test_page_keys.py read such files
         file.write_text(content, encoding="utf-8")
         made = from_message(read_toml(file))
         check_combinations(made, None)

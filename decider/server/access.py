@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Container, Mapping, Sequence
 
 from decider.errors import DeciderError, Unauthenticated
 from decider.server.certificates import BadCertificates, Certificates
-from decider.server.listeners import DECISIONS, EXPERIMENTS, SERVICES, listeners
+from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, SERVICES, listeners
 from decider.server.pages import PageKey
 from decider.server.roles import Rights
 from decider.server.settings import Settings, split_address
@@ -123,8 +123,8 @@ def _certificates(settings: Settings) -> Certificates | None:
 
 
 _DEEDS: Mapping[tuple[str, ...], str] = {
-    SERVICES: "decide, send rewards, read and change every experiment",
-    (DECISIONS,): "decide and send rewards",
+    (*SERVICES, *FLAGS): "decide, send rewards, read and change every experiment",
+    (DECISIONS, *FLAGS): "decide and send rewards",
     (EXPERIMENTS,): "read and change every experiment",
 }
 """What a listener of gRPC lets do, by its services."""
@@ -132,7 +132,7 @@ _DEEDS: Mapping[tuple[str, ...], str] = {
 
 def exposures(settings: Settings) -> Sequence[str]:
     """Warnings about listeners that others than this machine reach, one of each."""
-    web = [("--web", settings.web, _DEEDS[(DECISIONS,)])] if settings.web is not None else []
+    web = [("--web", settings.web, _DEEDS[(DECISIONS, *FLAGS)])] if settings.web is not None else []
     pages = "read every decision, and change experiments" if settings.page_writes else "read every decision"
     grpc = [(one.option, one.address, _DEEDS[one.services]) for one in listeners(settings)]
     open_ = [
