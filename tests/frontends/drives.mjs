@@ -1,0 +1,74 @@
+// What each client goes through, in Node and in a page. `clients` are OpenFeature's, `calls` those of DeciderService.
+
+/** What an evaluation was, as the application knows it. */
+export const evaluated = ({ value, reason, flagMetadata }) => ({ value, reason, decision: flagMetadata?.decisionId });
+
+/** Whatever a promise gives, or "hangs" after so many milliseconds. */
+export const within = (milliseconds, promise) =>
+  Promise.race([promise, new Promise((done) => setTimeout(() => done("hangs"), milliseconds))]);
+
+const each = async (clients, step) =>
+  Object.fromEntries(await Promise.all(Object.entries(clients).map(async ([name, client]) => [name, await step(client, name)])));
+
+const timed = async (step) => {
+  const begin = Date.now();
+  const value = await step();
+  return { value, seconds: (Date.now() - begin) / 1000 };
+};
+
+const request = (unit) => ({ experiment: "storefront", unitId: unit, context: { segment: "vip" } });
+// grpc-js's loader wants names as they are in the proto files, the others as JSON has them: both are given.
+const both = (message) => ({
+  ...message,
+  ...Object.fromEntries(Object.entries(message).map(([name, value]) => [name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), value])),
+});
+
+/** The phases of a drive. */
+export function drives({ web, clients, calls }) {
+  const post = (message) =>
+    fetch(`${web}/decider.v1.DeciderService/Reward`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(message),
+    }).then(async (response) => {
+      if (!response.ok) throw new Error(await response.text());
+    });
+  return {
+    live: async () => ({
+      ...(await each(clients, async (client) => {
+        const found = await client.resolve();
+        await client.click?.();
+        return found;
+      })),
+      ...(await each(calls, async (call, name) => {
+        const { decisionId, action } = await call("Decide", request(name));
+        await call("Activate", { decisionId });
+        await call("Reward", { decisionId, name: "click" });
+        return { value: action.id, decision: decisionId };
+      })),
+    }),
+    purchase: async ({ decisions }) => {
+      const mine = (kind) => Object.fromEntries(Object.entries(kind).filter(([name]) => decisions[name]));
+      await each(mine(clients), ({ buy }, name) =>
+        name.endsWith("-ours") ? buy(decisions[name]) : post({ decisionId: decisions[name], name: "purchase", value: 80.5 }),
+      );
+      await each(mine(calls), (call, name) => call("Reward", { decisionId: decisions[name], name: "purchase", value: 80.5 }));
+      await new Promise((done) => setTimeout(done, 300)); // tracking is not waited for
+      return {};
+    },
+    gone: async () => ({
+      ...(await each(clients, (client) => timed(client.gone))),
+      ...(await each(calls, (call, name) =>
+        timed(() =>
+          within(
+            3000,
+            call("Decide", request(name)).then(
+              ({ action }) => action.id,
+              () => "code",
+            ),
+          ),
+        ),
+      )),
+    }),
+  };
+}
