@@ -7,8 +7,11 @@ export const evaluated = ({ value, reason, flagMetadata }) => ({ value, reason, 
 export const within = (milliseconds, promise) =>
   Promise.race([promise, new Promise((done) => setTimeout(() => done("hangs"), milliseconds))]);
 
-const each = async (clients, step) =>
-  Object.fromEntries(await Promise.all(Object.entries(clients).map(async ([name, client]) => [name, await step(client, name)])));
+// A client that fails has its problem in its answer: the others are driven all the same.
+const each = async (clients, step) => {
+  const answer = async ([name, client]) => [name, await step(client, name).catch((problem) => ({ problem: `${problem}` }))];
+  return Object.fromEntries(await Promise.all(Object.entries(clients).map(answer)));
+};
 
 const timed = async (step) => {
   const begin = Date.now();
@@ -17,12 +20,6 @@ const timed = async (step) => {
 };
 
 const request = (unit) => ({ experiment: "storefront", unitId: unit, context: { segment: "vip" } });
-// grpc-js's loader wants names as they are in the proto files, the others as JSON has them: both are given.
-const both = (message) => ({
-  ...message,
-  ...Object.fromEntries(Object.entries(message).map(([name, value]) => [name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), value])),
-});
-
 /** The phases of a drive. */
 export function drives({ web, clients, calls }) {
   const post = (message) =>
@@ -49,12 +46,13 @@ export function drives({ web, clients, calls }) {
     }),
     purchase: async ({ decisions }) => {
       const mine = (kind) => Object.fromEntries(Object.entries(kind).filter(([name]) => decisions[name]));
-      await each(mine(clients), ({ buy }, name) =>
-        name.endsWith("-ours") ? buy(decisions[name]) : post({ decisionId: decisions[name], name: "purchase", value: 80.5 }),
-      );
-      await each(mine(calls), (call, name) => call("Reward", { decisionId: decisions[name], name: "purchase", value: 80.5 }));
+      const purchase = (name) => ({ decisionId: decisions[name], name: "purchase", value: 80.5 });
+      const answers = {
+        ...(await each(mine(clients), async ({ buy }, name) => (name.endsWith("-ours") ? buy(decisions[name]) : post(purchase(name))))),
+        ...(await each(mine(calls), (call, name) => call("Reward", purchase(name)).then(() => undefined))),
+      };
       await new Promise((done) => setTimeout(done, 300)); // tracking is not waited for
-      return {};
+      return answers;
     },
     gone: async () => ({
       ...(await each(clients, (client) => timed(client.gone))),

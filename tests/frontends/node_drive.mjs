@@ -22,6 +22,7 @@ const providers = {
   "node-flagd": flagd(),
   "node-flagd-ours": withRewards(flagd(), settings),
 };
+if (process.env.NO_FLAGS) for (const name of Object.keys(providers)) delete providers[name];
 await Promise.all(Object.entries(providers).map(([name, provider]) => OpenFeature.setProviderAndWait(name, provider)));
 
 const { decider } = grpc.loadPackageDefinition(loader.loadSync("decider/v1/decider_service.proto", { includeDirs: [protos, common] }));
