@@ -186,7 +186,11 @@ def build(folder: Path) -> None:
     for file in [*FRONTENDS.glob("*.mjs"), ROOT / "decider" / "client" / "openfeature" / "provider.js"]:
         shutil.copy(file, folder)
     protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", f"-I{COMMON}"]
-    plugin = [f"--plugin={MODULES}/.bin/protoc-gen-es", f"--es_out={folder / 'gen'}", "--es_opt=target=js,import_extension=js"]
+    plugin = [
+        f"--plugin={MODULES}/.bin/protoc-gen-es",
+        f"--es_out={folder / 'gen'}",
+        "--es_opt=target=js,import_extension=js",
+    ]
     (folder / "gen").mkdir()
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "site").mkdir()

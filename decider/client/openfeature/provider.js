@@ -58,7 +58,7 @@ function decisions(provider, known, tell, page) {
     before: ({ context }) => (page || context.decision_id ? undefined : { decision_id: newId() }),
     after: ({ flagKey, context }, details) => {
       const decision = decisionOf(provider, page ? flagKey : undefined, context, details);
-      if (decision && !isOver(decision) && known.put(context.targetingKey, experimentOf(flagKey), decision))
+      if (decision && known.put(context.targetingKey, experimentOf(flagKey), decision) && !isOver(decision))
         tell("Activate", { decisionId: decision.id });
     },
     // No answer came, but the decision may have been made: it must not count as if its action had been shown.

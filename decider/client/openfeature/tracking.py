@@ -46,9 +46,7 @@ class Tracker:
         self._known: OrderedDict[tuple[str | None, str], Decision] = OrderedDict()
 
     def show(self, unit: str | None, flag: str, decision: Decision) -> None:
-        """An evaluation gave this decision's action to the page. Once for each decision."""
-        if decision.is_over:
-            return
+        """An evaluation gave this decision's action to the page. Told once for each decision."""
         key = (unit, flag.removesuffix(":object"))
         with self._lock:
             is_new = self._known.get(key) != decision
@@ -56,7 +54,7 @@ class Tracker:
             self._known.move_to_end(key)
             if len(self._known) > MOST_KNOWN:
                 self._known.popitem(last=False)
-        if is_new and self._exposures:
+        if is_new and self._exposures and not decision.is_over:
             self._client.activate(decision.id)
 
     def show_default(self, decision_id: str, default: Any) -> None:
