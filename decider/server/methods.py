@@ -12,13 +12,19 @@ import grpc
 from google.protobuf.message import Message
 
 from decider.errors import DeciderError
+from decider.flagd.v1 import evaluation_pb2 as flagd_v1
+from decider.flagd.v2 import evaluation_pb2 as flagd_v2
 from decider.metrics.rpc import RpcMetrics
-from decider.server.listeners import DECISIONS, EXPERIMENTS
-from decider.server.roles import METHODS, Role
+from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS
+from decider.server.roles import METHODS, Rights, Role
 from decider.server.rpc import Answer, answer_of, code_name
 from decider.v1 import decider_service_pb2, experiment_service_pb2
 
-MODULES = {DECISIONS: decider_service_pb2, EXPERIMENTS: experiment_service_pb2}
+MODULES = {
+    DECISIONS: decider_service_pb2,
+    EXPERIMENTS: experiment_service_pb2,
+    **dict(zip(FLAGS, (flagd_v1, flagd_v2), strict=True)),
+}
 """Of each service."""
 
 
@@ -61,10 +67,46 @@ class StreamMethod:
     answer: Callable[[Stream, bytes], object]
 
 
+class Outgoing(Protocol):
+    """A stream to a client, as `intake.py` and `web/` have it. It takes no thread."""
+
+    def send(self, message: bytes, then: Callable[[], object]) -> None:
+        """One at a time; `then` once it has left, and never where the stream has ended."""
+
+    def end(self, code: grpc.StatusCode = ..., details: str = ...) -> None:
+        """With this status."""
+
+    def on_end(self, callback: Callable[[], object]) -> None:
+        """Called when it has ended, whoever ended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStream:
+    """A method with one request and a stream of replies. open: is called with each stream, and must not wait."""
+
+    service: str
+    name: str
+    role: Role | None
+    open: Callable[[Outgoing, Rights], object]
+
+
 def methods_of(service: str, servicer: object, metrics: RpcMetrics) -> Sequence[Method]:
-    """Of a service; `servicer` has their handlers, under the same names. Raises KeyError for a method without a row in
-    `roles.py`."""
-    return [_method(service, one, getattr(servicer, one.name), metrics) for one in descriptors_of(service)]
+    """Of a service, those with one reply; `servicer` has their handlers, under the same names. Raises KeyError for a
+    method without a row in `roles.py`."""
+    return [
+        _method(service, one, getattr(servicer, one.name), metrics)
+        for one in descriptors_of(service)
+        if not one.server_streaming
+    ]
+
+
+def streams_of(service: str, servicer: object) -> Sequence[ServerStream]:
+    """Those with a stream of replies, in the same way."""
+    return [
+        ServerStream(service, one.name, METHODS[f"{service}/{one.name}"], getattr(servicer, one.name))
+        for one in descriptors_of(service)
+        if one.server_streaming
+    ]
 
 
 def descriptors_of(service: str) -> Iterable[Any]:
