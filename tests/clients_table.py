@@ -70,6 +70,7 @@ CLIENTS = {
     "buf": "`buf curl`, Connect in JSON",
     "buf-grpc": "- gRPC",
     "java": "Java, `java.net.http` of the JDK, JSON",
+    "java-grpc": "Java, grpc-java 1.41 of Debian 12, gRPC",
 }
 """What was driven, by the name of its unit in the log."""
 

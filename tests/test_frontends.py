@@ -54,9 +54,13 @@ PYTHON = ROOT / ".venv-frontends" / "bin" / "python"
 MODULES = FRONTENDS / "node_modules"
 PROTOS = ROOT / "proto"
 COMMON = Path(grpc_tools.__file__).parent / "_proto"
-IN_PAGES = [] if os.environ.get("NO_FLAGS") else [name for name in CLIENTS if name.startswith("web-")]
-CALLS_IN_PAGES = ["connect-web-json", "connect-web-binary", "grpc-web"]
-PATIENCE = 30.0
+SERVICE = "decider/v1/decider_service.proto"
+JARS = Path("/usr/share/java")
+"""Where Debian puts them."""
+IN_PAGES = [name for name in CLIENTS if name.startswith("web-")]
+DEADLINE = 2.0
+"""Seconds, of each call that has one."""
+PATIENCE = 40.0
 """Seconds that an answer of a drive may take on a busy machine."""
 
 Answers = dict[str, Any]
@@ -162,12 +166,20 @@ def call_with_curl(web: str, method: str, message: Mapping[str, object]) -> dict
     """A plain POST."""
     header = "content-type: application/json"
     address = f"{web}/decider.v1.DeciderService/{method}"
-    return run_command(["curl", "-sSf", "--max-time", "0.5", address, "-H", header, "-d"], message)
+    return run_command(["curl", "-sSf", "--max-time", str(DEADLINE), address, "-H", header, "-d"], message)
 
 
 def call_with_buf(address: str, options: list[str], method: str, message: Mapping[str, object]) -> dict[str, Any]:
     """With the proto files, as a person would."""
-    buf = [str(Path(sys.executable).with_name("buf")), "curl", "--schema", ".", "--timeout", "500ms", *options]
+    buf = [
+        str(Path(sys.executable).with_name("buf")),
+        "curl",
+        "--schema",
+        ".",
+        "--timeout",
+        f"{DEADLINE:.0f}s",
+        *options,
+    ]
     return run_command([*buf, f"{address}/decider.v1.DeciderService/{method}", "-d"], message)
 
 
@@ -178,6 +190,20 @@ def call_with_java(java: Process, method: str, message: Mapping[str, object]) ->
         raise OSError(answer)
     reply: dict[str, Any] = json.loads(answer)
     return reply
+
+
+def java_commands(folder: Path, *, grpc: str, web: str) -> dict[str, list[str]]:
+    """By client; those that this machine has."""
+    if not shutil.which("java"):
+        return {}
+    commands = {"java": ["java", str(FRONTENDS / "Drive.java"), web]}
+    if (JARS / "grpc-netty.jar").exists():
+        messages = folder / "messages"
+        protoc = [sys.executable, "-m", "grpc_tools.protoc", "-I.", "--include_imports"]
+        subprocess.run([*protoc, f"--descriptor_set_out={messages}", SERVICE], check=True, cwd=PROTOS)
+        drive = [str(FRONTENDS / "GrpcDrive.java"), grpc, str(messages)]
+        commands["java-grpc"] = ["java", "-cp", f"{JARS}/*", *drive]
+    return commands
 
 
 def build(folder: Path) -> None:
@@ -194,8 +220,7 @@ def build(folder: Path) -> None:
     (folder / "gen").mkdir()
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "site").mkdir()
-    files = ["decider/v1/decider_service.proto", "google/rpc/status.proto"]
-    subprocess.run([*protoc, *plugin, *files], check=True, cwd=PROTOS)
+    subprocess.run([*protoc, *plugin, SERVICE, "google/rpc/status.proto"], check=True, cwd=PROTOS)
     bundle = [MODULES / ".bin" / "esbuild", "web_drive.mjs", "--bundle", "--format=esm", "--outfile=site/drive.js"]
     subprocess.run([*bundle, "--log-level=error"], check=True, cwd=folder)
     head = '<!doctype html><title>A shop</title><link rel="icon" href="data:,">'
@@ -252,9 +277,8 @@ class Drives:
                 "buf-grpc", partial(call_with_buf, f"http://{grpc}", ["--protocol=grpc", "--http2-prior-knowledge"])
             ),
         ]
-        if shutil.which("java"):
-            java = start("java.log", ["java", str(FRONTENDS / "Drive.java"), web])
-            plain.append(Caller("java", partial(call_with_java, java)))
+        for name, command in java_commands(folder, grpc=grpc, web=web).items():
+            plain.append(Caller(name, partial(call_with_java, start(f"{name}.log", command))))
         pages = Pages(stack.enter_context(browsers.browser()), origin, web)
         self._pool = stack.enter_context(ThreadPoolExecutor(8))
         self._here = [python_here, node_here, pages, *plain]
@@ -286,7 +310,7 @@ def fallback(answer: Mapping[str, Any]) -> str:
         return NO_DEADLINE
     if value.startswith("code, but"):
         return NO_WAIT
-    return "yes" if value == "code" and seconds < 3 else f"no: {value} after {seconds:.1f} s"
+    return "yes" if value == "code" and seconds < 2 * DEADLINE else f"no: {value} after {seconds:.1f} s"
 
 
 needs_packages = pytest.mark.skipif(

@@ -23,7 +23,7 @@ class Sent:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
 
-    def activate(self, *given: object) -> None:
+    def activate_later(self, *given: object) -> None:
         """As Client."""
         self.calls.append(("activate", *given))
 

@@ -13,7 +13,7 @@ class Drive {
             var line = lines.nextLine().split(" ", 2);
             var request = HttpRequest.newBuilder(URI.create(given[0] + "/decider.v1.DeciderService/" + line[0]))
                 .header("content-type", "application/json")
-                .timeout(Duration.ofMillis(500))
+                .timeout(Duration.ofSeconds(2))
                 .POST(HttpRequest.BodyPublishers.ofString(line[1]))
                 .build();
             try {

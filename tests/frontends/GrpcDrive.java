@@ -32,7 +32,7 @@ class GrpcDrive {
                 .setResponseMarshaller(ProtoUtils.marshaller(DynamicMessage.getDefaultInstance(method.getOutputType())))
                 .build();
             try {
-                var deadline = CallOptions.DEFAULT.withDeadlineAfter(500, TimeUnit.MILLISECONDS);
+                var deadline = CallOptions.DEFAULT.withDeadlineAfter(2, TimeUnit.SECONDS);
                 var reply = ClientCalls.blockingUnaryCall(channel, descriptor, deadline, request.build());
                 System.out.println(JsonFormat.printer().omittingInsignificantWhitespace().print(reply));
             } catch (Exception problem) {

@@ -1,5 +1,8 @@
 // What each client goes through, in Node and in a page. `clients` are OpenFeature's, `calls` those of DeciderService.
 
+export const DEADLINE = 2000; // milliseconds, of each call that has one
+export const HANGS = 5000; // milliseconds after which a call without one has none
+
 /** What an evaluation was, as the application knows it. */
 export const evaluated = ({ value, reason, flagMetadata }) => ({ value, reason, decision: flagMetadata?.decisionId });
 
@@ -9,7 +12,10 @@ export const within = (milliseconds, promise) =>
 
 // A client that fails has its problem in its answer: the others are driven all the same.
 const each = async (clients, step) => {
-  const answer = async ([name, client]) => [name, await step(client, name).catch((problem) => ({ problem: `${problem}` }))];
+  const answer = async ([name, client]) => {
+    const found = await within(30_000, step(client, name).catch((problem) => ({ problem: `${problem}` })));
+    return [name, found === "hangs" ? { problem: found } : found];
+  };
   return Object.fromEntries(await Promise.all(Object.entries(clients).map(answer)));
 };
 
@@ -59,7 +65,7 @@ export function drives({ web, clients, calls }) {
       ...(await each(calls, (call, name) =>
         timed(() =>
           within(
-            3000,
+            HANGS,
             call("Decide", request(name)).then(
               ({ action }) => action.id,
               () => "code",

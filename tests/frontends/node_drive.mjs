@@ -9,31 +9,30 @@ import grpc from "@grpc/grpc-js";
 import loader from "@grpc/proto-loader";
 import { DeciderService } from "./gen/decider/v1/decider_service_pb.js";
 import { withRewards } from "./provider.js";
-import { drives, evaluated, within } from "./drives.mjs";
+import { DEADLINE, HANGS, drives, evaluated, within } from "./drives.mjs";
 
 const [web, target, protos, common] = process.argv.slice(2);
 const [host, port] = target.split(":");
-const flagd = () => new FlagdProvider({ host, port: Number(port), tls: false, deadlineMs: 1000 });
+const flagd = () => new FlagdProvider({ host, port: Number(port), tls: false, deadlineMs: DEADLINE });
 const ofrep = () => new OFREPProvider({ baseUrl: web });
-const settings = { url: web, deadline: 500 };
+const settings = { url: web, deadline: DEADLINE };
 const providers = {
   "node-ofrep": ofrep(),
   "node-ofrep-ours": withRewards(ofrep(), settings),
   "node-flagd": flagd(),
   "node-flagd-ours": withRewards(flagd(), settings),
 };
-if (process.env.NO_FLAGS) for (const name of Object.keys(providers)) delete providers[name];
 await Promise.all(Object.entries(providers).map(([name, provider]) => OpenFeature.setProviderAndWait(name, provider)));
 
 const { decider } = grpc.loadPackageDefinition(loader.loadSync("decider/v1/decider_service.proto", { includeDirs: [protos, common] }));
 const stub = new decider.v1.DeciderService(target, grpc.credentials.createInsecure());
 const grpcJs = (method, message) =>
   new Promise((done, failed) =>
-    stub[method](message, { deadline: Date.now() + 500 }, (error, reply) => (error ? failed(error) : done(reply))),
+    stub[method](message, { deadline: Date.now() + DEADLINE }, (error, reply) => (error ? failed(error) : done(reply))),
   );
 const connect = (transport) => {
   const client = createClient(DeciderService, transport);
-  return (method, message) => client[method[0].toLowerCase() + method.slice(1)](message, { timeoutMs: 500 });
+  return (method, message) => client[method[0].toLowerCase() + method.slice(1)](message, { timeoutMs: DEADLINE });
 };
 const calls = {
   "connect-node": connect(createConnectTransport({ baseUrl: web, httpVersion: "1.1", useBinaryFormat: false })),
@@ -50,7 +49,7 @@ const clients = Object.fromEntries(
         resolve: async () => evaluated(await client.getStringDetails("storefront", "code", context(name))),
         click: () => client.track("click", context(name), { experiment: "storefront" }),
         buy: (decisionId) => client.track("purchase", context(name), { value: 80.5, decisionId }),
-        gone: () => within(3000, client.getStringValue("storefront", "code", context(name))),
+        gone: () => within(HANGS, client.getStringValue("storefront", "code", context(name))),
       },
     ];
   }),

@@ -6,14 +6,14 @@ import { createClient } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-web";
 import { DeciderService } from "./gen/decider/v1/decider_service_pb.js";
 import { withRewards } from "./provider.js";
-import { drives, evaluated, within } from "./drives.mjs";
+import { DEADLINE, HANGS, drives, evaluated, within } from "./drives.mjs";
 
 const parameters = new URLSearchParams(location.search);
 const [web, row] = [parameters.get("web"), parameters.get("row")];
 const { hostname, port } = new URL(web);
 const ofrep = () => new OFREPWebProvider({ baseUrl: web, cacheMode: "network-first" });
 const flagd = () => new FlagdWebProvider({ host: hostname, port: Number(port), tls: false });
-const settings = { url: web, deadline: 500 };
+const settings = { url: web, deadline: DEADLINE };
 const providers = {
   "web-ofrep": ofrep,
   "web-ofrep-ours": () => withRewards(ofrep(), settings),
@@ -36,7 +36,7 @@ const openFeature = {
   buy: () => make().track("purchase", context, { value: 80.5, experiment: "storefront" }),
   gone: async () => {
     const set = OpenFeature.setProviderAndWait(row, make()).then(() => "set", () => "refused");
-    const waited = await within(2000, set);
+    const waited = await within(HANGS, set);
     const value = OpenFeature.getClient(row).getStringValue("storefront", "code");
     return waited === "hangs" && value === "code" ? "code, but setProviderAndWait hangs" : value;
   },
@@ -44,7 +44,7 @@ const openFeature = {
 
 const call = (transport) => {
   const client = createClient(DeciderService, transport);
-  return (method, message) => client[method[0].toLowerCase() + method.slice(1)](message, { timeoutMs: 500 });
+  return (method, message) => client[method[0].toLowerCase() + method.slice(1)](message, { timeoutMs: DEADLINE });
 };
 const calls = {
   "connect-web-json": call(createConnectTransport({ baseUrl: web })),

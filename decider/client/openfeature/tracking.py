@@ -55,13 +55,13 @@ class Tracker:
             if len(self._known) > MOST_KNOWN:
                 self._known.popitem(last=False)
         if is_new and self._exposures and not decision.is_over:
-            self._client.activate(decision.id)
+            self._client.activate_later(decision.id)
 
     def show_default(self, decision_id: str, default: Any) -> None:
         """No answer came, but the decision may have been made: it must not count as if its action had been shown."""
         name = default.get("action") if isinstance(default, dict) else default
         if self._exposures:
-            self._client.activate(decision_id, name if isinstance(name, str) and name else DEFAULT_SHOWN)
+            self._client.activate_later(decision_id, name if isinstance(name, str) and name else DEFAULT_SHOWN)
 
     def track(self, name: str, context: Any, details: Any) -> None:
         """A reward: of the decision that `details` names; of the last one that was shown to the unit, if it names an
