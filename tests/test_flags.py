@@ -15,6 +15,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
+from decider.channel import Credentials, open_channel
 from decider.errors import InvalidArgument, TargetingKeyMissing
 from decider.flagd.v1 import evaluation_pb2 as v1
 from decider.flagd.v1.evaluation_pb2_grpc import ServiceStub as StubV1
@@ -36,6 +37,8 @@ from decider.serving.current import Current
 from decider.types import ExperimentId, Time
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
+from decider.v1.decider_service_pb2_grpc import DeciderServiceStub
+from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
 from tests.conftest import sample_version
 from tests.rpc_clients import (
     PATIENCE,
@@ -52,10 +55,16 @@ HOME, OFF, OVER = "home", "off", "over"
 
 
 class Place:
-    """A server with those experiments, and a stub of each version."""
+    """A server with those experiments, and a stub of each version. token: that calls are made with."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, token: str = "", **settings: Any) -> None:
         self.client = client = InProcessClient(folder / "log.db", **settings)
+        if token:
+            client.channel = open_channel(client.target, Credentials(token=token))
+            client._stubs = {
+                "DeciderService": DeciderServiceStub(client.channel),  # type: ignore[no-untyped-call]
+                "ExperimentService": ExperimentServiceStub(client.channel),  # type: ignore[no-untyped-call]
+            }
         home = experiment(HOME, "sale", "outfit", window=3600.0)
         home.reward.attribution = experiment_pb2.ATTRIBUTION_LAST
         for action in home.actions:
@@ -391,7 +400,8 @@ def test_a_stream_tells_which_flags_have_changed(place: Place, version: str) -> 
 class Written:
     """A stream whose client is slow: what was sent leaves when the test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, rights: Rights) -> None:
+        self.rights = rights
         self.sent: list[Any] = []
         self.code: Any = None
         self._then: Any = None
@@ -407,12 +417,12 @@ class Written:
         then, self._then = self._then, None
         then()
 
-    def end(self, code: Any = None, details: str = "") -> None:
+    def end(self, code: grpc.StatusCode = grpc.StatusCode.OK, details: str = "") -> None:
         """With this status."""
         self.code, self.details = code, details
 
     def on_end(self, callback: Any) -> None:
-        """See Outgoing."""
+        """See Stream."""
         self.gone = callback
 
 
@@ -432,8 +442,8 @@ def put(current: Current, id_: str, number: int) -> None:
 
 def open_stream(events: FlagEvents, rights: Rights = ALL) -> Written:
     """Of a client of version 2."""
-    stream = Written()
-    events.open(stream, rights, lambda type_, data: v2.EventStreamResponse(type=type_, data=data).SerializeToString())
+    stream = Written(rights)
+    events.open(stream, lambda type_, data: v2.EventStreamResponse(type=type_, data=data).SerializeToString())
     return stream
 
 

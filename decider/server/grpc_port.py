@@ -21,7 +21,7 @@ from decider.server.health import SERVICE as HEALTH
 from decider.server.intake import Elsewhere, Intake, Run, Streaming, Unary
 from decider.server.limits import Limit
 from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, Listener
-from decider.server.methods import Method, ServerStream, descriptors_of, methods_of, observer_of_refusals, streams_of
+from decider.server.methods import Method, StreamMethod, descriptors_of, methods_of, observer_of_refusals, streams_of
 from decider.server.reflection import SERVICE as REFLECTION
 from decider.server.reflection import Reflection
 from decider.server.rpc import behaviour_of
@@ -171,12 +171,12 @@ def _handlers(
     """Every method of a service as a gRPC handler. run_of: gives a call of this method to its threads."""
     return {
         **{method.name: _handler(method, run_of(method.name)) for method in methods_of(service, servicer, metrics)},
-        **{stream.name: _stream_handler(stream) for stream in streams_of(service, servicer)},
+        **{method.name: _stream_handler(method) for method in streams_of(service, servicer)},
     }
 
 
-def _stream_handler(stream: ServerStream) -> grpc.RpcMethodHandler:
-    return grpc.unary_stream_rpc_method_handler(Streaming(lambda call, _: stream.open(call, call.rights), stream.role))
+def _stream_handler(method: StreamMethod) -> grpc.RpcMethodHandler:
+    return grpc.unary_stream_rpc_method_handler(Streaming(method.answer, method.role))
 
 
 def _handler(method: Method, run: Run) -> grpc.RpcMethodHandler:

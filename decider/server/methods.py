@@ -44,6 +44,10 @@ class Method:
 class Stream(Protocol):
     """An open stream of a caller, over gRPC (`intake.py`) or HTTP (`web/streams.py`). Nobody waits for it."""
 
+    @property
+    def rights(self) -> Rights:
+        """The caller's, when it was opened."""
+
     def send(self, message: bytes, then: Callable[[], object]) -> None:
         """Send a reply; one at a time. `then` is called once it has left, and never where the stream has ended."""
 
@@ -67,29 +71,6 @@ class StreamMethod:
     answer: Callable[[Stream, bytes], object]
 
 
-class Outgoing(Protocol):
-    """A stream to a client, as `intake.py` and `web/` have it. It takes no thread."""
-
-    def send(self, message: bytes, then: Callable[[], object]) -> None:
-        """One at a time; `then` once it has left, and never where the stream has ended."""
-
-    def end(self, code: grpc.StatusCode = ..., details: str = ...) -> None:
-        """With this status."""
-
-    def on_end(self, callback: Callable[[], object]) -> None:
-        """Called when it has ended, whoever ended it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerStream:
-    """A method with one request and a stream of replies. open: is called with each stream, and must not wait."""
-
-    service: str
-    name: str
-    role: Role | None
-    open: Callable[[Outgoing, Rights], object]
-
-
 def methods_of(service: str, servicer: object, metrics: RpcMetrics) -> Sequence[Method]:
     """Of a service, those with one reply; `servicer` has their handlers, under the same names. Raises KeyError for a
     method without a row in `roles.py`."""
@@ -100,10 +81,17 @@ def methods_of(service: str, servicer: object, metrics: RpcMetrics) -> Sequence[
     ]
 
 
-def streams_of(service: str, servicer: object) -> Sequence[ServerStream]:
-    """Those with a stream of replies, in the same way."""
+def streams_of(service: str, servicer: object) -> Sequence[StreamMethod]:
+    """Those with many replies, in the same way."""
     return [
-        ServerStream(service, one.name, METHODS[f"{service}/{one.name}"], getattr(servicer, one.name))
+        StreamMethod(
+            service,
+            one.name,
+            METHODS[f"{service}/{one.name}"],
+            request=one.input_type._concrete_class,
+            reply=one.output_type._concrete_class,
+            answer=getattr(servicer, one.name),
+        )
         for one in descriptors_of(service)
         if one.server_streaming
     ]

@@ -54,6 +54,15 @@ METHODS: dict[str, Role | None] = {
 }
 """Of each RPC; None: anybody may call it."""
 
+OFREP = "/ofrep/v1/evaluate/flags"
+"""OpenFeature's protocol over HTTP: all flags; one of them by a key behind it."""
+
+WEB_PATHS: dict[str, Role | None] = {
+    OFREP: Role.DECIDE,
+    f"{OFREP}/{{key}}": Role.DECIDE,
+}
+"""Of each path of the web port that is no RPC, to POST to it."""
+
 PATHS: dict[str, Role | None] = {
     "/": Role.READ,
     "/experiments/{id:path}": Role.READ,

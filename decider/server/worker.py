@@ -18,9 +18,10 @@ from decider.server.experiments import ExperimentService
 from decider.server.flags.events import LOOK_INTERVAL, FlagEvents
 from decider.server.flags.flagd import Flagd
 from decider.server.flags.flags import Flags
+from decider.server.flags.ofrep import endpoints
 from decider.server.grpc_port import ALONE, GrpcPort
 from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, LISTEN, WEB, Listener
-from decider.server.methods import methods_of
+from decider.server.methods import methods_of, streams_of
 from decider.server.process import Process
 from decider.server.service import DeciderService
 from decider.server.web.port import WebPort
@@ -100,9 +101,17 @@ class Worker:
             process.access_looks.append(port.look)
             self._ports[listener.option] = port
         if settings.web is not None:
-            methods = methods_of(DECISIONS, services[DECISIONS], metrics)
-            shared = self._sharing is not ALONE
-            self._web = WebPort(settings, methods, calls=calls, access=process.access, shared=shared)
+            names = (DECISIONS, *FLAGS)
+            methods = [one for name in names for one in methods_of(name, services[name], metrics)]
+            streams = [one for name in names for one in streams_of(name, services[name])]
+            self._web = WebPort(
+                settings,
+                [*methods, *streams],
+                calls=calls,
+                access=process.access,
+                endpoints=endpoints(flags, metrics),
+                shared=self._sharing is not ALONE,
+            )
             process.opened.callback(self._web.stop)
             process.access_looks.append(self._web.look)
         self._calls = calls

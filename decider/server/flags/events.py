@@ -15,8 +15,7 @@ import grpc
 from google.protobuf.struct_pb2 import Struct
 
 from decider.server.flags.evaluations import OBJECT
-from decider.server.methods import Outgoing
-from decider.server.roles import Rights
+from decider.server.methods import Stream
 from decider.serving.current import Current
 from decider.types import ExperimentId, Position
 
@@ -46,9 +45,9 @@ class FlagEvents:
         """The version that serves of each experiment; a pause is a version."""
         return {id_: one.version.position for id_, one in self._current.copy().items()}
 
-    def open(self, stream: Outgoing, rights: Rights, write: Write) -> None:
+    def open(self, stream: Stream, write: Write) -> None:
         """Say that this server is ready, and from then on what changes."""
-        watcher = _Watcher(stream, rights, write)
+        watcher = _Watcher(stream, write)
         with self._lock:
             ended = self._ended
             if not ended:
@@ -86,8 +85,8 @@ class FlagEvents:
 class _Watcher:
     """One stream. What changes while an event leaves is told behind it, in one."""
 
-    def __init__(self, stream: Outgoing, rights: Rights, write: Write) -> None:
-        self._stream, self._rights, self._write = stream, rights, write
+    def __init__(self, stream: Stream, write: Write) -> None:
+        self._stream, self._write = stream, write
         self._lock = threading.Lock()
         self._changed: set[ExperimentId] = set()
         self._sending = True  # until `begin` has been told
@@ -98,7 +97,7 @@ class _Watcher:
 
     def tell(self, changed: Collection[ExperimentId]) -> None:
         """Of these, what the caller may see."""
-        seen = [id_ for id_ in changed if self._rights.sees(id_)]
+        seen = [id_ for id_ in changed if self._stream.rights.sees(id_)]
         with self._lock:
             self._changed.update(seen)
             if self._sending or not self._changed:

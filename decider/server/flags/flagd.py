@@ -16,7 +16,7 @@ from decider.server.flags.contexts import plain
 from decider.server.flags.evaluations import FLAG_SET, OBJECT, Evaluation, set_metadata, set_object
 from decider.server.flags.events import FlagEvents
 from decider.server.flags.flags import Flags
-from decider.server.methods import Outgoing
+from decider.server.methods import Stream
 from decider.server.roles import Rights
 
 
@@ -61,10 +61,10 @@ class Flagd:
                 set_object(self._reply(response.flags[one.experiment + OBJECT], one).object_value, one.reply)
         return response
 
-    def EventStream(self, stream: Outgoing, rights: Rights) -> None:
+    def EventStream(self, stream: Stream, _: bytes) -> None:
         """Takes no thread: what happens is sent as it comes."""
         message = self._messages.EventStreamResponse
-        self._events.open(stream, rights, lambda type_, data: message(type=type_, data=data).SerializeToString())
+        self._events.open(stream, lambda type_, data: message(type=type_, data=data).SerializeToString())
 
     def _reply(self, reply: Any, evaluation: Evaluation) -> Any:
         """What every reply has, into an empty one."""

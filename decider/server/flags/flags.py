@@ -8,8 +8,8 @@ as its id; an experiment that the caller may not use is a flag that does not exi
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -17,6 +17,7 @@ from google.rpc import status_pb2
 
 from decider.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
 from decider.log.protocol import Caller, LocateAll, LogReader
+from decider.server import convert
 from decider.server.flags.contexts import DECISION_ID, UNIT, Plain, read_context
 from decider.server.flags.evaluations import OBJECT, Evaluation, bulk_bytes, disabled, evaluated
 from decider.server.roles import Rights
@@ -72,9 +73,8 @@ class Flags:
             experiment=experiment, unit_id=asked.unit_id, context=asked.context, decision_id=asked.decision_id
         )
         try:
-            reply = self._service.Decide(request, caller, rights)
-        except InvalidArgument as error:
-            raise InvalidArgument([_as_sent(one) for one in error.violations]) from error
+            with _as_sent():
+                reply = self._service.Decide(request, caller, rights)
         except FailedPrecondition as error:
             if error.reason in SERVES_NOTHING:
                 return disabled(experiment, asked.unit_id)
@@ -122,6 +122,8 @@ class Flags:
     ) -> Sequence[pb.DecideResult]:
         if not batch.requests:
             return ()
+        with _as_sent():  # what no experiment takes is one error, and not one of each
+            convert.decision_request(batch.requests[0])
         try:
             reply = self._service.DecideBatch(batch, caller, rights, partial(bulk_bytes, unit_id=unit_id))
             return list(reply.results)
@@ -140,7 +142,14 @@ class Flags:
         ]
 
 
-def _as_sent(wrong: Violation) -> Violation:
-    """Fields of a DecideRequest, as the attributes that they came from are called."""
-    field = _SENT.get(wrong.field) or wrong.field.replace("context.features", "context", 1)
-    return replace(wrong, field=field)
+@contextmanager
+def _as_sent() -> Iterator[None]:
+    """An InvalidArgument names fields of a DecideRequest: call them as the attributes that they came from."""
+    try:
+        yield
+    except InvalidArgument as error:
+        raise InvalidArgument([_rename(one) for one in error.violations]) from error
+
+
+def _rename(wrong: Violation) -> Violation:
+    return replace(wrong, field=_SENT.get(wrong.field) or wrong.field.replace("context.features", "context", 1))
