@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FRONTENDS = ROOT / "tests" / "frontends"
 PAGE = ROOT / "decider" / "FRONTENDS.md"
-BEGIN, END = "<!-- clients: written by `make clients` -->\n", "<!-- /clients -->\n"
+BEGIN, END = "<!-- clients -->\n", "<!-- /clients -->\n"
 HEAD = (
     "Client",
     "resolves",
@@ -21,7 +21,7 @@ HEAD = (
     "activates",
     "id survives to the purchase",
 )
-NO_DEADLINE = "no, it waits for ever"
+NO_DEADLINE = "no, nothing within 5 s"
 NO_WAIT = "yes, if nothing waits for `setProviderAndWait`"
 
 
