@@ -25,9 +25,16 @@ const timed = async (step) => {
   return { value, seconds: (Date.now() - begin) / 1000 };
 };
 
+/** As a shop that has no client of ours would. */
+const keep = (kept, answers) => {
+  const ids = Object.entries(answers).map(([name, { decision }]) => [name, decision]);
+  kept?.setItem("shop:decisions", JSON.stringify({ ...JSON.parse(kept.getItem("shop:decisions")), ...Object.fromEntries(ids) }));
+  return answers;
+};
+
 const request = (unit) => ({ experiment: "storefront", unitId: unit, context: { segment: "vip" } });
-/** The phases of a drive. */
-export function drives({ web, clients, calls }) {
+/** The phases of a drive. kept: where the ids are until the purchase; without it, they come with what is asked. */
+export function drives({ web, clients, calls, kept }) {
   const post = (message) =>
     fetch(`${web}/decider.v1.DeciderService/Reward`, {
       method: "POST",
@@ -37,7 +44,7 @@ export function drives({ web, clients, calls }) {
       if (!response.ok) throw new Error(await response.text());
     });
   return {
-    live: async () => ({
+    live: async () => keep(kept, {
       ...(await each(clients, async (client) => {
         const found = await client.resolve();
         await client.click?.();
@@ -50,7 +57,8 @@ export function drives({ web, clients, calls }) {
         return { value: action.id, decision: decisionId };
       })),
     }),
-    purchase: async ({ decisions }) => {
+    purchase: async ({ decisions: given }) => {
+      const decisions = kept ? JSON.parse(kept.getItem("shop:decisions")) : given;
       const mine = (kind) => Object.fromEntries(Object.entries(kind).filter(([name]) => decisions[name]));
       const purchase = (name) => ({ decisionId: decisions[name], name: "purchase", value: 80.5 });
       const answers = {

@@ -51,5 +51,5 @@ const calls = {
   "connect-web-binary": call(createConnectTransport({ baseUrl: web, useBinaryFormat: true })),
   "grpc-web": call(createGrpcWebTransport({ baseUrl: web })),
 };
-const phases = drives(make ? { web, clients: { [row]: openFeature }, calls: {} } : { web, clients: {}, calls });
+const phases = drives({ web, kept: localStorage, clients: make ? { [row]: openFeature } : {}, calls: make ? {} : calls });
 window.run = (phase, asked) => phases[phase](asked);
