@@ -17,8 +17,11 @@ ARGS ?=
 KINDS ?=
 GENERATED = v1 flagd/v1 flagd/v2
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard $(GENERATED:%=proto/decider/%/*.proto))
+FILES_WITH_COMMENTS = --include_imports --include_source_info --descriptor_set_out=build/files.binpb
+TYPESCRIPT_TYPES = mkdir -p build && $(PROTOC) $(FILES_WITH_COMMENTS) && $(BIN)/python -m simulator.studies.typescript_types build/files.binpb
+TYPESCRIPT := decider/client/typescript
 
-.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard frontends growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions appends queueing kills faults ray-hosts clean
+.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard frontends client-js growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions appends queueing kills faults ray-hosts clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -81,14 +84,20 @@ check: $(READY) ## formatting, lint, types, generated code up to date, buf lint
 	cd proto && ../$(BIN)/buf lint
 	rm -rf build/proto && mkdir -p build/proto && $(PROTOC) --python_out=build/proto --pyi_out=build/proto --grpc_python_out=build/proto
 	$(BIN)/python -m simulator.studies.dashboard | diff decider/metrics/ops/dashboard.json - || { echo "the dashboard is not what its code makes: run make dashboard"; exit 1; }
+	$(TYPESCRIPT_TYPES) | diff $(TYPESCRIPT)/src/proto.ts - || { echo "$(TYPESCRIPT)/src/proto.ts is not what proto/ gives: run make proto"; exit 1; }
 	@for room in $(GENERATED); do diff -r -x __pycache__ -x __init__.py build/proto/decider/$$room decider/$$room || { echo "decider/$$room is not what proto/ gives: run make proto"; exit 1; }; done
 
 format: $(READY) ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-proto: $(READY) ## rebuild decider/v1 and decider/flagd from proto/
+proto: $(READY) ## rebuild decider/v1, decider/flagd and the types of the client for pages from proto/
 	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=.
+	$(TYPESCRIPT_TYPES) > build/proto.ts && mv build/proto.ts $(TYPESCRIPT)/src/proto.ts
+
+client-js: tests/frontends/node_modules/ready ## rebuild the client for pages (client.js, types) from its source, and pack it for npm (build/*.tgz)
+	cd $(TYPESCRIPT) && PATH="$(CURDIR)/tests/frontends/node_modules/.bin:$$PATH" npm run --silent build
+	@mkdir -p build && npm pack --silent ./$(TYPESCRIPT) --pack-destination build
 
 dashboard: $(READY) ## rebuild the dashboard for Grafana from simulator/studies/dashboard.py
 	$(BIN)/python -m simulator.studies.dashboard > dashboard.new && mv dashboard.new decider/metrics/ops/dashboard.json

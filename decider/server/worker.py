@@ -11,6 +11,7 @@ from decider.flagd.v2 import evaluation_pb2 as flagd_v2
 from decider.learn.leader import Progress
 from decider.learn.limits import largest_definition
 from decider.log.group_commit import Call, CommitExecutor
+from decider.metrics.access import RefusalMetrics
 from decider.metrics.connections import ConnectionsCollector
 from decider.metrics.rpc import RpcMetrics
 from decider.server.connections import Connections, stop_listening
@@ -24,6 +25,7 @@ from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, LISTEN, WEB,
 from decider.server.methods import methods_of, streams_of
 from decider.server.process import Process
 from decider.server.service import DeciderService
+from decider.server.web.files import client_js
 from decider.server.web.port import WebPort
 
 logger = logging.getLogger(__name__)
@@ -109,7 +111,9 @@ class Worker:
                 [*methods, *streams],
                 calls=calls,
                 access=process.access,
+                refused=RefusalMetrics(process.registry).count,
                 endpoints=endpoints(flags, metrics),
+                files=[client_js()],
                 shared=self._sharing is not ALONE,
             )
             process.opened.callback(self._web.stop)

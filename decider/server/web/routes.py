@@ -5,7 +5,6 @@ A part that adds something gives it here: a service (its table of methods), an E
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +12,12 @@ from typing import Any, Protocol
 
 from google.rpc import status_pb2
 
+from decider.errors import DeciderError
 from decider.log.protocol import Caller
 from decider.server.methods import Method, StreamMethod
 from decider.server.roles import Rights, Role
-from decider.server.web.app import TEXT, Route, status_of
+from decider.server.rpc import Refused, status_for
+from decider.server.web.app import TEXT, Route, told
 from decider.server.web.codecs import JSON, PROTO
 from decider.server.web.connect import ConnectUnary
 from decider.server.web.exchange import Reply, Request
@@ -92,7 +93,7 @@ def _by_type(method: Method | StreamMethod, ways: Mapping[bytes, Way]) -> Callab
         try:
             return await answer_it(request)
         except Exception as error:
-            return fail(status_of(error))
+            return told(error, fail)
 
     return answer
 
@@ -117,31 +118,10 @@ def endpoint_routes(endpoints: Iterable[Endpoint], intake: WebIntake) -> Mapping
 
 
 async def _answer_endpoint(one: Endpoint, intake: WebIntake, request: Request) -> Reply:
-    return await intake.call(request, one.role, partial(one.answer, request), seconds=one.seconds)
+    def work(body: bytes, caller: Caller, rights: Rights) -> Reply:
+        try:
+            return one.answer(request, body, caller, rights)
+        except DeciderError as error:
+            raise Refused(status_for(error, rights)) from None
 
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """Something that everybody may load, like the client for pages. Caches ask again whether it is another one."""
-
-    path: str
-    content_type: str
-    content: bytes
-
-
-def file_routes(files: Iterable[File]) -> Mapping[str, Route]:
-    """By path."""
-    return {one.path: Route(("GET", "HEAD"), _file_answer(one), public=True) for one in files}
-
-
-def _file_answer(file: File) -> Callable[[Request], Awaitable[Reply]]:
-    tag = b'"%s"' % hashlib.sha256(file.content).hexdigest()[:16].encode()
-    headers = [(b"etag", tag), (b"cache-control", b"no-cache")]
-    typed = [*headers, (b"content-type", file.content_type.encode())]
-
-    async def answer(request: Request) -> Reply:
-        if request.headers.get(b"if-none-match") == tag:
-            return Reply(304, headers)
-        return Reply(200, typed, file.content)
-
-    return answer
+    return await intake.call(request, one.role, work, seconds=one.seconds)
