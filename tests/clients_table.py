@@ -48,6 +48,9 @@ class Found:
 
 
 CLIENTS = {
+    "client-js-web": "Chromium, `/client.js`",
+    "client-js-node": "Node, `client.js`",
+    "python-client": "Python, `decider.client`, gRPC",
     "python-ofrep": "Python, `openfeature-provider-ofrep` {openfeature-provider-ofrep}",
     "python-ofrep-ours": "- with `ofrep_provider`",
     "python-flagd": "Python, `openfeature-provider-flagd` {openfeature-provider-flagd}",

@@ -53,6 +53,7 @@ ACTIONS = {"none", "sale", "free-shipping"}
 PYTHON = ROOT / ".venv-frontends" / "bin" / "python"
 MODULES = FRONTENDS / "node_modules"
 PROTOS = ROOT / "proto"
+TYPESCRIPT = ROOT / "decider" / "client" / "typescript"
 COMMON = Path(grpc_tools.__file__).parent / "_proto"
 SERVICE = "decider/v1/decider_service.proto"
 SIMULATOR = (sys.executable, "-m", "simulator.cli")
@@ -104,14 +105,21 @@ class Process:
         self._process.communicate()
 
 
-class Caller:
-    """A drive of one client that calls the RPCs itself. call: method and message; raises where there is no reply."""
+Call = Callable[[str, Mapping[str, object], float], dict[str, Any]]
+"""Method, message and seconds; raises where there is no reply."""
 
-    def __init__(self, name: str, call: Callable[[str, Mapping[str, object]], dict[str, Any]]) -> None:
-        self._name, self._call = name, call
+
+class Caller:
+    """A drive of one client that calls the RPCs itself."""
+
+    def __init__(self, name: str, call: Call) -> None:
+        self._name, self._bounded_call = name, call
+        self._deadline = PATIENCE / 2
 
     def ask(self, phase: str, *, decisions: Mapping[str, str] | None = None) -> Answers:
         """As Process."""
+        if phase == "ready":
+            return {}
         if phase == "live":
             reply = self._decide()
             self._call("Activate", {"decisionId": reply["decisionId"]})
@@ -121,12 +129,16 @@ class Caller:
             assert decisions
             self._call("Reward", {"decisionId": decisions[self._name], "name": "purchase", "value": 80.5})
             return {}
+        self._deadline = DEADLINE
         begin = time.monotonic()
         try:
             value = self._decide()["action"]["id"]
         except (OSError, subprocess.SubprocessError):
             value = "code"
         return {self._name: {"value": value, "seconds": time.monotonic() - begin}}
+
+    def _call(self, method: str, message: Mapping[str, object]) -> dict[str, Any]:
+        return self._bounded_call(method, message, self._deadline)
 
     def _decide(self) -> dict[str, Any]:
         context = {"segment": "vip", "features": {"cart_value": 80.5}}
@@ -142,9 +154,13 @@ class Pages:
         self._pages: list[browsers.Page] = []
 
     def ask(self, phase: str, *, decisions: Mapping[str, str] | None = None) -> Answers:
-        """As Process. The pages are loaded anew for each phase, but for that of a server that is gone."""
-        if phase != "gone":
+        """As Process. For the purchase the tabs load their page anew."""
+        if phase == "ready":
             self._pages = [self._browser.visit(address) for address in self._addresses]
+            return {}
+        if phase == "purchase":
+            for page, address in zip(self._pages, self._addresses, strict=True):
+                page.open(address)
         asked = json.dumps({"decisions": decisions})
         for page in self._pages:
             page.run(f"void (window.answer = run({json.dumps(phase)}, {asked}))")
@@ -163,14 +179,16 @@ def run_command(command: list[str], message: Mapping[str, object]) -> dict[str, 
     return reply
 
 
-def call_with_curl(web: str, method: str, message: Mapping[str, object]) -> dict[str, Any]:
+def call_with_curl(web: str, method: str, message: Mapping[str, object], seconds: float) -> dict[str, Any]:
     """A plain POST."""
     header = "content-type: application/json"
     address = f"{web}/decider.v1.DeciderService/{method}"
-    return run_command(["curl", "-sSf", "--max-time", str(DEADLINE), address, "-H", header, "-d"], message)
+    return run_command(["curl", "-sSf", "--max-time", f"{seconds:g}", address, "-H", header, "-d"], message)
 
 
-def call_with_buf(address: str, options: list[str], method: str, message: Mapping[str, object]) -> dict[str, Any]:
+def call_with_buf(
+    address: str, options: list[str], method: str, message: Mapping[str, object], seconds: float
+) -> dict[str, Any]:
     """With the proto files, as a person would."""
     buf = [
         str(Path(sys.executable).with_name("buf")),
@@ -178,15 +196,15 @@ def call_with_buf(address: str, options: list[str], method: str, message: Mappin
         "--schema",
         ".",
         "--timeout",
-        f"{DEADLINE:.0f}s",
+        f"{seconds:g}s",
         *options,
     ]
     return run_command([*buf, f"{address}/decider.v1.DeciderService/{method}", "-d"], message)
 
 
-def call_with_java(java: Process, method: str, message: Mapping[str, object]) -> dict[str, Any]:
+def call_with_java(java: Process, method: str, message: Mapping[str, object], seconds: float) -> dict[str, Any]:
     """A line of the drive in Java."""
-    answer = java.ask_line(f"{method} {json.dumps(message)}")
+    answer = java.ask_line(f"{method} {1000 * seconds:.0f} {json.dumps(message)}")
     if answer.startswith("!"):
         raise OSError(answer)
     reply: dict[str, Any] = json.loads(answer)
@@ -210,7 +228,7 @@ def java_commands(folder: Path, *, grpc: str, web: str) -> dict[str, list[str]]:
 def build(folder: Path) -> None:
     """What Node runs, and what the page loads: our providers, the drives and the generated code of connect-es."""
     (folder / "node_modules").symlink_to(MODULES)
-    for file in [*FRONTENDS.glob("*.mjs"), ROOT / "decider" / "client" / "openfeature" / "provider.js"]:
+    for file in [*FRONTENDS.glob("*drive*.mjs"), TYPESCRIPT / "client.js", TYPESCRIPT / "openfeature.js"]:
         shutil.copy(file, folder)
     protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", f"-I{COMMON}"]
     plugin = [
@@ -286,7 +304,8 @@ class Drives:
         self._there = [python_there, node_there, pages, *plain]
 
     def decide(self) -> Answers:
-        """And track a click, and say what was shown."""
+        """And track a click, and say what was shown. All have started before: none is short of a processor."""
+        self._ask([*self._here, *self._there[:2]], "ready")
         return self._ask(self._here, "live")
 
     def buy(self, decisions: Mapping[str, str]) -> None:

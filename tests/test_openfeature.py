@@ -181,9 +181,13 @@ def test_it_remembers_so_many_decisions(sent: Sent) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="no Node.js on the PATH")
-def test_provider_js() -> None:
+def test_openfeature_js() -> None:
     """The same in JavaScript; it needs no package."""
     done = subprocess.run(
-        ["node", "--test", str(FRONTENDS / "provider.test.mjs")], cwd=ROOT, capture_output=True, text=True, check=False
+        ["node", "--test", str(FRONTENDS / "openfeature.test.mjs")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout

@@ -14,17 +14,17 @@ import java.util.HashMap;
 import java.util.Scanner;
 import java.util.concurrent.TimeUnit;
 
-/** Calls DeciderService with grpc-java: a line "Method {message}" comes in, the reply or "!problem" goes out. */
+/** Calls DeciderService with grpc-java: a line "Method milliseconds {message}" comes in, the reply or "!problem" goes out. */
 class GrpcDrive {
     public static void main(String[] given) throws Exception {
         var host = given[0].split(":");
         var channel = NettyChannelBuilder.forAddress(host[0], Integer.parseInt(host[1])).usePlaintext().build();
         var service = service(Path.of(given[1]));
         for (var lines = new Scanner(System.in); lines.hasNextLine(); ) {
-            var line = lines.nextLine().split(" ", 2);
+            var line = lines.nextLine().split(" ", 3);
             var method = service.findMethodByName(line[0]);
             var request = DynamicMessage.newBuilder(method.getInputType());
-            JsonFormat.parser().merge(line[1], request);
+            JsonFormat.parser().merge(line[2], request);
             var descriptor = MethodDescriptor.<DynamicMessage, DynamicMessage>newBuilder()
                 .setType(MethodDescriptor.MethodType.UNARY)
                 .setFullMethodName(service.getFullName() + "/" + line[0])
@@ -32,7 +32,7 @@ class GrpcDrive {
                 .setResponseMarshaller(ProtoUtils.marshaller(DynamicMessage.getDefaultInstance(method.getOutputType())))
                 .build();
             try {
-                var deadline = CallOptions.DEFAULT.withDeadlineAfter(2, TimeUnit.SECONDS);
+                var deadline = CallOptions.DEFAULT.withDeadlineAfter(Long.parseLong(line[1]), TimeUnit.MILLISECONDS);
                 var reply = ClientCalls.blockingUnaryCall(channel, descriptor, deadline, request.build());
                 System.out.println(JsonFormat.printer().omittingInsignificantWhitespace().print(reply));
             } catch (Exception problem) {

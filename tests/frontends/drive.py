@@ -41,6 +41,10 @@ class Drives:
         for name, provider in self.providers.items():
             api.set_provider_and_wait(provider, name)
 
+    def ready(self) -> dict[str, Any]:
+        """The providers are."""
+        return {}
+
     def live(self) -> dict[str, Any]:
         """Evaluate both flags, track a click. Which decision it was, as the application knows it."""
         found = {}
@@ -54,6 +58,10 @@ class Drives:
                 assert isinstance(value, dict), value
                 decision = value.get("decision_id")
             found[name] = {"value": details.value, "reason": details.reason, "decision": decision}
+        reply = self.client.decide("storefront", "python-client", segment="vip")
+        self.client.activate(reply.decision_id)
+        self.client.reward(reply.decision_id, "click")
+        found["python-client"] = {"value": reply.action.id, "decision": reply.decision_id}
         assert self.client.flush()
         return found
 
@@ -64,7 +72,9 @@ class Drives:
     def purchase(self, decisions: dict[str, str]) -> dict[str, Any]:
         """In another process than the decision: ours track it, of the others the application has the id."""
         for name, decision in decisions.items():
-            if name.endswith("-ours"):
+            if name == "python-client":
+                self.client.reward(decision, "purchase", 80.5)
+            elif name.endswith("-ours"):
                 details = TrackingEventDetails(80.5, {"decision_id": decision})
                 api.get_client(name).track("purchase", self.context(name), details)
             else:
@@ -77,12 +87,16 @@ class Drives:
 
     def gone(self) -> dict[str, Any]:
         """Nobody answers: the code's default, and after how many seconds."""
-        found = {}
-        for name in self.providers:
-            begin = time.monotonic()
+        return {name: self.gone_for(name) for name in ("python-client", *self.providers)}
+
+    def gone_for(self, name: str) -> dict[str, Any]:
+        """One of them."""
+        begin = time.monotonic()
+        if name == "python-client":
+            value = self.client.decide("storefront", name, fallback="code").action.id
+        else:
             value = api.get_client(name).get_string_value("storefront", "code", self.context(name))
-            found[name] = {"value": value, "seconds": time.monotonic() - begin}
-        return found
+        return {"value": value, "seconds": time.monotonic() - begin}
 
 
 def main() -> None:

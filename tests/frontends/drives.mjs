@@ -33,6 +33,12 @@ const keep = (kept, answers) => {
 };
 
 const request = (unit) => ({ experiment: "storefront", unitId: unit, context: { segment: "vip" } });
+/** The client of client.js as the others are called. */
+export const callWith = (client) => async (method, { experiment, unitId, decisionId, name, value }) => {
+  if (method === "Decide") return client.decide(experiment, unitId, { segment: "vip", fallback: "code" });
+  return method === "Activate" ? client.activate(decisionId) : client.reward(decisionId, name, value ?? 1);
+};
+
 /** The phases of a drive. kept: where the ids are until the purchase; without it, they come with what is asked. */
 export function drives({ web, clients, calls, kept }) {
   const post = (message) =>
@@ -44,6 +50,7 @@ export function drives({ web, clients, calls, kept }) {
       if (!response.ok) throw new Error(await response.text());
     });
   return {
+    ready: async () => ({}),
     live: async () => keep(kept, {
       ...(await each(clients, async (client) => {
         const found = await client.resolve();

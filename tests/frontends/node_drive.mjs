@@ -8,19 +8,21 @@ import { createConnectTransport, createGrpcTransport } from "@connectrpc/connect
 import grpc from "@grpc/grpc-js";
 import loader from "@grpc/proto-loader";
 import { DeciderService } from "./gen/decider/v1/decider_service_pb.js";
-import { withRewards } from "./provider.js";
-import { DEADLINE, HANGS, drives, evaluated, within } from "./drives.mjs";
+import { Client } from "./client.js";
+import { withRewards } from "./openfeature.js";
+import { DEADLINE, HANGS, callWith, drives, evaluated, within } from "./drives.mjs";
 
 const [web, target, protos, common] = process.argv.slice(2);
 const [host, port] = target.split(":");
 const flagd = () => new FlagdProvider({ host, port: Number(port), tls: false, deadlineMs: DEADLINE });
 const ofrep = () => new OFREPProvider({ baseUrl: web });
-const settings = { url: web, deadline: DEADLINE };
+const ours = new Client(web, { timeoutMs: DEADLINE });
+const settings = { deadlineMs: DEADLINE };
 const providers = {
   "node-ofrep": ofrep(),
-  "node-ofrep-ours": withRewards(ofrep(), settings),
+  "node-ofrep-ours": withRewards(ofrep(), ours, settings),
   "node-flagd": flagd(),
-  "node-flagd-ours": withRewards(flagd(), settings),
+  "node-flagd-ours": withRewards(flagd(), ours, settings),
 };
 await Promise.all(Object.entries(providers).map(([name, provider]) => OpenFeature.setProviderAndWait(name, provider)));
 
@@ -35,6 +37,7 @@ const connect = (transport) => {
   return (method, message) => client[method[0].toLowerCase() + method.slice(1)](message, { timeoutMs: DEADLINE });
 };
 const calls = {
+  "client-js-node": callWith(ours),
   "connect-node": connect(createConnectTransport({ baseUrl: web, httpVersion: "1.1", useBinaryFormat: false })),
   "connect-node-grpc": connect(createGrpcTransport({ baseUrl: `http://${target}` })),
   "grpc-js": grpcJs,

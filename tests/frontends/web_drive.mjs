@@ -5,20 +5,22 @@ import { FlagdWebProvider } from "@openfeature/flagd-web-provider";
 import { createClient } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-web";
 import { DeciderService } from "./gen/decider/v1/decider_service_pb.js";
-import { withRewards } from "./provider.js";
-import { DEADLINE, HANGS, drives, evaluated, within } from "./drives.mjs";
+import { Client } from "./client.js";
+import { withRewards } from "./openfeature.js";
+import { DEADLINE, HANGS, callWith, drives, evaluated, within } from "./drives.mjs";
 
 const parameters = new URLSearchParams(location.search);
 const [web, row] = [parameters.get("web"), parameters.get("row")];
 const { hostname, port } = new URL(web);
 const ofrep = () => new OFREPWebProvider({ baseUrl: web, cacheMode: "network-first" });
 const flagd = () => new FlagdWebProvider({ host: hostname, port: Number(port), tls: false });
-const settings = { url: web, deadline: DEADLINE };
+const ours = new Client(web, { timeoutMs: DEADLINE, keptStorage: sessionStorage });
+const settings = { deadlineMs: DEADLINE };
 const providers = {
   "web-ofrep": ofrep,
-  "web-ofrep-ours": () => withRewards(ofrep(), settings),
+  "web-ofrep-ours": () => withRewards(ofrep(), ours, settings),
   "web-flagd": flagd,
-  "web-flagd-ours": () => withRewards(flagd(), settings),
+  "web-flagd-ours": () => withRewards(flagd(), ours, settings),
 };
 const make = providers[row];
 const context = { targetingKey: row, segment: "vip", cart_value: 80.5, tags: ["new", "sale"] };
@@ -47,9 +49,10 @@ const call = (transport) => {
   return (method, message) => client[method[0].toLowerCase() + method.slice(1)](message, { timeoutMs: DEADLINE });
 };
 const calls = {
+  "client-js-web": callWith(ours),
   "connect-web-json": call(createConnectTransport({ baseUrl: web })),
   "connect-web-binary": call(createConnectTransport({ baseUrl: web, useBinaryFormat: true })),
   "grpc-web": call(createGrpcWebTransport({ baseUrl: web })),
 };
-const phases = drives({ web, kept: localStorage, clients: make ? { [row]: openFeature } : {}, calls: make ? {} : calls });
+const phases = drives({ web, kept: sessionStorage, clients: make ? { [row]: openFeature } : {}, calls: make ? {} : calls });
 window.run = (phase, asked) => phases[phase](asked);
