@@ -167,28 +167,44 @@ def stub() -> Iterator[Stub]:
         process.terminate()
 
 
+class Pages:
+    """A shop's own server on a port of its own: another origin than the service. contents: pages by path."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, str] = {}
+        contents = self.contents
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                js = path.endswith(".js")
+                self.send_response(200 if path in contents else 404)
+                self.send_header("Content-Type", "text/javascript" if js else "text/html")
+                self.send_header("Access-Control-Allow-Origin", "*")
+                self.end_headers()
+                self.wfile.write(contents.get(path, "").encode())
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Pages:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
 @pytest.fixture(scope="module")
 def shop(stub: Stub) -> Iterator[str]:
-    """The shop's own server, which is another origin than the stub."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the library's name
-            path = self.path.partition("?")[0]
-            js = path == "/client.js"
-            body = CLIENT_JS.read_bytes() if js else PAGES.get(path, "").replace("STUB", stub.url).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/javascript" if js else "text/html")
-            self.send_header("Access-Control-Allow-Origin", "*")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    """Its address."""
+    with Pages() as pages:
+        pages.contents |= {path: page.replace("STUB", stub.url) for path, page in PAGES.items()}
+        pages.contents["/client.js"] = CLIENT_JS.read_text(encoding="utf-8")
+        yield pages.url
 
 
 @pytest.fixture(scope="module")
@@ -378,7 +394,8 @@ def test_a_full_storage_a_forbidden_one_and_cookies(page: Page, shop: str) -> No
     assert page.run("""(async () => {
         const first = make({ keptStorage: cookieStorage() });
         const { decisionId } = await first.decide("storefront", "v");
-        return [make({ keptStorage: cookieStorage() }).kept("storefront") === decisionId, Object.keys(localStorage).length];
+        const same = make({ keptStorage: cookieStorage() }).kept("storefront") === decisionId;
+        return [same, Object.keys(localStorage).length];
     })()""") == [True, 0]
     page.run("make({ keptStorage: cookieStorage() }).forget()")
     assert page.run("document.cookie") == ""

@@ -248,6 +248,14 @@ test("a server that says when", async () => {
   assert.ok(performance.now() - start >= 990);
 });
 
+test("a server that asks for ages is asked again within minutes, not at once", async () => {
+  const one = client();
+  stub.mode = { status: 503, text: "", headers: { "retry-after": "1e12" } };
+  assert.equal(await one.reward("d-3", "click"), "queued"); // setTimeout fires at once for such a time
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.equal(stub.calls.length, 1);
+});
+
 test("what is refused is told and not sent again; ten answers of an error are enough", async () => {
   const one = client();
   stub.mode = { status: 404, text: '{"code": "not_found", "message": "decision_id: unknown"}' };
@@ -310,6 +318,8 @@ test("wrong options and fallbacks are errors at once", async () => {
     [""],
     [stub.url, { timeout: 1 }],
     [stub.url, { timeoutMs: 0 }],
+    [stub.url, { keepMs: "1d" }],
+    [stub.url, { keepMs: { storefront: 0 } }],
     [stub.url, { key: "a", token: "b" }],
     [stub.url, { onError: "print" }],
     [stub.url, { storage: {} }],
@@ -363,10 +373,12 @@ test("a reward that came too late ends the keeping; forget ends all", async () =
   assert.equal(storage.map.size, 0);
 });
 
-test("in Node nothing is kept: visitors do not share", async () => {
+test("in Node nothing is kept, visitors do not share; and there is nothing to see", async () => {
   const one = client();
   await one.decide("storefront", "visitor-1", { fallback: "none" });
   assert.equal(one.kept("storefront"), "");
+  one.activateWhenSeen(null, "d-1")();
+  assert.equal(failures.pop().message, "element: is null; give an element of the page");
 });
 
 test("a storage that is full, denied, or holds nonsense", async () => {

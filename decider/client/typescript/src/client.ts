@@ -8,7 +8,7 @@ import { Connection, type Target } from "./connection.js";
 import { Decisions, type BatchResult, type Slate } from "./decisions.js";
 import { Deliveries, type Outcome } from "./deliveries.js";
 import type { Decision, Fallback } from "./fallback.js";
-import { Failures, type Count, type Failure } from "./failures.js";
+import { Failures, wrongArgument, type Count, type Failure } from "./failures.js";
 import { Kept, type KeepMs, type KeptDecision } from "./kept.js";
 import { activateRequest, linkRequest, rewardRequest } from "./messages.js";
 import { Outbox, type Bounds } from "./outbox.js";
@@ -137,6 +137,9 @@ const OPTIONS = [
 ];
 const DAY = 86_400_000;
 
+/** Reports of fallbacks that wait to be sent. */
+const MOST_REPORTS = 100;
+
 /** Decisions whose activation this page remembers. */
 const MOST_SEEN = 1000;
 
@@ -154,6 +157,8 @@ export class Client {
   /** url: of the server's port for frontends, as in "https://decider.shop.example". Throws a TypeError for wrong options. */
   constructor(url: string, options: ClientOptions = {}) {
     fields("options", options, OPTIONS);
+    const { keepMs = DAY } = options;
+    for (const ms of typeof keepMs === "object" ? Object.values(keepMs) : [keepMs]) positive("keepMs", ms);
     const target = targetOf(url, options);
     const connection = new Connection(target);
     const timeoutMs = positive("timeoutMs", options.timeoutMs ?? 1000);
@@ -169,14 +174,15 @@ export class Client {
       new Outbox(connection, store, `${prefix}${name}|`, bounds, lost);
     this.#failures = failures;
     this.#outbox = outbox("q", bounds, (failure) => failures.note(failure));
-    // Reports wait apart: hundreds of them, from an outage, must not push a reward out.
-    this.#reports = outbox("r", bounds, (failure) => {
+    // Reports wait apart: those of an outage must not push a reward out.
+    const few = { ...bounds, queueSize: Math.min(bounds.queueSize, MOST_REPORTS) };
+    this.#reports = outbox("r", few, (failure) => {
       // The decision was never committed: there is nothing to correct.
       if (failure.reason !== "DECISION_NOT_FOUND") failures.note(failure);
     });
     // A server's visitors must not get each other's decisions: outside of a page nothing is kept unless a storage says where.
     const keeps = typeof document !== "undefined" || keptStore.storages.length;
-    this.#kept = keeps ? new Kept(keptStore, `${prefix}k|`, options.keepMs) : undefined;
+    this.#kept = keeps ? new Kept(keptStore, `${prefix}k|`, keepMs) : undefined;
     this.#decisions = new Decisions(connection, timeoutMs, failures, this.#reports, (experiment, id, action) =>
       this.#kept?.keep(experiment, id, action),
     );
@@ -202,18 +208,18 @@ export class Client {
    * REASON_FALLBACK and without a decision id. It is counted, logged, told to `onError`, and the server is told which
    * action was shown. Without it a TypeError names the wrong field, and a DeciderError is the server's or the network's.
    */
-  decide(experiment: string, unitId: string, options: DecideOptions = {}): Promise<Decision> {
+  async decide(experiment: string, unitId: string, options: DecideOptions = {}): Promise<Decision> {
     return this.#decisions.decide(asked(options, { experiment, unitId }));
   }
 
   /** Many decisions, 1,000 in a call and a commit: one call as the page loads. A result has a `response`, or the `error`
    * of that request alone. With a `fallback`, in a request or for all, each has a response. */
-  decideBatch(requests: readonly DecideAsk[], options: { fallback?: Fallback } = {}): Promise<BatchResult[]> {
+  async decideBatch(requests: readonly DecideAsk[], options: { fallback?: Fallback } = {}): Promise<BatchResult[]> {
     return this.#decisions.decideBatch(requests, asked(options, {}));
   }
 
   /** Fill several slots of a page, the first one first; no action is taken twice. */
-  decideSlate(
+  async decideSlate(
     experiment: string,
     unitId: string,
     slots: readonly SlotOptions[],
@@ -232,12 +238,17 @@ export class Client {
    * Once for a decision, however often the page renders, comes back, or calls. The result stops watching.
    */
   activateWhenSeen(
-    element: Element,
+    element: Element | null,
     decision: string | { readonly decisionId: string } | null | undefined,
     options: SeenOptions = {},
   ): () => void {
     const decisionId = typeof decision === "string" ? decision : decision?.decisionId;
     if (!decisionId || this.#seen.has(decisionId)) return () => {};
+    if (typeof Element === "undefined" || !(element instanceof Element)) {
+      const error = new TypeError(`element: is ${typeOf(element)}; give an element of the page`);
+      this.#failures.note(wrongArgument("Activate", error));
+      return () => {};
+    }
     return whenSeen(element, options, () => {
       if (this.#seen.has(decisionId)) return;
       if (this.#seen.size >= MOST_SEEN) this.#seen.clear();
@@ -346,7 +357,8 @@ function targetOf(url: string, { key = "", token = "", fetch: own }: ClientOptio
   text("key", key);
   if (typeof token !== "function") text("token", token);
   if (key && token) throw new TypeError("token: is given beside a key; give the key in a page, the token in a server");
-  const call = own ?? ((...given: Parameters<typeof fetch>) => globalThis.fetch(...given));
+  // A browser's own fetch must not be called as a method of something else.
+  const call = (...given: Parameters<typeof fetch>) => (own ?? globalThis.fetch)(...given);
   return { url: found!.href.replace(/\/+$/, ""), key, token, fetch: call };
 }
 

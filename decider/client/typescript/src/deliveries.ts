@@ -5,8 +5,7 @@
  * a reward.
  */
 
-import { wrongArgument, type Failures } from "./failures.js";
-import { isLasting } from "./failures.js";
+import { isLasting, wrongArgument, type Failures } from "./failures.js";
 import type { Outbox, Sent } from "./outbox.js";
 
 /**

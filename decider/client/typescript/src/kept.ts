@@ -33,7 +33,7 @@ export class Kept {
   constructor(
     readonly store: Store,
     readonly prefix: string,
-    readonly keepMs: KeepMs = DAY,
+    readonly keepMs: KeepMs,
   ) {}
 
   keep(experiment: string, decisionId: string, action: string): void {

@@ -28,6 +28,12 @@ const TAKE_OVER = 2_000;
 /** Tries of a message that the server answers with an error of its own, which another message need not meet. */
 const MOST_ANSWERS = 10;
 
+/** Milliseconds between two that go out of a page's queue: its own decisions must not meet the rate of its key. */
+const PACE = 100;
+
+/** Milliseconds that a server may ask us to wait. */
+const LONGEST_WAIT = 300_000;
+
 /** Rewards in one beacon: browsers take 64 KB of all that is under way. */
 const IN_A_BEACON = 50;
 
@@ -136,7 +142,10 @@ export class Outbox {
     this.#timer = undefined;
     if (this.#working) return;
     this.#working = true;
-    for (let item; !this.#closed && (item = this.#next()); ) if (!(await this.#try(item))) break;
+    for (let item; !this.#closed && (item = this.#next()); ) {
+      if (!(await this.#try(item))) break;
+      if (typeof document !== "undefined") await new Promise((resolve) => setTimeout(resolve, PACE));
+    }
     this.#working = false;
     this.#start();
   }
@@ -170,7 +179,8 @@ export class Outbox {
     this.#pause = Math.min(LONGEST_PAUSE, Math.max(FIRST_PAUSE, 2 * this.#pause));
     // Many pages lose the server at the same moment: they should not all come back at one.
     const pause = this.#pause * (0.5 + Math.random() / 2);
-    this.#due = performance.now() + Math.max(pause, error instanceof DeciderError ? error.retryAfterMs : 0);
+    const wanted = error instanceof DeciderError ? Math.min(LONGEST_WAIT, error.retryAfterMs) : 0;
+    this.#due = performance.now() + Math.max(pause, wanted);
     if (ANSWERED.includes(failure.code) && this.#items.delete(item.id)) this.#items.set(item.id, item); // to the end
     this.#wait(item);
   }
