@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FRONTENDS = ROOT / "tests" / "frontends"
 PAGE = ROOT / "decider" / "FRONTENDS.md"
-BEGIN, END = "<!-- clients -->\n", "<!-- /clients -->\n"
+BEGIN, END = "<!-- clients: written by `make clients` -->\n", "<!-- /clients -->\n"
 HEAD = (
     "Client",
     "resolves",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -31,11 +32,9 @@ PATIENCE = 30.0
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
-    """With the demo's storefront; its window is as long as the tests may take."""
+    """With the experiment of the examples."""
     folder = tmp_path_factory.mktemp("examples")
-    experiment = folder / "storefront.toml"
-    text = (ROOT / "simulator" / "storefront.toml").read_text(encoding="utf-8")
-    experiment.write_text(text.replace('window = "3s"', 'window = "600s"'), encoding="utf-8")
+    experiment = Path(shutil.copy(EXAMPLES / "storefront.toml", folder))
     os.utime(experiment, (0, 0))  # a younger one would be waited for
     with serving(folder / "shop.db", experiments=[experiment], options=["--web", "127.0.0.1:0"]) as started:
         yield started

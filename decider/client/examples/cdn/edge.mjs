@@ -9,9 +9,9 @@ export default {
   async fetch(request, env) {
     const page = await fetch(env.ORIGIN + new URL(request.url).pathname); // this one the CDN may cache
     if (!page.headers.get("content-type")?.startsWith("text/html")) return page;
-    const client = new Client({ url: env.DECIDER_WEB, token: env.DECIDER_TOKEN }); // a secret of the edge
+    const client = new Client(env.DECIDER_WEB, { token: env.DECIDER_TOKEN, timeoutMs: Number(env.TIMEOUT_MS ?? 100) });
     const unitId = /visitor=([\w-]+)/.exec(request.headers.get("cookie"))?.[1] ?? crypto.randomUUID();
-    const decision = await client.decide({ experiment: "storefront", unitId, timeoutMs: 100, fallback: FALLBACK });
+    const decision = await client.decide("storefront", unitId, { fallback: FALLBACK });
     const data = `data-action="${escape(decision.action.id)}" data-decision="${escape(decision.decisionId)}"`;
     const html = (await page.text())
       .replace('id="banner"', `id="banner" ${data}`)

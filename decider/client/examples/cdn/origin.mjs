@@ -11,14 +11,14 @@ const PAGE = `<!DOCTYPE html><title>Shop</title>
   import { Client } from "${SERVER}/client.js";
   const banner = document.querySelector("#banner");
   if (!banner.dataset.action) { // no edge has filled it: the browser asks
-    const client = new Client({ url: "${SERVER}" });
+    const client = new Client("${SERVER}", { timeoutMs: 300 });
     const unitId = (localStorage.visitor ??= String(Math.random()).slice(2));
     const fallback = { id: "new-arrivals", payload: { title: "New this week" } };
-    const decision = await client.decide({ experiment: "storefront", unitId, timeoutMs: 300, fallback });
+    const decision = await client.decide("storefront", unitId, { fallback });
     banner.dataset.action = decision.action.id;
     banner.dataset.decision = decision.decisionId;
     banner.textContent = decision.action.payload.title ?? "";
-    client.seen(banner, decision.decisionId);
+    client.activateWhenSeen(banner, decision);
   }
 </script>`;
 

@@ -6,7 +6,10 @@ import { createServer } from "node:http";
 import { Client } from "decider-client";
 
 const SERVER = process.env.DECIDER_WEB ?? "http://127.0.0.1:9465"; // where this program reaches the service
-const client = new Client({ url: SERVER, token: process.env.DECIDER_TOKEN }); // a secret token: it stays on the server
+const client = new Client(SERVER, {
+  token: process.env.DECIDER_TOKEN, // secret: it stays on the server
+  timeoutMs: Number(process.env.DECIDER_TIMEOUT_MS ?? 200), // the page waits so long, and then shows its own banner
+});
 const FALLBACK = { id: "new-arrivals", payload: { title: "New this week" } };
 const escape = (text) => String(text ?? "").replace(/[&<>"']/g, (one) => `&#${one.charCodeAt()};`);
 const json = (value) => JSON.stringify(value).replace(/</g, "\\u003c"); // may stand in a script element
@@ -14,8 +17,7 @@ const json = (value) => JSON.stringify(value).replace(/</g, "\\u003c"); // may s
 async function home(request, response) {
   const unitId = /visitor=([\w-]+)/.exec(request.headers.cookie)?.[1] ?? randomUUID();
   const device = /Mobi/.test(request.headers["user-agent"]) ? "mobile" : "desktop";
-  // The page waits 200 ms at most, and then shows its own banner.
-  const decision = await client.decide({ experiment: "storefront", unitId, device, timeoutMs: 200, fallback: FALLBACK });
+  const decision = await client.decide("storefront", unitId, { device, intentStage: "browse", fallback: FALLBACK });
   const { decisionId, action } = decision;
   response.writeHead(200, {
     "content-type": "text/html; charset=utf-8",

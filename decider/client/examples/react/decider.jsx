@@ -3,30 +3,29 @@ import { useEffect, useRef, useState } from "react";
 import { Client } from "decider-client";
 
 const url = import.meta.env.VITE_DECIDER_WEB ?? "http://127.0.0.1:9465";
-export const client = new Client({ url, key: import.meta.env.VITE_DECIDER_KEY }); // a publishable key: it is no secret
+const key = import.meta.env.VITE_DECIDER_KEY; // a publishable key: it is no secret
+export const client = new Client(url, { key, timeoutMs: 300 });
 const asked = new Map();
 
-/** The decision for `key`, asked for once however often React renders; null until it is there or its time is over.
- * options: null asks for none. */
-export function useDecision(key, options) {
+/** The decision for an experiment, asked for once however often React renders; null until it is there, or its time is
+ * over and the fallback is shown. options: null asks for none. */
+export function useDecision(experiment, unitId, options) {
   const [decision, setDecision] = useState(null);
   useEffect(() => {
     if (!options) return;
     let here = true;
-    if (!asked.has(key)) asked.set(key, client.decide({ timeoutMs: 300, ...options }));
-    asked.get(key).then((found) => here && setDecision(found));
+    if (!asked.has(experiment)) asked.set(experiment, client.decide(experiment, unitId, options));
+    asked.get(experiment).then((found) => here && setDecision(found));
     return () => {
       here = false;
     };
-  }, [key]);
+  }, [experiment]);
   return decision;
 }
 
-/** Says that the decision was shown, once half of the element has been on the screen. */
+/** Says that the decision was shown, once half of the element has been on the screen for a second. */
 export function useSeen(decision) {
   const element = useRef(null);
-  useEffect(() => {
-    if (decision?.decisionId && element.current) client.seen(element.current, decision.decisionId);
-  }, [decision]);
+  useEffect(() => (element.current ? client.activateWhenSeen(element.current, decision) : undefined), [decision]);
   return element;
 }

@@ -6,8 +6,7 @@ const OWN = { id: "new-arrivals", payload: { title: "New this week", link: "#new
 
 /** `decision` is given where the server has decided already (server rendering); else it is asked for. */
 function Banner({ decision: given }) {
-  const options = { experiment: "storefront", unitId, intentStage: "browse", fallback: OWN };
-  const asked = useDecision("banner", given ? null : options);
+  const asked = useDecision("storefront", unitId, given ? null : { intentStage: "browse", fallback: OWN });
   const decision = given ?? asked;
   const element = useSeen(decision);
   if (!decision) return <section style={{ minHeight: "9rem" }} />; // its room, so that nothing jumps

@@ -5,7 +5,7 @@ const PLACES = {
   "shop-cta": "The call to action",
   "shop-cart": "The offer in the bag",
 };
-const percent = (share) => `${Math.round(100 * share)} %`;
+const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 const width = (share) => `${100 * share}%`;
 const element = (tag, attributes = {}, ...children) => {
   const made = Object.assign(document.createElement(tag), attributes);
@@ -25,12 +25,8 @@ export class Panel {
   /** A decision was made for you. */
   decided(experiment, decision) {
     const place = this.#places.get(experiment);
-    const chances = new Map((decision.ranking ?? []).map((one) => [one.action, one.propensity ?? 0]));
-    for (const [action, row] of place.rows) {
-      row.line.classList.toggle("mine", action === decision.action.id);
-      row.chance.hidden = !chances.has(action);
-      row.chance.style.left = width(chances.get(action) ?? 0);
-    }
+    place.decision = decision;
+    this.#mark(place);
     place.mine.replaceChildren(
       element("span", { className: "you", textContent: "you" }),
       decision.decisionId
@@ -42,7 +38,9 @@ export class Panel {
   /** You did something, and this came of it. */
   happened(text) {
     const time = element("time", { textContent: new Date().toLocaleTimeString("en-GB") });
-    document.getElementById("events").prepend(element("li", {}, time, ` ${text}`));
+    const events = document.getElementById("events");
+    if (!events.querySelector("time")) events.replaceChildren();
+    events.prepend(element("li", {}, time, ` ${text}`));
   }
 
   knows(context) {
@@ -58,7 +56,16 @@ export class Panel {
     const mine = element("p", { className: "note", textContent: "You have not been there yet." });
     const count = element("p", { className: "note" });
     document.getElementById("places").append(element("div", { className: "place" }, head, mine, bars, count));
-    return { bars, mine, count, rows: new Map() };
+    return { bars, mine, count, rows: new Map(), decision: null };
+  }
+
+  #mark({ decision, rows }) {
+    const chances = new Map((decision?.ranking ?? []).map((one) => [one.action, one.propensity ?? 0]));
+    for (const [action, row] of rows) {
+      row.line.classList.toggle("mine", action === decision?.action.id);
+      row.chance.hidden = !chances.has(action);
+      row.chance.style.left = width(chances.get(action) ?? 0);
+    }
   }
 
   #row(place, action) {
@@ -81,7 +88,9 @@ export class Panel {
         row.fill.style.width = width(share);
         row.share.textContent = percent(share);
       }
-      place.count.textContent = `${found.decisions} decisions; of the newest ${found.newest}, ${found.persons} for you or other people`;
+      this.#mark(place);
+      const persons = `${found.persons} of the newest ${found.newest} for people with a browser`;
+      place.count.textContent = `${found.decisions} decisions, ${persons}`;
     }
   }
 

@@ -3,7 +3,7 @@
 import { Panel } from "./panel.js";
 
 const { Client } = await import(new URL("/client.js", document.documentElement.dataset.web));
-const client = new Client(document.documentElement.dataset.web, { timeout: 1000 });
+const client = new Client(document.documentElement.dataset.web, { timeoutMs: 2000 });
 const panel = new Panel();
 
 const PRODUCTS = [
@@ -17,6 +17,11 @@ const PRODUCTS = [
   ["Training tee", 29, "sport", "#dbe8e3", "#2d6a58"],
 ].map(([name, price, kind, tint, shade]) => ({ name, price, kind, tint, shade }));
 const TASTES = { dresses: "Dresses", denim: "Denim", sport: "Sport", shoes: "Shoes" };
+const OUTCOMES = {
+  joined: "joined, learned within 30 s",
+  late: "late, more than 30 s after the decision: kept, not learned",
+  queued: "no answer yet, it is sent again",
+};
 const MARGIN = 0.3;
 const SHIPPING = 4;
 
@@ -63,21 +68,22 @@ const CONTEXTS = {
 /** What is shown there; without an answer in time, `fallback`: a page has to show something. */
 async function decide(experiment, fallback, more = {}) {
   const context = CONTEXTS[experiment]();
-  const decision = await client.decide(experiment, unit, { fallback, context, withRanking: true, ...more });
+  const decision = await client.decide(experiment, unit, { ...context, ...more, fallback, withRanking: true });
   current[experiment] = decision;
   panel.decided(experiment, decision);
   panel.knows({ segment: segment(), channel: id("channel").value, device: device(), stage, taste });
-  return { ...decision, payload: decision.action.payload ?? {} };
+  return { action: decision.action, payload: decision.action.payload };
 }
 
-/** As soon as half of it has been on the screen, the decision counts as shown. */
-const seen = (target, experiment) => client.seen(target, current[experiment]);
+/** Once half of it has been on the screen for a second, the decision counts as shown. */
+const seen = (target, experiment) => client.activateWhenSeen(target, current[experiment]);
 
 async function reward(experiment, name, value = 1) {
   const decision = current[experiment];
   if (!decision?.decisionId) return;
   const outcome = await client.reward(decision.decisionId, name, value);
-  panel.happened(`${name} ${value === 1 ? "" : `${value.toFixed(2)} `}for ${decision.action.id}: ${outcome}`);
+  const what = value === 1 ? name : `${name} ${value.toFixed(2)}`;
+  panel.happened(`${what} for ${decision.action.id}: ${OUTCOMES[outcome] ?? outcome}`);
 }
 
 async function showBanner() {
@@ -191,9 +197,12 @@ const open = (name) => id(name).open || id(name).showModal();
 
 let clearing;
 function toast(text) {
-  id("toast").textContent = text;
+  const place = id("toast");
+  place.hidePopover(); // and shown again, so that it lies above a dialog that was opened meanwhile
+  place.textContent = text;
+  place.showPopover();
   clearTimeout(clearing);
-  clearing = setTimeout(() => (id("toast").textContent = ""), 4000);
+  clearing = setTimeout(() => place.hidePopover(), 4000);
 }
 
 function startVisit() {
