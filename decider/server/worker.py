@@ -102,6 +102,7 @@ class Worker:
             process.opened.callback(port.stop)
             process.access_looks.append(port.look)
             self._ports[listener.option] = port
+        refused = RefusalMetrics(process.registry).count
         if settings.web is not None:
             names = (DECISIONS, *FLAGS)
             methods = [one for name in names for one in methods_of(name, services[name], metrics)]
@@ -111,7 +112,7 @@ class Worker:
                 [*methods, *streams],
                 calls=calls,
                 access=process.access,
-                refused=RefusalMetrics(process.registry).count,
+                refused=refused,
                 endpoints=endpoints(flags, metrics),
                 files=[client_js()],
                 shared=self._sharing is not ALONE,
