@@ -24,7 +24,7 @@ from decider.types import DecisionId
 from simulator.drive.server import OwnServer, serving
 from tests.browser import Browser, Page, browser
 from tests.rpc_clients import rows
-from tests.test_readme import free_port
+from tests.test_readme import Place, free_port, stop
 from tests.test_typescript_client import FOLDER, FRONTENDS, MODULES, Pages, node, npm_packages, wait_for
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +33,19 @@ STOCK_PYTHON = ROOT / ".venv-frontends" / "bin" / "python"
 PATIENCE = 30.0
 """Seconds: what is tested is not the speed of the machine."""
 
+
+TEXT = (ROOT / "decider" / "FRONTENDS.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
+SERVERS = (
+    "python3 -m http.server 8000 --bind 127.0.0.1 --directory decider/client/examples/plain",
+    "python3 -m http.server 8000 --bind 127.0.0.1 --directory decider/client/examples/react/dist",
+    "PORT=8000 node decider/client/examples/node/server.mjs",
+    "PORT=8000 node decider/client/examples/cdn/origin.mjs",
+    "PYTHONPATH=. .venv-frontends/bin/python -m uvicorn --app-dir decider/client/examples/fastapi shop:app --port 8000",
+)
+"""Commands that serve until they are ended. What they serve is tested below, from copies and with other addresses."""
+NPM = ("npm install --prefix decider/client/examples", "npm run build --prefix decider/client/examples")
+"""The build is run below; the packages are those of `make frontends`."""
 
 CDN = free_port()
 """Its page calls the service, which has to know its origin before it starts."""
@@ -195,7 +208,7 @@ def check_shown_and_seen(page: Page, server: OwnServer) -> None:
 def test_a_plain_page_decides_is_seen_and_rewards(server: OwnServer, pages: Pages, chromium: Browser) -> None:
     """From another origin than the service, without a build step; the purchase finds the decision that was kept."""
     text = (EXAMPLES / "plain" / "index.html").read_text(encoding="utf-8")
-    pages.contents["/plain"] = patient(text.replace("http://127.0.0.1:9465", f"http://{server.web}"))
+    pages.contents["/plain"] = patient(text.replace("http://127.0.0.1:8080", f"http://{server.web}"))
     page = chromium.visit(f"{pages.url}/plain")
     try:
         check_shown_and_seen(page, server)
@@ -211,9 +224,9 @@ def test_a_plain_page_decides_is_seen_and_rewards(server: OwnServer, pages: Page
 def test_a_page_shows_its_own_banner_when_nobody_answers(pages: Pages, chromium: Browser) -> None:
     """The server is gone; the client came with the shop's own files."""
     text = (EXAMPLES / "plain" / "index.html").read_text(encoding="utf-8")
-    text = text.replace("http://127.0.0.1:9465/client.js", "/client.js")
+    text = text.replace("http://127.0.0.1:8080/client.js", "/client.js")
     pages.contents["/client.js"] = (FOLDER / "client.js").read_text(encoding="utf-8")
-    pages.contents["/alone"] = text.replace("http://127.0.0.1:9465", f"http://127.0.0.1:{free_port()}")
+    pages.contents["/alone"] = text.replace("http://127.0.0.1:8080", f"http://127.0.0.1:{free_port()}")
     page = chromium.visit(f"{pages.url}/alone")
     try:
         assert shown(page) == "new-arrivals"
@@ -324,3 +337,39 @@ def test_a_cached_page_is_decided_in_the_browser_or_at_the_edge(
             assert one["cache"] == "private, no-store"
         assert logged_rows(server, OF_UNIT, "one")
         assert image["cache"] == "public, max-age=31536000, immutable"
+
+
+def test_every_command_of_the_text_has_a_test() -> None:
+    """A command that nobody runs is soon wrong; what it names is there."""
+    served = (".venv/bin/decider serve ", "curl -s ", ".venv/bin/python decider/client/examples/email/campaign.py ")
+    assert [one for one in COMMANDS if not one.startswith(served) and one not in (*SERVERS, *NPM)] == []
+    assert {*SERVERS, *NPM} <= set(COMMANDS)
+    named = set(re.findall(r"\]\((client/[^)#]+)\)", TEXT))
+    assert {name for name in named if not (ROOT / "decider" / name).exists()} == set()
+    scripts = json.loads((EXAMPLES / "package.json").read_text(encoding="utf-8"))["scripts"]
+    assert {"react", "build"} <= scripts.keys()
+
+
+def test_the_commands_of_the_text_reach_the_server_that_it_starts(tmp_path: Path) -> None:
+    """The same server for all pages; curl decides, activates and rewards, and is told of a field that there is not."""
+    place = Place(tmp_path)
+    people = tmp_path / "people.csv"
+    people.write_text("unit,segment\none,vip\ntwo,\n", encoding="utf-8")
+    (serve,) = [one for one in COMMANDS if one.startswith(".venv/bin/decider serve")]
+    (campaign,) = [one for one in COMMANDS if "campaign.py" in one]
+    process = place.start(serve)
+    try:
+        said = [json.loads(place.run(one)) for one in COMMANDS if one.startswith("curl ")]
+        campaign = campaign.replace("people.csv", f"{people}").replace("mails.jsonl", f"{tmp_path / 'mails.jsonl'}")
+        place.run(f"DECIDER_TARGET=127.0.0.1:{place.port} {campaign}")
+    finally:
+        assert stop(process) == 0
+    decided, activated, rewarded, flag, refused = said
+    assert (decided["decisionId"], "propensity" in decided) == ("visit-1", True)
+    assert activated["outcome"] == "ACTIVATION_OUTCOME_ACTIVATED"
+    assert rewarded["outcome"] == "REWARD_OUTCOME_JOINED"
+    assert flag["value"]["action"] == flag["variant"]
+    assert refused["code"] == "invalid_argument"
+    assert "colour" in refused["message"]
+    assert all("decision=autumn-" in line for line in (tmp_path / "mails.jsonl").read_text().splitlines())
+    assert place.run(".venv/bin/simulator verify shop.db") == "4 of 4 decisions equal\n"

@@ -53,9 +53,10 @@ TEXTS = {
 """Every text of the repository for its readers, but for the changelog and what LINKED has more."""
 
 DEPLOYING, TYPESCRIPT = "decider/deploy/README.md", "decider/client/typescript/README.md"
-LINKED = {**TEXTS, **{name: (ROOT / name).read_text(encoding="utf-8") for name in (DEPLOYING, TYPESCRIPT)}}
-"""Texts whose links are followed. The last ones' commands want root and systemd, or a browser: see test_deploy_files.py
-and test_typescript_served.py."""
+FRONTENDS = "decider/FRONTENDS.md"
+LINKED = {**TEXTS, **{name: (ROOT / name).read_text(encoding="utf-8") for name in (DEPLOYING, TYPESCRIPT, FRONTENDS)}}
+"""Texts whose links are followed. The last ones' commands want root and systemd, or a browser: see test_deploy_files.py,
+test_typescript_served.py and test_frontend_examples.py."""
 
 PATIENCE = 60
 """Seconds that a call may take in an example: what is tested is not the speed of the machine."""

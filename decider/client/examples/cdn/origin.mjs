@@ -2,7 +2,7 @@
 // browser decides. What is said of one visitor is never cached.
 import { createServer } from "node:http";
 
-const SERVER = process.env.DECIDER_WEB ?? "http://127.0.0.1:9465";
+const SERVER = process.env.DECIDER_WEB ?? "http://127.0.0.1:8080";
 
 const PAGE = `<!DOCTYPE html><title>Shop</title>
 <style>#banner { min-height: 6rem }</style>

@@ -5,7 +5,7 @@ import { randomUUID } from "node:crypto";
 import { createServer } from "node:http";
 import { Client } from "decider-client";
 
-const SERVER = process.env.DECIDER_WEB ?? "http://127.0.0.1:9465"; // where this program reaches the service
+const SERVER = process.env.DECIDER_WEB ?? "http://127.0.0.1:8080"; // where this program reaches the service
 const client = new Client(SERVER, {
   token: process.env.DECIDER_TOKEN, // secret: it stays on the server
   timeoutMs: Number(process.env.DECIDER_TIMEOUT_MS ?? 200), // the page waits so long, and then shows its own banner

@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "react";
 import { Client } from "decider-client";
 
-const url = import.meta.env.VITE_DECIDER_WEB ?? "http://127.0.0.1:9465";
+const url = import.meta.env.VITE_DECIDER_WEB ?? "http://127.0.0.1:8080";
 const key = import.meta.env.VITE_DECIDER_KEY; // a publishable key: it is no secret
 export const client = new Client(url, { key, timeoutMs: 300 });
 const asked = new Map();
