@@ -7,8 +7,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -25,17 +26,31 @@ PATIENCE = 30.0
 """Seconds: what is tested is not the speed of the machine."""
 
 
-@contextmanager
-def shop(folder: Path) -> Iterator[tuple[ShopPort, Shop, OwnServer]]:
+class Opened(NamedTuple):
     """As `simulator demo` has it, without its visitors to the storefront."""
-    db = folder / "demo.db"
+
+    port: ShopPort
+    shop: Shop
+    server: OwnServer
+
+    def decisions(self) -> int:
+        """In the log."""
+        with closing(open_reader(self.shop.db)) as log:
+            return log.count_decisions()
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
+    """One for all, with an empty log."""
+    db = tmp_path_factory.mktemp("shop") / "demo.db"
+    anywhere = "127.0.0.1:0"
     with (
-        closing(ShopPort("127.0.0.1:0")) as port,
-        demo.server(db, listen="127.0.0.1:0", http="127.0.0.1:0", web="127.0.0.1:0", origins=port.origins) as server,
+        closing(ShopPort(anywhere)) as port,
+        demo.server(db, listen=anywhere, http=anywhere, web=anywhere, origins=port.origins) as server,
     ):
         served = demo.shop(server, db)
         with port.serving(served):
-            yield port, served, server
+            yield Opened(port, served, server)
 
 
 def get(address: str) -> tuple[int, str]:
@@ -64,27 +79,24 @@ def test_a_place_has_the_actions_and_rewards_of_the_visitors_who_come_there(plac
         assert experiment.reward.weights[name] == world.experiment.reward.weights[name]
 
 
-def test_visitors_come_with_the_first_look_and_go_when_nobody_looks(tmp_path: Path) -> None:
+def test_visitors_come_with_the_first_look_and_go_when_nobody_looks(opened: Opened) -> None:
     """Whoever runs the demo without a browser finds nothing of them in the log."""
-    with shop(tmp_path) as (port, served, server):
-        now = 100.0
-        served.crowd = Crowd(server.target, rate=50.0, clock=lambda: now)
-
-        def decisions() -> int:
-            with closing(open_reader(served.db)) as log:
-                return log.count_decisions()
-
-        assert "Behind the shop" in get(port.address)[1]
-        assert decisions() == 0
-        assert set(json.loads(get(f"{port.address}/state")[1])) == {place.experiment().id for place in PLACES}
-        wait_for(lambda: decisions() > 40)
-        now += 3_600
-        wait_for(lambda: not served.crowd.is_here)
-        left = decisions()
-        time.sleep(0.2)
-        assert decisions() == left
-        get(f"{port.address}/state")
-        wait_for(lambda: decisions() > left)
+    now = 100.0
+    crowd = opened.shop.crowd = Crowd(opened.server.target, rate=50.0, clock=lambda: now)
+    address = opened.port.address
+    assert "Behind the shop" in get(address)[1]
+    assert opened.decisions() == 0
+    assert set(json.loads(get(f"{address}/state")[1])) == {place.experiment().id for place in PLACES}
+    wait_for(lambda: opened.decisions() > 40)
+    now += 3_600
+    wait_for(lambda: not crowd.is_here)
+    left = opened.decisions()
+    time.sleep(0.2)
+    assert opened.decisions() == left
+    get(f"{address}/state")
+    wait_for(lambda: opened.decisions() > left)
+    crowd.end()
+    assert not crowd.is_here
 
 
 def test_the_page_is_served_with_a_policy_and_nothing_else(tmp_path: Path) -> None:
@@ -104,10 +116,12 @@ def test_the_page_is_served_with_a_policy_and_nothing_else(tmp_path: Path) -> No
         ShopPort("nowhere")
 
 
-def test_a_person_visits_the_shop_in_a_browser(tmp_path: Path) -> None:
+def test_a_person_visits_the_shop_in_a_browser(opened: Opened) -> None:
     """Readable on a phone and a desk, by day and by night; every choice is decided, seen, and rewarded; nothing is
     loaded from elsewhere; and all of it replays."""
-    with shop(tmp_path) as (port, served, server), browser() as chromium:
+    port, served, server = opened
+    crowd = served.crowd = Crowd(server.target)
+    with browser() as chromium:
         page = chromium.visit(port.address)
 
         def said(text: str) -> None:
@@ -140,6 +154,7 @@ def test_a_person_visits_the_shop_in_a_browser(tmp_path: Path) -> None:
         ]
         assert get(f"http://{server.http}/experiments/shop-cart")[0] == 200
         page.close()
+    crowd.end()
     with closing(open_reader(served.db)) as log:
         verified = verify(log)
     assert verified.equal == verified.decisions > 4

@@ -64,7 +64,7 @@ export class Panel {
     for (const [action, row] of rows) {
       row.line.classList.toggle("mine", action === decision?.action.id);
       row.chance.hidden = !chances.has(action);
-      row.chance.style.left = width(chances.get(action) ?? 0);
+      row.chance.style.left = `calc(${chances.get(action) ?? 0} * (100% - 3px))`;
     }
   }
 
