@@ -77,7 +77,7 @@ COMMANDS = [
 FILES = (
     *("demo.db", "shop.db", "obd.db", "drive.db", "demo.parquet", "imported.db", "personalizer-logs", "warm.db"),
     *("result.json", "report", "run-report", "compare-storefront", "demo-archive", "lift-page"),
-    *("decider-rules.yml", "decider-dashboard.json", "tokens.toml", "shop.token", "ann.token"),
+    *("decider-rules.yml", "decider-dashboard.json", "tokens.toml", "shop.token", "ann.token", "flags.db"),
 )
 """Files and folders that the texts' commands name; the tests move them."""
 
@@ -199,6 +199,9 @@ TESTED_BELOW = (
     ".venv/bin/decider serve --operate-listen",
     ".venv/bin/decider serve --web",
     "curl -H 'Origin: https://shop.example'",
+    ".venv/bin/decider serve --db flags.db",
+    "curl -s http://127.0.0.1:8080/ofrep",
+    "curl -s http://127.0.0.1:8080/flagd",
     ".venv/bin/decider list --target",
 )
 
@@ -446,6 +449,19 @@ def test_a_page_calls_with_its_key_as_the_texts_say(tmp_path: Path) -> None:
         assert "permission_denied" in place.run(call.replace("shop.example", "evil.example"))
     finally:
         assert stop(server) == 0
+
+
+def test_flags_are_asked_for_as_the_texts_say(tmp_path: Path) -> None:
+    """Each of the calls is a decision, and the log is what it would be by `Decide`."""
+    place = Place(tmp_path)
+    calls = [one for one in COMMANDS if one.startswith("curl -s http://127.0.0.1:8080/")]
+    server = place.start(only(".venv/bin/decider serve --db flags.db"))
+    try:
+        answers = [place.run(call) for call in calls]
+    finally:
+        assert stop(server) == 0
+    assert all(any(f'"{name}"' in one for name in ("decisionId", "decision_id")) for one in answers)
+    assert place.run(".venv/bin/simulator verify flags.db") == f"{len(calls)} of {len(calls)} decisions equal\n"
 
 
 @pytest.mark.parametrize(("id_", "decisions"), [("front-page", 1), ("newsletter", 2)])
