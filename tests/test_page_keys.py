@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from base64 import b64decode
@@ -9,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -24,6 +27,7 @@ from decider.errors import (
     DeciderError,
     FailedPrecondition,
     InvalidArgument,
+    LimitReached,
     NotFound,
     PermissionDenied,
     RateExceeded,
@@ -32,14 +36,19 @@ from decider.errors import (
 )
 from decider.server.access import Access, exposures
 from decider.server.command import main
+from decider.server.limits import Limit
 from decider.server.pages import KEY_START, PageKey, PageRights, calls_of, shorten, shorten_error
 from decider.server.roles import Rights, Role
 from decider.server.rpc import to_status
 from decider.server.settings import Settings
 from decider.server.tokens import BadTokens, new_page_key, new_token, parse_tokens
+from decider.server.web.exchange import Request as Asked
+from decider.server.web.guard import Guard
+from decider.server.web.streams import Streams
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from decider.v1 import experiment_service_pb2 as experiments_pb
+from tests.browser import Browser
 from tests.rpc_clients import ServerProcess, code_of, experiment, reason_of, rows, status_of, until
 from tests.test_access import COUNTS, unary
 
@@ -681,6 +690,66 @@ def test_grpc_web_says_it_in_its_own_words(site: Site) -> None:
     assert "grpc-status: 16" in call("")
 
 
+@pytest.fixture(scope="module")
+def page_port() -> Iterator[int]:
+    """Of a server of empty pages. At 127.0.0.1 and at localhost they are of two sites, as a browser sees it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<!doctype html><title>a page</title>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+IN_A_BROWSER = """
+(async () => {
+  const say = async (way) => { try { return await way() } catch (error) { return error.name } };
+  const [url, key, body] = ["http://%s/decider.v1.DeciderService/Decide", "%s", '{"experiment":"own","unitId":"u"}'];
+  const headers = {"Content-Type": "application/json", "X-API-Key": key};
+  return {
+    fetched: await say(async () => (await (await fetch(url, {method: "POST", headers, body})).json()).action.id),
+    simple: await say(async () => (await (await fetch(`${url}?key=${key}`, {method: "POST", body})).json()).action.id),
+    blind: await say(async () => (await fetch(`${url}?key=${key}`, {method: "POST", body, mode: "no-cors"})).type),
+    beacon: navigator.sendBeacon(`${url}?key=${key}`, body),
+  };
+})()
+"""
+
+
+def test_a_browser_lets_the_site_call_and_no_other(chromium: Browser, site: Site, page_port: int) -> None:
+    """With headers and without, by beacon, and blindly: what a stranger's page sends does nothing, and what it could
+    read a browser does not give it."""
+    own = new_page_key("browser", origins=[f"http://127.0.0.1:{page_port}"], experiments=[OWN])
+    site.tokens.write_text(site.lines + own)
+    page, stranger = (chromium.visit(f"http://{host}:{page_port}/") for host in ("127.0.0.1", "localhost"))
+    script = IN_A_BROWSER % (site.web, key_of(own))
+    until(lambda: page.run(script)["fetched"] in ("a", "b"), what="the key is known")
+
+    def refused() -> float:
+        found = re.search(r'decider_web_refused_total{key="",reason="OTHER_ORIGIN"} (\S+)', site.metrics())
+        return float(found[1]) if found else 0.0
+
+    before = site.count()[0][0]
+    told = page.run(script)
+    assert {told["fetched"], told["simple"]} <= {"a", "b"}
+    assert told["beacon"] is True
+    until(lambda: site.count()[0][0] == before + 4, what="all four are decided, the beacon too")
+    before, were_refused = site.count(), refused()
+    assert stranger.run(script) == {"fetched": "TypeError", "simple": "TypeError", "blind": "opaque", "beacon": True}
+    until(lambda: refused() == were_refused + 4, what="all four are refused, the first one before it is sent")
+    assert site.count() == before
+    assert key_of(own) not in site.server.output
+
+
 def test_a_key_that_is_taken_out_of_the_file_is_out(site: Site) -> None:
     """A second or two later, with its sites; nothing else of the file changes."""
     headers = {"Origin": "https://few.example", "Access-Control-Request-Method": "POST"}
@@ -704,6 +773,55 @@ def test_a_key_for_an_experiment_that_there_is_not_is_told(site: Site) -> None:
         text = answer.read().decode()
     assert "the page's key 'shop' is for experiment 'missing', which there is not" in text
     assert "'own'" not in text
+
+
+def guard(folder: Path, lines: str, *, behind_proxy: bool = False) -> Guard:
+    """Of a port by itself."""
+    (folder / "tokens.toml").write_text(lines)
+    return Guard(Access(Settings(tokens=folder / "tokens.toml")), (), behind_proxy=behind_proxy)
+
+
+def asked(key: str, **headers: str) -> Asked:
+    """As the guard sees it."""
+    sent = {"origin": SHOP, "x-api-key": key, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    raw = [(name.encode(), value.encode()) for name, value in sent.items()]
+    return Asked({"method": "POST", "path": "/", "headers": raw, "client": ("192.0.2.1", 1)}, lambda: None)
+
+
+def test_a_proxy_that_is_not_named_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All visitors would share the rate of one address, and whoever writes the header is not believed."""
+    lines = new_page_key("shop", origins=[SHOP], experiments=[OWN])
+    for _ in range(2):
+        one = guard(tmp_path, lines)
+        callers = {one.identify(asked(key_of(lines), x_forwarded_for=f"9.9.9.{n}"), Role.DECIDE)[0] for n in range(3)}
+        assert callers == {"key:shop@192.0.2.1"}
+    one = guard(tmp_path, lines, behind_proxy=True)
+    one.identify(asked(key_of(lines), x_forwarded_for="9.9.9.9"), Role.DECIDE)
+    assert [record.message for record in caplog.records if "name the proxy by --web-proxy" in record.message] == [
+        caplog.records[0].message
+    ] * 2
+
+
+def test_an_open_stream_is_one_call_however_long(tmp_path: Path) -> None:
+    """Whether it may go on is looked at twice a second; that is no call of its page. A page's streams are few."""
+    lines = new_page_key("shop", origins=[SHOP], experiments=[OWN]) + "rate = 0.1\n"
+    one = guard(tmp_path, lines)
+    request = asked(key_of(lines))
+    caller, rights = one.identify(request, Role.DECIDE)
+    for _ in range(5):
+        one.look_again(request, Role.DECIDE)
+    with pytest.raises(RateExceeded):
+        one.identify(request, Role.DECIDE)
+
+    async def opened() -> None:
+        few = Limit("streams of pages", most=2, most_of_one=1)
+        streams = Streams(Limit("streams", most=1, most_of_one=1), of_pages=few)
+        streams.open(caller, rights, lambda: None)
+        with pytest.raises(LimitReached):
+            streams.open(caller, rights, lambda: None)
+        streams.open("token:root", Rights(), lambda: None)
+
+    asyncio.run(opened())
 
 
 def test_what_stands_open_is_told() -> None:
