@@ -30,7 +30,7 @@ KNOWN = (
     KnownSkip("there is no /usr/bin/systemd-analyze", 1, "Comes with systemd, which containers lack."),
     KnownSkip("there is no PostgreSQL on this machine", 300, "Only root may install it: see .ci/run."),
     KnownSkip("no IPv6 on this machine", 3, "Some containers have none."),
-    KnownSkip("no Chromium on the PATH", 31, "Only root may install it: see .ci/run."),
+    KnownSkip("no Chromium on the PATH", 37, "Only root may install it: see .ci/run."),
     KnownSkip("no Node.js on the PATH", 15, "Only root may install it."),
     KnownSkip("the rivals' environment is not there", 4, "Some 500 MB that nothing else needs: make side-by-side."),
     KnownSkip("the bake-off's environment is not there", 1, "One rival is built by a C++ compiler: make bakeoff."),
