@@ -33,6 +33,7 @@ from tests.clients_table import (
     FRONTENDS,
     NO_DEADLINE,
     NO_WAIT,
+    PAGE,
     ROOT,
     Found,
     table_of,
@@ -59,6 +60,8 @@ SERVICE = "decider/v1/decider_service.proto"
 SIMULATOR = (sys.executable, "-m", "simulator.cli")
 JARS = Path("/usr/share/java")
 """Where Debian puts them."""
+VISITOR = "visitor-42"
+"""Of the example."""
 IN_PAGES = [name for name in CLIENTS if name.startswith("web-")]
 DEADLINE = 2.0
 """Seconds, of each call that has one."""
@@ -351,6 +354,10 @@ def test_real_clients(tmp_path: Path) -> None:
         live = drives.decide()
         decisions = {name: answer["decision"] for name, answer in live.items() if answer["decision"]}
         drives.buy(decisions)
+        run_example(tmp_path, web=web, grpc=server.target)
+        assert rows(
+            server.db, "select name from rewards join decisions d on d.position = decision where unit_id = ?", VISITOR
+        )
         found = {name: seen(server.db, name, live[name]) for name in CLIENTS if name in live}
         os.kill(server.process.pid, signal.SIGSTOP)
         for name, answer in drives.decide_in_vain().items():
@@ -365,6 +372,16 @@ def test_real_clients(tmp_path: Path) -> None:
         write_table(table_of(found))
     driven = table_of(found).splitlines()
     assert driven == [line for line in written_table().splitlines() if line in driven or "Java" not in line]
+
+
+def run_example(folder: Path, *, web: str, grpc: str) -> None:
+    """What the page of frontends has for Python."""
+    (example,) = re.findall(r"^```python\n(.*?ofrep_provider.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    moved = (
+        example.replace("http://127.0.0.1:9465", web).replace("127.0.0.1:50051", grpc).replace("0.3)", f"{PATIENCE})")
+    )
+    (folder / "example.py").write_text(moved)
+    subprocess.run([PYTHON, folder / "example.py"], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
 def seen(db: Path, name: str, answer: Mapping[str, Any]) -> Found:
