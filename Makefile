@@ -21,7 +21,7 @@ FILES_WITH_COMMENTS = --include_imports --include_source_info --descriptor_set_o
 TYPESCRIPT_TYPES = mkdir -p build && $(PROTOC) $(FILES_WITH_COMMENTS) && $(BIN)/python -m simulator.studies.typescript_types build/files.binpb
 TYPESCRIPT := decider/client/typescript
 
-.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard frontends client-js growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions appends queueing kills faults ray-hosts clean
+.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard frontends clients client-js growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions appends queueing kills faults ray-hosts clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -58,6 +58,9 @@ tests/frontends/node_modules/ready: tests/frontends/package.json
 	@touch tests/frontends/node_modules/ready
 
 frontends: $(FRONTENDS) ## install what the tests of browsers, OpenFeature and Node drive (npm and PyPI packages, 210 MB)
+
+clients: $(READY) $(FRONTENDS) ## drive every client of tests/test_frontends.py against a real server, and write the table in decider/FRONTENDS.md
+	WRITE_TABLE=1 $(BIN)/python -m pytest tests/test_frontends.py $(ARGS)
 
 test: $(READY) ## all tests (ARGS="-k name")
 	$(BIN)/python -m pytest -n 2 $(ARGS)

@@ -89,7 +89,7 @@ def table_of(found: Mapping[str, Found]) -> str:
 
 
 def _versions() -> dict[str, str]:
-    packages = json.loads((FRONTENDS / "package.json").read_text())["dependencies"]
+    packages: dict[str, str] = json.loads((FRONTENDS / "package.json").read_text())["dependencies"]
     return packages | dict(
         re.findall(r"^([\w.-]+)==(\S+)$", (FRONTENDS / "requirements.txt").read_text(), re.MULTILINE)
     )

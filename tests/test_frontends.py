@@ -15,16 +15,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import grpc_tools
 import pytest
 
 from tests import browser as browsers
@@ -33,6 +33,7 @@ from tests.clients_table import (
     FRONTENDS,
     NO_DEADLINE,
     NO_WAIT,
+    PAGE,
     ROOT,
     Found,
     table_of,
@@ -54,11 +55,13 @@ PYTHON = ROOT / ".venv-frontends" / "bin" / "python"
 MODULES = FRONTENDS / "node_modules"
 PROTOS = ROOT / "proto"
 TYPESCRIPT = ROOT / "decider" / "client" / "typescript"
-COMMON = Path(grpc_tools.__file__).parent / "_proto"
+COMMON = Path(str(files("grpc_tools"))) / "_proto"
 SERVICE = "decider/v1/decider_service.proto"
 SIMULATOR = (sys.executable, "-m", "simulator.cli")
 JARS = Path("/usr/share/java")
 """Where Debian puts them."""
+VISITOR = "visitor-42"
+"""Of the example."""
 IN_PAGES = [name for name in CLIENTS if name.startswith("web-")]
 DEADLINE = 2.0
 """Seconds, of each call that has one."""
@@ -72,7 +75,7 @@ Answers = dict[str, Any]
 class Process:
     """A drive of its own process, which takes and gives lines."""
 
-    def __init__(self, command: list[str], output: Path, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, command: Sequence[str], output: Path, environment: Mapping[str, str]) -> None:
         self._output = output
         with output.open("wb") as errors:
             pipe = subprocess.PIPE
@@ -163,7 +166,9 @@ class Pages:
                 page.open(address)
         asked = json.dumps({"decisions": decisions})
         for page in self._pages:
-            page.run(f"void (window.answer = run({json.dumps(phase)}, {asked}))")
+            page.run(
+                f"void (window.answer = import('/drive.js').then(({{ run }}) => run({json.dumps(phase)}, {asked})))"
+            )
         answers: Answers = {}
         for page in self._pages:
             answers |= page.run("window.answer")
@@ -228,7 +233,7 @@ def java_commands(folder: Path, *, grpc: str, web: str) -> dict[str, list[str]]:
 def build(folder: Path) -> None:
     """What Node runs, and what the page loads: our providers, the drives and the generated code of connect-es."""
     (folder / "node_modules").symlink_to(MODULES)
-    for file in [*FRONTENDS.glob("*drive*.mjs"), TYPESCRIPT / "client.js", TYPESCRIPT / "openfeature.js"]:
+    for file in [*FRONTENDS.glob("*drive*.mjs"), *TYPESCRIPT.glob("*.js")]:
         shutil.copy(file, folder)
     protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", f"-I{COMMON}"]
     plugin = [
@@ -240,7 +245,7 @@ def build(folder: Path) -> None:
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "site").mkdir()
     subprocess.run([*protoc, *plugin, SERVICE, "google/rpc/status.proto"], check=True, cwd=PROTOS)
-    bundle = [MODULES / ".bin" / "esbuild", "web_drive.mjs", "--bundle", "--format=esm", "--outfile=site/drive.js"]
+    bundle = [f"{MODULES}/.bin/esbuild", "web_drive.mjs", "--bundle", "--format=esm", "--outfile=site/drive.js"]
     subprocess.run([*bundle, "--log-level=error"], check=True, cwd=folder)
     head = '<!doctype html><title>A shop</title><link rel="icon" href="data:,">'
     (folder / "site" / "index.html").write_text(head + '<script type="module" src="/drive.js"></script>')
@@ -271,10 +276,10 @@ def decider(folder: Path, origin: str) -> Iterator[tuple[ServerProcess, str]]:
     options = ("--experiments", str(folder / "experiments"), "--web", ANY_PORT, "--web-origin", origin)
     server = ServerProcess(folder / "log.db", *options)
     try:
-        yield (
-            server,
-            until(lambda: re.search(r"^Connect and JSON on (\S+?)/?$", server.output, re.MULTILINE), what="web")[1],
+        web = until(
+            lambda: re.search(r"^Connect and JSON on (\S+?)/?$", server.output, re.MULTILINE), what="it says so"
         )
+        yield server, web[1]
     finally:
         server.kill()
 
@@ -283,25 +288,25 @@ class Drives:
     """All of them, asked side by side."""
 
     def __init__(self, stack: ExitStack, folder: Path, *, origin: str, grpc: str, web: str) -> None:
+        def start(name: str, *command: str, **variables: str) -> Process:
+            return stack.enter_context(closing(Process(command, folder / f"{name}.log", os.environ | variables)))
+
         python = [str(PYTHON), str(FRONTENDS / "drive.py"), web, grpc]
         node = ["node", "node_drive.mjs", web, grpc, str(PROTOS), str(COMMON)]
-        ours = {**os.environ, "PYTHONPATH": str(ROOT)}
-        start = lambda name, *given: stack.enter_context(closing(Process(*given[:1], folder / name, *given[1:])))  # noqa: E731
-        python_here, python_there = (start(f"python{place}.log", python, ours) for place in (1, 2))
-        node_here, node_there = (start(f"node{place}.log", node) for place in (1, 2))
-        plain = [
+        here = [start("python", *python, PYTHONPATH=str(ROOT)), start("node", *node)]
+        there = [start("other python", *python, PYTHONPATH=str(ROOT)), start("other node", *node)]
+        java = java_commands(folder, grpc=grpc, web=web)
+        h2 = ["--protocol=grpc", "--http2-prior-knowledge"]
+        others = [
+            Pages(stack.enter_context(browsers.browser()), origin, web),
             Caller("curl", partial(call_with_curl, web)),
             Caller("buf", partial(call_with_buf, web, [])),
-            Caller(
-                "buf-grpc", partial(call_with_buf, f"http://{grpc}", ["--protocol=grpc", "--http2-prior-knowledge"])
-            ),
+            Caller("buf-grpc", partial(call_with_buf, f"http://{grpc}", h2)),
+            *[Caller(name, partial(call_with_java, start(name, *command))) for name, command in java.items()],
         ]
-        for name, command in java_commands(folder, grpc=grpc, web=web).items():
-            plain.append(Caller(name, partial(call_with_java, start(f"{name}.log", command))))
-        pages = Pages(stack.enter_context(browsers.browser()), origin, web)
         self._pool = stack.enter_context(ThreadPoolExecutor(8))
-        self._here = [python_here, node_here, pages, *plain]
-        self._there = [python_there, node_there, pages, *plain]
+        self._here: list[Any] = [*here, *others]
+        self._there: list[Any] = [*there, *others]
 
     def decide(self) -> Answers:
         """And track a click, and say what was shown. All have started before: none is short of a processor."""
@@ -349,6 +354,10 @@ def test_real_clients(tmp_path: Path) -> None:
         live = drives.decide()
         decisions = {name: answer["decision"] for name, answer in live.items() if answer["decision"]}
         drives.buy(decisions)
+        run_example(tmp_path, web=web, grpc=server.target)
+        assert rows(
+            server.db, "select name from rewards join decisions d on d.position = decision where unit_id = ?", VISITOR
+        )
         found = {name: seen(server.db, name, live[name]) for name in CLIENTS if name in live}
         os.kill(server.process.pid, signal.SIGSTOP)
         for name, answer in drives.decide_in_vain().items():
@@ -363,6 +372,16 @@ def test_real_clients(tmp_path: Path) -> None:
         write_table(table_of(found))
     driven = table_of(found).splitlines()
     assert driven == [line for line in written_table().splitlines() if line in driven or "Java" not in line]
+
+
+def run_example(folder: Path, *, web: str, grpc: str) -> None:
+    """What the page of frontends has for Python."""
+    (example,) = re.findall(r"^```python\n(.*?ofrep_provider.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    moved = (
+        example.replace("http://127.0.0.1:9465", web).replace("127.0.0.1:50051", grpc).replace("0.3)", f"{PATIENCE})")
+    )
+    (folder / "example.py").write_text(moved)
+    subprocess.run([PYTHON, folder / "example.py"], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
 def seen(db: Path, name: str, answer: Mapping[str, Any]) -> Found:

@@ -80,7 +80,7 @@ def test_the_package_for_npm(tmp_path: Path) -> None:
         names = {name.removeprefix("package/") for name in packed.getnames()}
         packed.extractall(tmp_path / "packed", filter="data")
     modules = {f"types/{path.stem}.d.ts" for path in (FOLDER / "src").glob("*.ts")}
-    assert names == {"package.json", "client.js", "README.md"} | modules
+    assert names == {"package.json", "client.js", "openfeature.js", "openfeature.d.ts", "README.md"} | modules
     shutil.move(tmp_path / "packed" / "package", tmp_path / "node_modules" / "decider-client")
     (tmp_path / "shop.mts").write_text(SHOP, encoding="utf-8")
     strict = ["--strict", "--noEmit", "--module", "nodenext", "--target", "es2022", "--lib", "es2022,dom"]
@@ -92,6 +92,7 @@ def test_the_package_for_npm(tmp_path: Path) -> None:
 
 SHOP = """
 import { Client, cookieStorage, DeciderError, type Decision, type Reason } from "decider-client";
+import { withRewards } from "decider-client/openfeature";
 const client = new Client("https://decider.shop.example", { key: "k", keptStorage: cookieStorage({ domain: "a" }) });
 const decision: Decision = await client.decide("storefront", "v", { fallback: "none", features: { price: 1 } });
 const reason: Reason = decision.reason;
@@ -100,6 +101,7 @@ const outcome = await client.reward(decision.decisionId, "click");
 if (outcome === "joined") console.log(reason, title);
 // @ts-expect-error - a wrong name is found before it runs
 await client.decide("storefront", "v", { eligible_actions: ["a"] });
+withRewards({ runsOn: "client" }, client, { deadlineMs: 300 }).runsOn;
 const results = await client.decideBatch([{ experiment: "a", unitId: "b" }]);
 for (const { response, error } of results) console.log(response ? response.action.id : error.code);
 const slate = await client.decideSlate("a", "b", [{}], { fallback: ["x"] });

@@ -25,7 +25,7 @@ from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, LISTEN, WEB,
 from decider.server.methods import methods_of, streams_of
 from decider.server.process import Process
 from decider.server.service import DeciderService
-from decider.server.web.files import client_js
+from decider.server.web.files import client_files
 from decider.server.web.port import WebPort
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class Worker:
                 access=process.access,
                 refused=refused,
                 endpoints=endpoints(flags, metrics),
-                files=[client_js()],
+                files=client_files(),
                 shared=self._sharing is not ALONE,
             )
             process.opened.callback(self._web.stop)

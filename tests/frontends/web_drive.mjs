@@ -1,12 +1,10 @@
-// Drives clients in a page: `run(phase, asked)` gives what each client got. Bundled by esbuild.
+// Drives clients in a page: `run` gives what each client got. Bundled by esbuild.
 import { OpenFeature } from "@openfeature/web-sdk";
 import { OFREPWebProvider } from "@openfeature/ofrep-web-provider";
 import { FlagdWebProvider } from "@openfeature/flagd-web-provider";
 import { createClient } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-web";
 import { DeciderService } from "./gen/decider/v1/decider_service_pb.js";
-import { Client } from "./client.js";
-import { withRewards } from "./openfeature.js";
 import { DEADLINE, HANGS, callWith, drives, evaluated, within } from "./drives.mjs";
 
 const parameters = new URLSearchParams(location.search);
@@ -14,6 +12,9 @@ const [web, row] = [parameters.get("web"), parameters.get("row")];
 const { hostname, port } = new URL(web);
 const ofrep = () => new OFREPWebProvider({ baseUrl: web, cacheMode: "network-first" });
 const flagd = () => new FlagdWebProvider({ host: hostname, port: Number(port), tls: false });
+// As a page does that has no build step: from the server.
+const { Client } = await import(`${web}/client.js`);
+const { withRewards } = await import(`${web}/openfeature.js`);
 const ours = new Client(web, { timeoutMs: DEADLINE, keptStorage: sessionStorage });
 const settings = { deadlineMs: DEADLINE };
 const providers = {
@@ -55,4 +56,4 @@ const calls = {
   "grpc-web": call(createGrpcWebTransport({ baseUrl: web })),
 };
 const phases = drives({ web, kept: sessionStorage, clients: make ? { [row]: openFeature } : {}, calls: make ? {} : calls });
-window.run = (phase, asked) => phases[phase](asked);
+export const run = (phase, asked) => phases[phase](asked);

@@ -35,7 +35,7 @@ def _tracking(stock: type[Any], client: Client, *, exposures: bool) -> type[Any]
     """A subclass with a hook and with `track`, which OpenFeature's own providers leave empty."""
     tracker = Tracker(client, exposures=exposures)
 
-    class Provider(stock):
+    class Provider(stock):  # type: ignore[misc] # OpenFeature is in no environment that is checked
         def get_provider_hooks(self) -> list[Any]:
             return [*super().get_provider_hooks(), Evaluations(tracker)]
 

@@ -1,9 +1,9 @@
-"""Files that every page may load: the client, as `/client.js`. Called by `port.py` and `worker.py`."""
+"""Files that every page may load: the client, as `/client.js`, and `/openfeature.js`. Called by `port.py` and `worker.py`."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -28,10 +28,13 @@ class File:
     content: bytes
 
 
-def client_js() -> File:
-    """The client for pages: `decider/client/typescript/`."""
-    content = resources.files("decider").joinpath("client/typescript/client.js").read_bytes()
-    return File("/client.js", "text/javascript; charset=utf-8", content)
+def client_files() -> Sequence[File]:
+    """The client for pages, and what adds it to OpenFeature's providers: `decider/client/typescript/`."""
+    folder = resources.files("decider").joinpath("client/typescript")
+    return [
+        File(f"/{name}", "text/javascript; charset=utf-8", folder.joinpath(name).read_bytes())
+        for name in ("client.js", "openfeature.js")
+    ]
 
 
 def file_routes(files: Iterable[File]) -> Mapping[str, Route]:
