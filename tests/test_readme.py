@@ -55,7 +55,7 @@ TEXTS = {
 DEPLOYING, TYPESCRIPT = "decider/deploy/README.md", "decider/client/typescript/README.md"
 FRONTENDS = "decider/FRONTENDS.md"
 LINKED = {**TEXTS, **{name: (ROOT / name).read_text(encoding="utf-8") for name in (DEPLOYING, TYPESCRIPT, FRONTENDS)}}
-"""Texts whose links are followed. The last ones' commands want root and systemd, or a browser: see test_deploy_files.py,
+"""Texts whose links are followed. The last ones want root and systemd, or a browser: see test_deploy_files.py,
 test_typescript_served.py and test_frontend_examples.py."""
 
 PATIENCE = 60
