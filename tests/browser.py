@@ -84,8 +84,9 @@ FAINT = """
 class Page:
     """A page that the browser shows; everything it asked for over the network is in `requests`."""
 
-    def __init__(self, browser: Browser, session: str) -> None:
+    def __init__(self, browser: Browser, target: str, session: str) -> None:
         self._browser = browser
+        self._target = target
         self._session = session
         self.requests: list[str] = []
 
@@ -104,6 +105,17 @@ class Page:
         """A reader with a dark screen, or a printer."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self._send("Emulation.setEmulatedMedia", media=medium, features=features)
+
+    def close(self) -> None:
+        """As a visitor closes a tab."""
+        self._browser.send("Target.closeTarget", targetId=self._target)
+
+    def cut_off(self, offline: bool = True) -> None:
+        """Without a network, as in a tunnel; or back in it."""
+        self._send("Network.enable")
+        self._send(
+            "Network.emulateNetworkConditions", offline=offline, latency=0, downloadThroughput=-1, uploadThroughput=-1
+        )
 
     def press_tab(self) -> None:
         """As a reader without a mouse does."""
@@ -155,7 +167,8 @@ class Browser:
     def visit(self, address: str, *, width: int = 1280) -> Page:
         """Open any address in a window of its own."""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        page = Page(self, self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"])
+        session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        page = Page(self, target, session)
         page.resize(width)
         page.open(address)
         return page

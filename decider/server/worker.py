@@ -25,6 +25,7 @@ from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, LISTEN, WEB,
 from decider.server.methods import methods_of, streams_of
 from decider.server.process import Process
 from decider.server.service import DeciderService
+from decider.server.web.files import client_js
 from decider.server.web.port import WebPort
 
 logger = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ class Worker:
                 calls=calls,
                 access=process.access,
                 endpoints=endpoints(flags, metrics),
+                files=[client_js()],
                 refused=refused,
                 shared=self._sharing is not ALONE,
             )

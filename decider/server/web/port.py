@@ -18,9 +18,10 @@ from decider.server.methods import Method, StreamMethod
 from decider.server.settings import Settings, join_address, split_address
 from decider.server.web.app import WebApp
 from decider.server.web.calls import Calls
+from decider.server.web.files import File, file_routes
 from decider.server.web.guard import Guard
 from decider.server.web.intake import WebIntake
-from decider.server.web.routes import Endpoint, File, endpoint_routes, file_routes, rpc_routes
+from decider.server.web.routes import Endpoint, endpoint_routes, rpc_routes
 from decider.server.web.streams import Streams
 
 LAST_ANSWERS = 0.5

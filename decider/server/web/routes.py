@@ -5,7 +5,6 @@ A part that adds something gives it here: a service (its table of methods), an E
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -126,30 +125,3 @@ async def _answer_endpoint(one: Endpoint, intake: WebIntake, request: Request) -
             raise Refused(status_for(error, rights)) from None
 
     return await intake.call(request, one.role, work, seconds=one.seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """Something that everybody may load, like the client for pages. Caches ask again whether it is another one."""
-
-    path: str
-    content_type: str
-    content: bytes
-
-
-def file_routes(files: Iterable[File]) -> Mapping[str, Route]:
-    """By path."""
-    return {one.path: Route(("GET", "HEAD"), _file_answer(one), public=True) for one in files}
-
-
-def _file_answer(file: File) -> Callable[[Request], Awaitable[Reply]]:
-    tag = b'"%s"' % hashlib.sha256(file.content).hexdigest()[:16].encode()
-    headers = [(b"etag", tag), (b"cache-control", b"no-cache")]
-    typed = [*headers, (b"content-type", file.content_type.encode())]
-
-    async def answer(request: Request) -> Reply:
-        if request.headers.get(b"if-none-match") == tag:
-            return Reply(304, headers)
-        return Reply(200, typed, file.content)
-
-    return answer

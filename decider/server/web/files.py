@@ -1,0 +1,59 @@
+"""Files that every page may load: the client, as `/client.js`. Called by `port.py` and `worker.py`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+
+from decider.server.web.app import Route
+from decider.server.web.compression import GZIP, compress, takes_gzip
+from decider.server.web.exchange import Headers, Reply, Request
+
+CACHES: Headers = (
+    # An hour: no page asks at each load, and a new release is everywhere soon. Then the tag says if it is another one.
+    (b"cache-control", b"public, max-age=3600"),
+    (b"vary", b"accept-encoding"),
+    (b"x-content-type-options", b"nosniff"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """Something that everybody may load, like the client for pages."""
+
+    path: str
+    content_type: str
+    content: bytes
+
+
+def client_js() -> File:
+    """The client for pages: `decider/client/typescript/`."""
+    content = resources.files("decider").joinpath("client/typescript/client.js").read_bytes()
+    return File("/client.js", "text/javascript; charset=utf-8", content)
+
+
+def file_routes(files: Iterable[File]) -> Mapping[str, Route]:
+    """By path."""
+    return {one.path: Route(("GET", "HEAD"), _answer(one), public=True) for one in files}
+
+
+def _answer(file: File) -> Callable[[Request], Awaitable[Reply]]:
+    kind = (b"content-type", file.content_type.encode())
+    plain = _reply(file.content, [kind])
+    packed = _reply(compress(file.content), [kind, (b"content-encoding", GZIP)])
+
+    async def answer(request: Request) -> Reply:
+        reply = packed if takes_gzip(request.headers.get(b"accept-encoding", b"")) else plain
+        tag, *_ = reply.headers
+        known = request.headers.get(b"if-none-match", b"")
+        return Reply(304, [tag, *CACHES]) if tag[1] in known else reply
+
+    return answer
+
+
+def _reply(content: bytes, headers: Headers) -> Reply:
+    """Each encoding has a tag of its own, as caches want it."""
+    tag = b'"%s"' % hashlib.sha256(content).hexdigest()[:16].encode()
+    return Reply(200, [(b"etag", tag), *CACHES, *headers], content)
