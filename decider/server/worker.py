@@ -112,9 +112,9 @@ class Worker:
                 [*methods, *streams],
                 calls=calls,
                 access=process.access,
+                refused=refused,
                 endpoints=endpoints(flags, metrics),
                 files=[client_js()],
-                refused=refused,
                 shared=self._sharing is not ALONE,
             )
             process.opened.callback(self._web.stop)
