@@ -49,7 +49,9 @@ def npm_packages() -> Path:
 def test_in_node() -> None:
     """Everything but the page itself: calls, fallbacks, outages, queues, storages, errors."""
     file = FRONTENDS / "typescript_client.test.mjs"
-    done = subprocess.run([node(), "--test", file], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [node(), "--test", "--test-force-exit", file], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout
 
 

@@ -53,6 +53,8 @@ interface Item extends Stored {
   waits: boolean;
   /** A beacon has gone since the page was last seen. */
   beaconed: boolean;
+  /** Another page has stored it. */
+  adopted: boolean;
 }
 
 export interface Bounds {
@@ -114,11 +116,16 @@ export class Outbox {
   #put(method: Sent, request: object, id = newId()): Item | undefined {
     if (this.#closed) return undefined;
     const now = performance.now();
-    const item = { id, method, request, at: Date.now(), since: now, answers: 0, waits: false, beaconed: false };
+    const begun = { answers: 0, waits: false, beaconed: false, adopted: false };
+    const item = { id, method, request, at: Date.now(), since: now, ...begun };
     this.#items.set(id, item);
     this.store.set(this.prefix + id, JSON.stringify({ method, request, at: item.at } satisfies Stored));
-    for (const old of [...this.#items.values()].slice(0, -this.bounds.queueSize)) this.#drop(old, "QUEUE_FULL");
+    this.#dropTooMany();
     return item;
+  }
+
+  #dropTooMany(): void {
+    for (const old of [...this.#items.values()].slice(0, -this.bounds.queueSize)) this.#drop(old, "QUEUE_FULL");
   }
 
   /** What waits has to be delivered first while nothing gets through, and what is about the same decision. */
@@ -152,7 +159,10 @@ export class Outbox {
 
   #next(): Item | undefined {
     const oldest = performance.now() - this.bounds.queueAgeMs;
-    for (const item of this.#items.values()) if (item.since < oldest) this.#drop(item, "TOO_OLD");
+    for (const item of this.#items.values()) {
+      if (item.adopted && !this.store.get(this.prefix + item.id)) this.#remove(item); // another tab has delivered it
+      else if (item.since < oldest) this.#drop(item, "TOO_OLD");
+    }
     return [...this.#items.values()].find((one) => one.waits);
   }
 
@@ -221,8 +231,13 @@ export class Outbox {
       const found = this.store.read(key, isStored);
       if (!found) continue;
       const age = Math.max(0, Date.now() - found.at); // a clock may have been set back since
-      this.#items.set(id, { ...found, id, since: performance.now() - age, answers: 0, waits: true, beaconed: false });
+      const begun = { answers: 0, waits: true, beaconed: false, adopted: true };
+      this.#items.set(id, { ...found, id, since: performance.now() - age, ...begun });
     }
+    const inOrder = [...this.#items.values()].sort((one, other) => one.since - other.since);
+    this.#items.clear();
+    for (const item of inOrder) this.#items.set(item.id, item);
+    this.#dropTooMany();
     this.#start();
   }
 
