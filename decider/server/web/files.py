@@ -1,4 +1,4 @@
-"""Files that every page may load: the client, as `/client.js`, and `/openfeature.js`. Called by `port.py` and `worker.py`."""
+"""Files that every page may load: `/client.js` and `/openfeature.js`. Called by `port.py` and `worker.py`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def client_files() -> Sequence[File]:
 
 def file_routes(files: Iterable[File]) -> Mapping[str, Route]:
     """By path."""
-    return {one.path: Route(("GET", "HEAD"), _answer(one), public=True) for one in files}
+    return {one.path: Route(("GET", "HEAD"), _answer(one), public=True, protocol="file") for one in files}
 
 
 def _answer(file: File) -> Callable[[Request], Awaitable[Reply]]:
