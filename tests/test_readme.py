@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import sqlite3
@@ -41,6 +40,7 @@ from tests.conftest import Clock, sample_experiment
 from tests.lift_logs import visits_db
 from tests.personalizer_logs import dsjson_line, events
 from tests.test_architecture import MAY_IMPORT
+from tests.test_typescript_client import node, npm_packages
 from tests.test_verify import HOME, Drive
 
 ROOT = Path(__file__).parent.parent
@@ -52,9 +52,10 @@ TEXTS = {
 }
 """Every text of the repository for its readers, but for the changelog and what LINKED has more."""
 
-DEPLOYING = "decider/deploy/README.md"
-LINKED = {**TEXTS, DEPLOYING: (ROOT / DEPLOYING).read_text(encoding="utf-8")}
-"""Texts whose links are followed. The last one's commands want root and systemd: see test_deploy_files.py."""
+DEPLOYING, TYPESCRIPT = "decider/deploy/README.md", "decider/client/typescript/README.md"
+LINKED = {**TEXTS, **{name: (ROOT / name).read_text(encoding="utf-8") for name in (DEPLOYING, TYPESCRIPT)}}
+"""Texts whose links are followed. The last ones' commands want root and systemd, or a browser: see test_deploy_files.py
+and test_typescript_served.py."""
 
 PATIENCE = 60
 """Seconds that a call may take in an example: what is tested is not the speed of the machine."""
@@ -364,36 +365,40 @@ def test_the_clients_example_shows_actions_with_and_without_a_payload(tmp_path: 
     assert shown["node-1"].startswith("none {}\njoined\n")
 
 
-@pytest.mark.skipif(not shutil.which("npm"), reason="no Node.js on the PATH")
-def test_features_from_node_arrive(tmp_path: Path) -> None:
+GRPC_JS = """
+import grpc from "@grpc/grpc-js";
+import loader from "@grpc/proto-loader";
+STRUCT
+const files = loader.loadSync("decider/v1/decider_service.proto", { includeDirs: ["PROTO"], enums: String });
+const { DeciderService } = grpc.loadPackageDefinition(files).decider.v1;
+const client = new DeciderService("127.0.0.1:50051", grpc.credentials.createInsecure());
+const context = { segment: "vip", features: struct({ cart_value: 80.5, member: true, size: "M" }) };
+client.Decide({ experiment: "storefront", unitId: "v", context }, (error) => {
+  if (error) throw error;
+  client.close();
+});
+"""
+"""A program around the text's example, which is what a user of grpc-js has to add."""
+
+
+def test_features_from_node_over_grpc_arrive(tmp_path: Path) -> None:
     """The loader of proto files that everybody uses drops a plain object's values without a word."""
-    (example,) = blocks("js")
+    programs = npm_packages()
     place = Place(tmp_path)
-    patient = example.replace("Date.now() + 1000", f"Date.now() + {1000 * PATIENCE}")
-    scripts = {}
-    for id_ in ("node-0", "node-1"):  # the id decides the draw
-        scripts[id_] = tmp_path / f"{id_}.mjs"
-        scripts[id_].write_text(place.moved(patient.replace("randomUUID()", f'"a-page-of-{id_}"')), encoding="utf-8")
-    (packages,) = re.findall("// npm install (.*)", example)
-    quiet = "--no-audit --no-fund --no-update-notifier --prefer-offline"
-    subprocess.run(f"npm install {quiet} {packages}", shell=True, cwd=tmp_path, check=True, capture_output=True)
+    (example,) = [block for block in blocks("js") if "const struct" in block]
+    script = tmp_path / "shop.mjs"
+    (tmp_path / "node_modules").symlink_to(programs.parent)
+    text = GRPC_JS.replace("STRUCT", example).replace("PROTO", str(ROOT / "proto"))
+    script.write_text(place.moved(text), encoding="utf-8")
     server = place.start(only(".venv/bin/decider serve --experiments"))
     try:
-        with_payload, without = [place.run(f"node {script}") for script in scripts.values()]
+        place.run(f"{node()} {script}")
     finally:
         assert stop(server) == 0
-    assert re.match(r"free-shipping \{ (title: 'Free shipping today'|link: '/shipping'|, ){3} \}", with_payload)
-    assert "none {}" in without
-    assert "REWARD_OUTCOME_JOINED" in with_payload
-    assert "REWARD_OUTCOME_JOINED" in without
     log = sqlite3.connect(tmp_path / "shop.db")
     with closing(log):
-        (found,) = log.execute("select distinct segment, features from decisions").fetchall()
-        rewarded = [name for (name,) in log.execute("select name from rewards")]
+        (found,) = log.execute("select segment, features from decisions").fetchall()
     assert (found[0], json.loads(found[1])) == ("vip", {"cart_value": 80.5, "member": True, "size": "M"})
-    assert rewarded == ["click", "click"]
-    assert "the fallback sale is shown" in place.run(f"node {scripts['node-0']} 2>&1")  # nobody listens any more
-    assert place.run(".venv/bin/simulator verify shop.db") == "2 of 2 decisions equal\n"
 
 
 def test_rules_and_dashboard_are_printed(tmp_path: Path) -> None:

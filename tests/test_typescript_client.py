@@ -104,7 +104,8 @@ await client.decide("storefront", "v", { eligible_actions: ["a"] });
 withRewards({ runsOn: "client" }, client, { deadlineMs: 300 }).runsOn;
 const results = await client.decideBatch([{ experiment: "a", unitId: "b" }]);
 for (const { response, error } of results) console.log(response ? response.action.id : error.code);
-try { await client.decideSlate("a", "b", [{}], { fallback: ["x"] }); } catch (e) { if (e instanceof DeciderError) throw e; }
+const slate = await client.decideSlate("a", "b", [{}], { fallback: ["x"] });
+console.log(slate.decisions[0]?.action.id, DeciderError);
 """
 
 
@@ -116,7 +117,8 @@ def test_the_version_is_that_of_the_service() -> None:
 
 
 HEAD = """<!doctype html><meta charset=utf-8><title>Shop</title><body style="margin:0">
-<div id=top style="height:100px">top</div><div style="height:3000px"></div><div id=below style="height:100px">below</div>
+<style>div { height: 100px } #middle { height: 3000px }</style>
+<div id=top>top</div><div id=middle></div><div id=below>below</div>
 <script type=module>
 import { Client, cookieStorage } from "/client.js";
 window.failures = [];
@@ -278,6 +280,7 @@ def test_an_element_that_is_larger_than_the_window_or_gets_its_size_late(page: P
         document.body.style.height = "90000px";
         client.activateWhenSeen(document.body, "the whole page", { forMs: 50 });
         top.empty = document.body.insertBefore(document.createElement("div"), document.body.firstChild);
+        top.empty.style.height = 0;
         client.activateWhenSeen(top.empty, "an image", { forMs: 50 });
         null""")
     wait_for(lambda: stub.requests("Activate", decisionId="the whole page"))
@@ -387,7 +390,8 @@ def test_a_full_storage_a_forbidden_one_and_cookies(page: Page, shop: str) -> No
             const client = new Client("STUB");
             const {{ decisionId }} = await client.decide("storefront", "v", {{ fallback: "none" }});
             let denied = ""; try {{ localStorage }} catch (error) {{ denied = error.name }}
-            parent.postMessage([denied, client.kept("storefront") === decisionId, await client.reward(decisionId)], "*");
+            const kept = client.kept("storefront") === decisionId;
+            parent.postMessage([denied, kept, await client.reward(decisionId)], "*");
         <` + "/script>";
         document.body.append(frame);
     }})"""

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import re
+import shutil
 import subprocess
 import urllib.error
 import urllib.request
@@ -56,6 +59,10 @@ class Site(NamedTuple):
         return rows_of(self.db, sql, *parameters)
 
 
+README = re.findall(r"```(?:html|js)\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+"""Its examples: a page, the line of a purchase, a program for Node."""
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Started as a person would, with a tokens file."""
@@ -68,6 +75,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         files = ("--experiments", str(folder / "storefront.toml"), "--tokens", str(folder / "tokens.toml"))
         server = ServerProcess(folder / "log.db", *files, "--web", "127.0.0.1:0")
         web = until(lambda: WEB.search(server.output), what="the address of --web")[1]
+        shown = f"window.buy = () => {README[1].strip()[:-1]}; Object.assign(window, {{ decision, ready: true }});"
+        page = README[0].replace("</script>", f"{shown}</script>").replace("page_...", key_of(page_row))
+        patient = page.replace("timeoutMs: 300", "timeoutMs: 5000")
+        pages.contents["/readme"] = patient.replace("http://127.0.0.1:9465", f"http://{web}")
         pages.contents["/home"] = HOME.replace("SERVER", f"http://{web}").replace("KEY", key_of(page_row))
         elsewhere = pages.url.replace("127.0.0.1", "localhost")
         try:
@@ -222,3 +233,29 @@ def test_from_node(site: Site, tmp_path: Path) -> None:
     assert found["ranking"] == 2
     assert found["outcomes"] == ["activated", "joined", "corrected", "retracted", "joined", "linked", "refused"]
     assert found["undelivered"] == [{"code": "NOT_FOUND", "reason": "DECISION_NOT_FOUND", "count": 1}]
+
+
+def test_the_readmes_page(chromium: Browser, site: Site) -> None:
+    """As it stands there, with another address and key."""
+    page = chromium.visit(f"{site.shop}/readme")
+    wait_for(lambda: page.run("window.ready"))
+    id_ = page.run("decision.decisionId")
+    assert page.run("banner.textContent") in ("", "20 % off")
+    page.run("banner.click()")
+    assert page.run("buy()") == "joined"
+    named = "select name, value from rewards join decisions on decision = decisions.position where decision_id = ?"
+    wait_for(lambda: set(site.rows(named, id_)) == {("click", 1.0), ("purchase", 79.9)})
+    page.close()
+
+
+def test_the_readmes_program(site: Site, tmp_path: Path) -> None:
+    """As it stands there, with the package where npm would put it."""
+    package = tmp_path / "node_modules" / "decider-client"
+    package.mkdir(parents=True)
+    for name in ("client.js", "package.json"):
+        shutil.copy(FOLDER / name, package)
+    (tmp_path / "shop.mjs").write_text(README[2].replace("http://127.0.0.1:9465", site.web), encoding="utf-8")
+    environment = {**os.environ, "DECIDER_TOKEN": site.token}
+    done = subprocess.run([node(), tmp_path / "shop.mjs"], capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"(none \{\}|sale \{ title: '20 % off' \})\njoined\n", done.stdout)

@@ -171,6 +171,12 @@ test("a slow server: the fallback in time, and the server is told what was shown
   assert.equal(failures[0].code, "DEADLINE_EXCEEDED");
   assert.deepEqual([failures[0].consequence, failures[0].shown], ["fallback", "none"]);
   await assert.rejects(one.decide("storefront", "visitor-1"), { name: "DeciderError", code: "DEADLINE_EXCEEDED" });
+  stub.mode = { delayMs: 100 };
+  const [quick, patient] = await Promise.all([
+    one.decide("storefront", "visitor-1", { fallback: "none", timeoutMs: 20 }),
+    one.decide("storefront", "visitor-1", { fallback: "none", timeoutMs: 2000 }),
+  ]);
+  assert.deepEqual([quick.action.id, patient.action.id], ["none", "sale"]);
 });
 
 test("a fetch that never ends, and one that throws", async () => {
@@ -299,6 +305,7 @@ test("wrong options and fallbacks are errors at once", async () => {
     await assert.rejects(one.decide("e", "u", { fallback }), TypeError);
   }
   for (const [options, message] of [
+    [{ timeoutMs: 0 }, /timeoutMs: is 0; give a number above 0/],
     [{ price: 1 }, /options.price: there is no such field; there are experiment/],
     [{ eligible_actions: ["a"] }, /eligible_actions/],
     [{ eligibleActions: [] }, /eligibleActions: is empty/],

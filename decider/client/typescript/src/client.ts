@@ -15,7 +15,7 @@ import { Outbox, type Bounds } from "./outbox.js";
 import { watchPage, whenSeen, type SeenOptions } from "./page.js";
 import type { Json } from "./proto.js";
 import { pageStorages, Store, type PageStorage } from "./storage.js";
-import { fields, fullText, text, typeOf, type Fields } from "./values.js";
+import { fields, fullText, positive, text, typeOf, type Fields } from "./values.js";
 
 export { cookieStorage, type PageStorage } from "./storage.js";
 export { DeciderError, type Consequence, type Count, type Failure } from "./failures.js";
@@ -59,6 +59,8 @@ interface Choice extends Known {
   explore?: boolean | null;
   /** True returns the whole pmf. */
   withRanking?: boolean | null;
+  /** Milliseconds that this call may take. Default: the client's. */
+  timeoutMs?: number | null;
 }
 
 interface Place {
@@ -202,7 +204,8 @@ export class Client {
   }
 
   /**
-   * Choose an action. Calls of one moment (without an `await` between them) travel as one DecideBatch.
+   * Choose an action. Calls of one moment (without an `await` between them) travel as one DecideBatch, if they
+   * have one `timeoutMs`.
    *
    * With `fallback` nothing throws but a wrong fallback: whatever goes wrong gives that action, with the reason
    * REASON_FALLBACK and without a decision id. It is counted, logged, told to `onError`, and the server is told which
@@ -367,11 +370,6 @@ function storagesOf(field: string, given: PageStorage | null | undefined): PageS
   if (given === null) return [];
   if (typeof given.getItem !== "function") throw new TypeError(`${field}: is ${typeOf(given)}; give a Storage, or null`);
   return [given];
-}
-
-function positive(field: string, value: number): number {
-  if (!(value > 0)) throw new TypeError(`${field}: is ${value}; give a number above 0`);
-  return value;
 }
 
 /** What was passed as a value, also where that is undefined: a page failed to find the amount. A retraction needs none. */

@@ -22,12 +22,13 @@ type Shown = Array<Decision["action"]>;
 
 interface Waiting {
   request: DecideRequest;
+  timeoutMs: number;
   resolve: (decision: Decision) => void;
   reject: (error: unknown) => void;
 }
 
 export class Decisions {
-  /** Calls of this moment: they travel together, as one DecideBatch. */
+  /** Calls of this moment: those with one deadline travel together, as one DecideBatch. */
   #moment: Waiting[] = [];
   /** Calls that are not answered, with what is shown in their place. */
   readonly #flying = new Map<DecideRequest | DecideSlateRequest, Shown>();
@@ -43,7 +44,7 @@ export class Decisions {
 
   async decide(asked: Fields): Promise<Decision> {
     const shown = "fallback" in asked ? readFallback(asked.fallback) : undefined;
-    return this.#decide("Decide", shown, () => decideRequest(asked));
+    return this.#decide("Decide", shown, asked.timeoutMs, () => decideRequest(asked));
   }
 
   async decideBatch(given: unknown, options: Fields): Promise<BatchResult[]> {
@@ -52,12 +53,12 @@ export class Decisions {
       const fallback = "fallback" in asked ? asked : options;
       const field = `requests[${place}].fallback`;
       const shown = "fallback" in fallback ? readFallback(fallback.fallback, field) : undefined;
-      return { shown, make: () => numbered("requests", place, () => decideRequest(one)) };
+      return { shown, timeoutMs: asked.timeoutMs, make: () => numbered("requests", place, () => decideRequest(one)) };
     });
     for (const { shown, make } of all) if (!shown) make(); // a wrong request without a fallback: nothing is sent
     return Promise.all(
-      all.map(({ shown, make }) =>
-        this.#decide("DecideBatch", shown, make).then(
+      all.map(({ shown, timeoutMs, make }) =>
+        this.#decide("DecideBatch", shown, timeoutMs, make).then(
           (response) => ({ response }),
           (error: DeciderError) => ({ error }),
         ),
@@ -79,21 +80,26 @@ export class Decisions {
     const shown = "fallback" in asked ? readFallbacks(asked.fallback, places) : undefined;
     const fallback = () => ({ slateId: "", decisions: shown!.map(fallbackDecision) });
     return this.#ask("DecideSlate", shown, () => slateRequest(asked), fallback, async (request) => {
-      const reply = await this.connection.call("DecideSlate", request, this.timeoutMs);
+      const reply = await this.connection.call("DecideSlate", request, this.#timeout(asked.timeoutMs));
       const slate = { slateId: "", ...reply, decisions: (reply.decisions ?? []).map(filled) };
       this.keep(request.experiment!, slate.slateId, "");
       return slate;
     });
   }
 
-  #decide(method: string, shown: Decision["action"] | undefined, make: () => DecideRequest): Promise<Decision> {
+  #decide(
+    method: string,
+    shown: Decision["action"] | undefined,
+    timeoutMs: unknown,
+    make: () => DecideRequest,
+  ): Promise<Decision> {
     return this.#ask(
       method,
       shown && [shown],
       make,
       () => fallbackDecision(shown!),
       async (request) => {
-        const decision = await this.#together(request);
+        const decision = await this.#together(request, this.#timeout(timeoutMs));
         this.keep(request.experiment!, decision.decisionId, decision.action.id);
         return decision;
       },
@@ -124,25 +130,31 @@ export class Decisions {
     }
   }
 
-  #together(request: DecideRequest): Promise<Decision> {
+  #timeout(given: unknown): number {
+    return given == null ? this.timeoutMs : (given as number);
+  }
+
+  #together(request: DecideRequest, timeoutMs: number): Promise<Decision> {
     return new Promise((resolve, reject) => {
-      if (this.#moment.push({ request, resolve, reject }) === 1) queueMicrotask(() => this.#send());
+      if (this.#moment.push({ request, timeoutMs, resolve, reject }) === 1) queueMicrotask(() => this.#send());
     });
   }
 
   #send(): void {
     const all = this.#moment;
     this.#moment = [];
-    for (const some of chunks(all)) {
-      this.#sendSome(some).catch((error: unknown) => some.forEach((one) => one.reject(error)));
+    for (const timeoutMs of new Set(all.map((one) => one.timeoutMs))) {
+      for (const some of chunks(all.filter((one) => one.timeoutMs === timeoutMs))) {
+        this.#sendSome(some, timeoutMs).catch((error: unknown) => some.forEach((one) => one.reject(error)));
+      }
     }
   }
 
-  async #sendSome(some: Waiting[]): Promise<void> {
+  async #sendSome(some: Waiting[], timeoutMs: number): Promise<void> {
     const requests = some.map((one) => one.request);
     const { results = [] } = some[1]
-      ? await this.connection.call("DecideBatch", { requests }, this.timeoutMs)
-      : { results: [{ response: await this.connection.call("Decide", requests[0]!, this.timeoutMs), error: undefined }] };
+      ? await this.connection.call("DecideBatch", { requests }, timeoutMs)
+      : { results: [{ response: await this.connection.call("Decide", requests[0]!, timeoutMs), error: undefined }] };
     some.forEach(({ resolve, reject }, place) => {
       const { response, error } = results[place] ?? {};
       if (response?.action?.id) resolve(filled(response));

@@ -10,13 +10,15 @@ import type {
   RewardRequest,
   Slot,
 } from "./proto.js";
-import { branches, features, fields, flag, fullText, list, number, text, texts, typeOf, type Fields } from "./values.js";
+import { branches, features, fields, flag, fullText, list, number, positive, text, texts, typeOf, type Fields } from "./values.js";
 
 /** What the server takes in one call. */
 export const MOST_IN_A_BATCH = 1000;
 
 const CONTEXT = ["segment", "device", "channel", "location", "intentStage"] as const;
-const BOTH = ["experiment", "unitId", "actionFeatures", "actions", "explore", "withRanking", "features", "fallback"];
+const BOTH = [
+  ...["experiment", "unitId", "actionFeatures", "actions", "explore", "withRanking", "features", "fallback", "timeoutMs"],
+];
 const OF_PLACES = ["eligibleActions", "excludedActions", "defaultAction"];
 const DECIDE = [...BOTH, ...OF_PLACES, ...CONTEXT, "decisionId"];
 const SLATE = [...BOTH, ...CONTEXT, "slateId", "slots"];
@@ -36,6 +38,7 @@ export function newId(): string {
 /** From the options of `decide`; null is the same as none given. It always has a decision id. */
 export function decideRequest(given: unknown): DecideRequest {
   const asked = fields("options", given, DECIDE);
+  optional(positive, "timeoutMs", asked);
   return {
     experiment: fullText("experiment", asked.experiment),
     unitId: fullText("unitId", asked.unitId),
@@ -49,6 +52,7 @@ export function decideRequest(given: unknown): DecideRequest {
 /** From the options of `decideSlate`, as above. It always has a slate id. */
 export function slateRequest(given: unknown): DecideSlateRequest {
   const asked = fields("options", given, SLATE);
+  optional(positive, "timeoutMs", asked);
   const slots = list("slots", asked.slots, "objects").map((one, place) => slot(`slots[${place}]`, one));
   if (!slots.length) throw new TypeError("slots: is empty; give an object for each place, {} where it has nothing");
   return {

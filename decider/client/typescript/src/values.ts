@@ -53,6 +53,12 @@ export function number(field: string, value: unknown): number {
   return value;
 }
 
+/** Milliseconds, or how many of something. */
+export function positive(field: string, value: unknown): number {
+  if (!(number(field, value) > 0)) throw new TypeError(`${field}: is ${value}; give a number above 0`);
+  return value as number;
+}
+
 /** Features by name, without the unknown ones. */
 export function features(path: string, given: unknown): Struct {
   const found: Struct = {};
