@@ -123,7 +123,7 @@ HEAD = """<!doctype html><meta charset=utf-8><title>Shop</title><body style="mar
 import { Client, cookieStorage } from "/client.js";
 window.failures = [];
 window.cookieStorage = cookieStorage;
-const options = { key: "page key", timeoutMs: 2000, onError: (failure) => failures.push(failure.code) };
+const options = { key: "page key", timeoutMs: 20000, onError: (failure) => failures.push(failure.code) };
 window.make = (more) => new Client("STUB", { ...options, ...more });
 addEventListener("pageshow", (event) => (window.restored = event.persisted));
 """
@@ -228,7 +228,7 @@ def page(chromium: Browser, shop: str, stub: Stub) -> Iterator[Page]:
     page.close()  # a tab that is left open sends what the next ones store
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     """Until it is true."""
     end = time.monotonic() + seconds
     while not condition():

@@ -177,6 +177,22 @@ def test_beacons_are_taken(chromium: Browser, site: Site) -> None:
     page.close()
 
 
+def test_what_a_key_may_not_ask_spoils_nothing_else(chromium: Browser, site: Site) -> None:
+    """Two parts of a page ask in one moment, and the server refuses a batch whole in which one asks for the policy."""
+    page = chromium.visit(f"{site.shop}/home")
+    visit(page, f"{site.shop}/home")
+    page.run("""
+        window.options = { fallback: "none", segment: "vip" };
+        window.asked = Promise.all([
+            client.decide("storefront", "visitor-1", { ...options, withRanking: true }),
+            client.decide("storefront", "visitor-1", options),
+        ]); null""")
+    assert page.run("asked.then((all) => all.map((one) => one.decisionId !== ''))") == [False, True]
+    assert page.run("failures.map((one) => one.reason)") == ["NOT_FOR_PAGES"]
+    assert page.run("client.waiting") == 0
+    page.close()
+
+
 def test_a_page_of_somebody_else(chromium: Browser, site: Site) -> None:
     """It can load the client, and shows its fallback: nothing is decided for it."""
     before = site.rows("select count(*) from decisions")

@@ -23,7 +23,7 @@ after(async () => {
 });
 
 function client(options = {}, url = stub.url) {
-  const made = new Client(url, { timeoutMs: 300, onError: (failure) => failures.push(failure), ...options });
+  const made = new Client(url, { timeoutMs: 20_000, onError: (failure) => failures.push(failure), ...options });
   clients.push(made);
   return made;
 }
@@ -59,7 +59,7 @@ class FakeStorage {
   }
 }
 
-const until = async (condition, ms = 5000) => {
+const until = async (condition, ms = 30_000) => {
   for (const end = Date.now() + ms; !condition(); ) {
     assert.ok(Date.now() < end, `not within ${ms} ms: ${condition}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
@@ -147,7 +147,9 @@ test("a slate", async () => {
   assert.deepEqual(stub.of("DecideSlate")[0].slots, slots);
   await assert.rejects(one.decideSlate("storefront", "v", slots, { fallback: ["a"] }), /has 1 actions for 2 slots/);
   stub.mode = { hang: true, only: "DecideSlate" };
-  const fallback = await one.decideSlate("storefront", "v", slots, { fallback: ["a", "b"], slateId: "page-8" });
+  const fallback = await one.decideSlate("storefront", "v", slots, {
+    ...{ fallback: ["a", "b"], slateId: "page-8", timeoutMs: 50 },
+  });
   assert.deepEqual([fallback.slateId, fallback.decisions.map((one) => one.action.id)], ["", ["a", "b"]]);
   await until(() => stub.of("Activate").length === 2);
   assert.deepEqual(stub.of("Activate"), [
@@ -157,11 +159,9 @@ test("a slate", async () => {
 });
 
 test("a slow server: the fallback in time, and the server is told what was shown", async () => {
-  const one = client();
-  stub.mode = { delayMs: 600, only: "Decide" };
-  const start = performance.now();
+  const one = client({ timeoutMs: 100 });
+  stub.mode = { delayMs: 1000, only: "Decide" };
   const decision = await one.decide("storefront", "visitor-1", { fallback: { id: "none", payload: { title: "Hello" } } });
-  assert.ok(performance.now() - start < 550);
   assert.deepEqual(decision.action, { id: "none", kind: "", payload: { title: "Hello" } });
   assert.equal(decision.decisionId, "");
   assert.equal(await one.reward(decision.decisionId, "click"), "nothing");
@@ -174,7 +174,7 @@ test("a slow server: the fallback in time, and the server is told what was shown
   stub.mode = { delayMs: 100 };
   const [quick, patient] = await Promise.all([
     one.decide("storefront", "visitor-1", { fallback: "none", timeoutMs: 20 }),
-    one.decide("storefront", "visitor-1", { fallback: "none", timeoutMs: 2000 }),
+    one.decide("storefront", "visitor-1", { fallback: "none", timeoutMs: 20_000 }),
   ]);
   assert.deepEqual([quick.action.id, patient.action.id], ["none", "sale"]);
 });
@@ -222,7 +222,7 @@ test("rewards during an outage wait, and come once, in order", async () => {
   assert.equal(one.waiting, 3);
   assert.equal(await one.flush(50), false);
   await gone.start(gone.port);
-  assert.equal(await one.flush(5000), true);
+  assert.equal(await one.flush(30_000), true);
   assert.deepEqual(gone.calls.map(({ method, request }) => [method, request.name]), [
     ["Reward", "click"],
     ["Reward", "purchase"],
@@ -236,10 +236,10 @@ test("rewards during an outage wait, and come once, in order", async () => {
 
 test("a reward whose answer was lost is sent again under the same id", async () => {
   const one = client({ timeoutMs: 60 });
-  stub.mode = { delayMs: 150, only: "Reward" };
+  stub.mode = { hang: true, only: "Reward" };
   assert.equal(await one.reward("d-2", "click"), "queued");
   stub.mode = {};
-  assert.equal(await one.flush(5000), true);
+  assert.equal(await one.flush(30_000), true);
   const [first, second] = stub.of("Reward");
   assert.equal(first.rewardId, second.rewardId);
 });
@@ -345,7 +345,7 @@ test("onError may throw or call the client", async () => {
 
 test("an id is kept for a later page, and no longer than its time", async (context) => {
   const storage = new FakeStorage();
-  const one = client({ storage, keepMs: { storefront: 1000, cart: 2000 } });
+  const one = client({ storage, keepMs: { storefront: 60_000, cart: 120_000 } });
   const { decisionId } = await one.decide("storefront", "visitor-1", { fallback: "none" });
   await one.decide("cart", "visitor-1", { fallback: "none" });
   const next = client({ storage });
@@ -353,12 +353,12 @@ test("an id is kept for a later page, and no longer than its time", async (conte
   assert.equal(next.kept("other"), "");
   assert.deepEqual(next.keptDecisions.map((one) => one.experiment).sort(), ["cart", "storefront"]);
   assert.ok(![...storage.map.values()].join().includes("visitor-1"));
-  stub.mode = { delayMs: 400, only: "Decide" }; // a fallback does not take the place of a decision
-  await next.decide("storefront", "visitor-1", { fallback: "none" });
+  stub.mode = { hang: true, only: "Decide" }; // a fallback does not take the place of a decision
+  await next.decide("storefront", "visitor-1", { fallback: "none", timeoutMs: 50 });
   assert.equal(next.kept("storefront"), decisionId);
   const now = Date.now;
   context.after(() => (Date.now = now));
-  Date.now = () => now() + 1500;
+  Date.now = () => now() + 90_000;
   assert.equal(next.kept("storefront"), "");
   assert.notEqual(next.kept("cart"), "");
   Date.now = () => now() - 10 * 86_400_000; // the clock was set back: nothing lives for ever
@@ -424,7 +424,7 @@ test("a page that is left during an outage: the next one sends, and two of them 
   Date.now = () => now() - 3_600_000; // a clock that was set back does not make it older
   const [second, third] = [client({ storage }, gone.url), client({ storage }, gone.url)];
   await gone.start(gone.port);
-  assert.deepEqual(await Promise.all([second.flush(), third.flush()]), [true, true]);
+  assert.deepEqual(await Promise.all([second.flush(30_000), third.flush(30_000)]), [true, true]);
   assert.equal(gone.of("Reward").length, 2);
   Date.now = now;
   assert.deepEqual(new Set(gone.of("Reward").map((one) => one.rewardId)), new Set(["order-1"]));

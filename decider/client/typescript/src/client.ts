@@ -118,7 +118,7 @@ export interface ClientOptions {
   token?: string | (() => string);
   /** Milliseconds that a call may take. Default: 1000. */
   timeoutMs?: number;
-  /** Rewards and activations that wait to be sent again. Default: 1000. */
+  /** Rewards and activations that wait to be sent again. Default: 1,000 in a page, 10,000 in Node. */
   queueSize?: number;
   /** Milliseconds that they wait. Default: a day. */
   queueAgeMs?: number;
@@ -139,7 +139,7 @@ const OPTIONS = [
 ];
 const DAY = 86_400_000;
 
-/** Reports of fallbacks that wait to be sent. */
+/** Reports of fallbacks that wait in a page. */
 const MOST_REPORTS = 100;
 
 /** Decisions whose activation this page remembers. */
@@ -159,13 +159,14 @@ export class Client {
   /** url: of the server's port for frontends, as in "https://decider.shop.example". Throws a TypeError for wrong options. */
   constructor(url: string, options: ClientOptions = {}) {
     fields("options", options, OPTIONS);
+    const isPage = typeof document !== "undefined";
     const { keepMs = DAY } = options;
     for (const ms of typeof keepMs === "object" ? Object.values(keepMs) : [keepMs]) positive("keepMs", ms);
     const target = targetOf(url, options);
     const connection = new Connection(target);
     const timeoutMs = positive("timeoutMs", options.timeoutMs ?? 1000);
     const bounds = {
-      queueSize: positive("queueSize", options.queueSize ?? 1000),
+      queueSize: positive("queueSize", options.queueSize ?? (isPage ? 1000 : 10_000)),
       queueAgeMs: positive("queueAgeMs", options.queueAgeMs ?? DAY),
     };
     const failures = new Failures(options.onError);
@@ -176,14 +177,14 @@ export class Client {
       new Outbox(connection, store, `${prefix}${name}|`, bounds, lost);
     this.#failures = failures;
     this.#outbox = outbox("q", bounds, (failure) => failures.note(failure));
-    // Reports wait apart: those of an outage must not push a reward out.
-    const few = { ...bounds, queueSize: Math.min(bounds.queueSize, MOST_REPORTS) };
-    this.#reports = outbox("r", few, (failure) => {
+    // Reports wait apart: those of an outage must not push a reward out, nor fill what a page may store.
+    const most = { ...bounds, queueSize: isPage ? Math.min(bounds.queueSize, MOST_REPORTS) : bounds.queueSize };
+    this.#reports = outbox("r", most, (failure) => {
       // The decision was never committed: there is nothing to correct.
       if (failure.reason !== "DECISION_NOT_FOUND") failures.note(failure);
     });
     // A server's visitors must not get each other's decisions: outside of a page nothing is kept unless a storage says where.
-    const keeps = typeof document !== "undefined" || keptStore.storages.length;
+    const keeps = isPage || keptStore.storages.length;
     this.#kept = keeps ? new Kept(keptStore, `${prefix}k|`, keepMs) : undefined;
     this.#decisions = new Decisions(connection, timeoutMs, failures, this.#reports, (experiment, id, action) =>
       this.#kept?.keep(experiment, id, action),

@@ -145,8 +145,20 @@ export class Decisions {
     this.#moment = [];
     for (const timeoutMs of new Set(all.map((one) => one.timeoutMs))) {
       for (const some of chunks(all.filter((one) => one.timeoutMs === timeoutMs))) {
-        this.#sendSome(some, timeoutMs).catch((error: unknown) => some.forEach((one) => one.reject(error)));
+        void this.#sendOrReject(some, timeoutMs);
       }
+    }
+  }
+
+  async #sendOrReject(some: Waiting[], timeoutMs: number): Promise<void> {
+    const start = performance.now();
+    try {
+      await this.#sendSome(some, timeoutMs);
+    } catch (error) {
+      const left = timeoutMs - (performance.now() - start);
+      const alone = some[1] && left > 0 && (error as DeciderError).reason === "NOT_FOR_PAGES";
+      // One of them asks for what a page's key may not, and a batch is refused whole: the others did nothing wrong.
+      for (const one of some) alone ? void this.#sendOrReject([one], left) : one.reject(error);
     }
   }
 
