@@ -57,7 +57,7 @@ tests/frontends/node_modules/ready: tests/frontends/package.json
 	cd tests/frontends && npm install --no-package-lock --no-audit --no-fund --no-update-notifier --prefer-offline --ignore-scripts --loglevel=error
 	@touch tests/frontends/node_modules/ready
 
-frontends: $(FRONTENDS) ## install what the tests of browsers, OpenFeature and Node drive (npm and PyPI packages, 210 MB)
+frontends: $(FRONTENDS) ## install what the tests of browsers, OpenFeature and Node drive (npm and PyPI packages, 230 MB)
 
 clients: $(READY) $(FRONTENDS) ## drive every client of tests/test_frontends.py against a real server, and write the table in decider/FRONTENDS.md
 	WRITE_TABLE=1 $(BIN)/python -m pytest tests/test_frontends.py $(ARGS)
