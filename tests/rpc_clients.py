@@ -382,7 +382,7 @@ class ConnectClient(InProcessClient):
         super().close()
 
 
-class ConnectError(grpc.RpcError):
+class ConnectError(grpc.RpcError):  # type: ignore[misc]
     """As gRPC has it. found: of Connect."""
 
     def __init__(self, found: Mapping[str, Any]) -> None:
@@ -397,7 +397,7 @@ class ConnectError(grpc.RpcError):
 
     def code(self) -> grpc.StatusCode:
         """As of a grpc.Call."""
-        return self._rich.code  # type: ignore[no-any-return]
+        return self._rich.code
 
     def details(self) -> str:
         """As of a grpc.Call."""
