@@ -41,7 +41,7 @@ ray: $(RAY) ## install Ray into .venv, for `simulator ... --on ray` and its test
 
 setup: $(READY) ## make the virtual environment .venv with pinned dependencies
 
-demo: $(READY) ## server, simulated storefront and a table of what was learned (ARGS="--exit --fresh")
+demo: $(READY) ## server, a shop for your browser, simulated visitors, a table of what was learned (ARGS="--exit --fresh")
 	@$(BIN)/simulator demo $(ARGS)
 
 demo-cluster: $(READY) ## two groups of workers on one log in PostgreSQL, one of them killed half way, the table and the check (ARGS="--workers 2")
