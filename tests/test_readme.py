@@ -628,7 +628,7 @@ EXTRAS = set(PROJECT["optional-dependencies"])
 
 def test_every_extra_named_exists() -> None:
     """Who wants only the client installs only the client; the commands name the same extras."""
-    named = {extra for text in TEXTS.values() for extra in re.findall(r"(?:decider|\.)\[(\w+)\]", text)}
+    named = {extra for text in LINKED.values() for extra in re.findall(r"(?:decider|\.)\[(\w+)\]", text)}
     assert named == EXTRAS - {"dev"}
 
 
