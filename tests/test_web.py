@@ -27,8 +27,8 @@ from decider.server.access import Access
 from decider.server.methods import Stream, StreamMethod
 from decider.server.roles import Role
 from decider.server.settings import Settings
+from decider.server.web.files import File
 from decider.server.web.port import WebPort
-from decider.server.web.routes import File
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.studies.certificates import authority, issue
