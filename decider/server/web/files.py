@@ -1,4 +1,4 @@
-"""Files that every page may load: the client, as `/client.js`, and `/openfeature.js`. Called by `port.py` and `worker.py`."""
+"""Files that every page may load: `/client.js` and `/openfeature.js`. Called by `port.py` and `worker.py`."""
 
 from __future__ import annotations
 
