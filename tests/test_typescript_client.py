@@ -344,13 +344,17 @@ def test_the_id_survives_to_the_purchase_and_back(page: Page, shop: str, stub: S
 def test_offline(page: Page, shop: str, stub: Stub) -> None:
     """Decisions fall back at once, rewards wait, and go when the network is back."""
     visit(page, f"{shop}/home")
+    stub.set(status=503, text="", headers={"retry-after": "200"})
+    assert page.run("client.reward(decision.decisionId, 'click', 1, { rewardId: 'tunnel-1' })") == "queued"
+    stub.set()
     page.cut_off()
     assert page.run("client.decide('storefront', 'v', { fallback: 'none' }).then((one) => one.action.id)") == "none"
-    assert page.run("client.reward(decision.decisionId, 'click', 1, { rewardId: 'tunnel' })") == "queued"
-    assert page.run("client.waiting") == 1
+    assert page.run("client.reward(decision.decisionId, 'click', 1, { rewardId: 'tunnel-2' })") == "queued"
+    assert page.run("client.waiting") == 2  # no report of the fallback: nothing was sent
     page.cut_off(False)
-    wait_for(lambda: stub.requests("Reward", rewardId="tunnel"))
-    wait_for(lambda: page.run("client.waiting") == 0)
+    wait_for(lambda: page.run("client.waiting") == 0)  # long before the server wanted to be asked again
+    for id_ in ("tunnel-1", "tunnel-2"):
+        assert stub.requests("Reward", rewardId=id_)
 
 
 def test_two_tabs(chromium: Browser, page: Page, shop: str, stub: Stub) -> None:

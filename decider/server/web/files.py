@@ -12,8 +12,9 @@ from decider.server.web.compression import GZIP, compress, takes_gzip
 from decider.server.web.exchange import Headers, Reply, Request
 
 CACHES: Headers = (
-    # An hour: no page asks at each load, and a new release is everywhere soon. Then the tag says if it is another one.
-    (b"cache-control", b"public, max-age=3600"),
+    # For an hour no page asks. For a day more a page takes what it has and asks beside: none waits, a new release is
+    # there at the next load. A CDN gives what it has for a week where the server is down: pages show their fallbacks.
+    (b"cache-control", b"public, max-age=3600, stale-while-revalidate=86400, stale-if-error=604800"),
     (b"vary", b"accept-encoding"),
     (b"x-content-type-options", b"nosniff"),
 )
