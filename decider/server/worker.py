@@ -103,7 +103,7 @@ class Worker:
             process.opened.callback(port.stop)
             process.access_looks.append(port.look)
             self._ports[listener.option] = port
-        refused = RefusalMetrics(process.registry).count
+        count, refused = WebMetrics(process.registry).count, RefusalMetrics(process.registry).count
         if settings.web is not None:
             names = (DECISIONS, *FLAGS)
             methods = [one for name in names for one in methods_of(name, services[name], metrics)]
@@ -113,7 +113,7 @@ class Worker:
                 [*methods, *streams],
                 calls=calls,
                 access=process.access,
-                count=WebMetrics(process.registry).count,
+                count=count,
                 refused=refused,
                 endpoints=endpoints(flags, metrics),
                 files=client_files(),
