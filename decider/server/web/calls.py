@@ -58,7 +58,7 @@ class Calls:
         return leave
 
     async def run(self, work: Callable[[], T], caller: Caller, ended: Callable[[], object]) -> T:
-        """What the work returns or raises, done in a thread of calls. ended: called in the loop when it has ended. Raises
+        """What the work returns or raises, done in a thread of calls. ended: called in the loop when it has. Raises
         Refused where the caller's deadline passes first, whatever becomes of the work."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
