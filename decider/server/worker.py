@@ -103,7 +103,7 @@ class Worker:
             process.opened.callback(port.stop)
             process.access_looks.append(port.look)
             self._ports[listener.option] = port
-        count, refused = WebMetrics(process.registry).count, RefusalMetrics(process.registry).count
+        refused, count = RefusalMetrics(process.registry).count, WebMetrics(process.registry).count
         if settings.web is not None:
             names = (DECISIONS, *FLAGS)
             methods = [one for name in names for one in methods_of(name, services[name], metrics)]
