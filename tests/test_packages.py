@@ -173,7 +173,8 @@ def test_the_wheel_has_what_the_checkout_has_but_for_the_studies(wheel: Path) ->
     texts = {"decider/README.md", "decider/deploy/README.md"}  # `decider ops steps` and `runbooks` print from them
     client = "decider/client/typescript/"  # its source is npm's; the server serves what is built of it
     left_out = ("simulator/studies/", client)
-    assert names == texts | {f"{client}client.js"} | {name for name in shipped if not name.startswith(left_out)}
+    served = {f"{client}client.js", f"{client}openfeature.js"}
+    assert names == texts | served | {name for name in shipped if not name.startswith(left_out)}
     assert {Path(name).suffix for name in names} >= {".sql", ".j2", ".css", ".toml", ".typed", ".pyi", ".yml", ".json"}
 
 
