@@ -22,8 +22,8 @@ from decider.options import Finite, LogPlace, check_age, variable_of
 from decider.server.allocator import keep_what_is_there
 from decider.server.http.listen import Listening, listen
 from decider.server.limits import raise_descriptors
-from decider.server.listeners import LISTEN, OPERATE_LISTEN
-from decider.server.settings import Settings, site_of, split_address, table, unfit_for_address
+from decider.server.listeners import LISTEN, OPERATE_LISTEN, WEB
+from decider.server.settings import ANY_ORIGIN, Settings, site_of, split_address, table, unfit_for_address
 
 if TYPE_CHECKING:
     from decider.server.serve import Server
@@ -106,6 +106,11 @@ def _sites(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tu
         raise click.BadParameter(str(error)) from error
 
 
+def _origins(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    named = tuple([value for value in values if value != ANY_ORIGIN])
+    return _sites(context, parameter, named) + ((ANY_ORIGIN,) if len(named) < len(values) else ())
+
+
 _SPECIAL: dict[str, dict[str, Any]] = {
     "--experiments": {"type": click.Path(path_type=Path, readable=False), "multiple": True},  # no file stops a start
     "--strict": {"is_flag": True},
@@ -119,6 +124,8 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--tls-client-ca": {"type": _FILE},
     "--tokens": {"type": _FILE},
     "--http": {"callback": _address},
+    "--web": {"callback": _address},
+    "--web-origin": {"callback": _origins, "multiple": True, "metavar": "ORIGIN"},
     "--page-writes": {"callback": _sites, "multiple": True, "metavar": "URL"},
     "--learn-interval": {"type": Finite(min=0.01, max=3600)},
     "--store-interval": {"type": Finite(min=0.1, max=86_400)},
@@ -275,5 +282,7 @@ def _tell_addresses(settings: Settings, grpc: Mapping[str, str], http: str) -> N
     click.echo(f"page on {scheme}://{http}/")
     if OPERATE_LISTEN in grpc:
         click.echo(f"ExperimentService on {grpc[OPERATE_LISTEN]}")
+    if WEB in grpc:
+        click.echo(f"Connect and JSON on {scheme}://{grpc[WEB]}/")
     click.echo(f"gRPC on {grpc[LISTEN]}, metrics on {scheme}://{http}/metrics")
     sys.stdout.flush()

@@ -5,10 +5,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 import grpc
 
@@ -22,12 +21,11 @@ from decider.server.health import SERVICE as HEALTH
 from decider.server.intake import Elsewhere, Intake, Run, Unary
 from decider.server.limits import Limit
 from decider.server.listeners import DECISIONS, EXPERIMENTS, Listener
+from decider.server.methods import Method, descriptors_of, methods_of, observer_of_refusals
 from decider.server.reflection import SERVICE as REFLECTION
 from decider.server.reflection import Reflection
-from decider.server.roles import METHODS
-from decider.server.rpc import behaviour_of, code_name
+from decider.server.rpc import behaviour_of
 from decider.server.settings import Settings, join_address, split_address
-from decider.v1 import decider_service_pb2, experiment_service_pb2
 
 APPLIERS, READERS = 4, 2
 """Threads that apply versions, and that read them: while somebody keeps the log locked, only changes have to wait."""
@@ -62,10 +60,6 @@ def shared(settings: Settings) -> Sequence[tuple[str, int]]:
         ("grpc.max_connection_age_ms", round(1000 * settings.max_age)),
         ("grpc.max_connection_age_grace_ms", LONGEST_LEFTOVER_MS),
     )
-
-
-MODULES = {DECISIONS: decider_service_pb2, EXPERIMENTS: experiment_service_pb2}
-"""Of each service."""
 
 
 class GrpcPort:
@@ -172,41 +166,26 @@ def _handlers(
     service: str, servicer: object, metrics: RpcMetrics, run_of: Callable[[str], Run]
 ) -> dict[str, grpc.RpcMethodHandler]:
     """Every method of a service as a gRPC handler. run_of: gives a call of this method to its threads."""
-    return {
-        method.name: _handler(service, method, servicer, metrics, run_of(method.name)) for method in _methods(service)
-    }
+    return {method.name: _handler(method, run_of(method.name)) for method in methods_of(service, servicer, metrics)}
 
 
-def _methods(service: str) -> Iterable[Any]:
-    """Their descriptors."""
-    (found,) = MODULES[service].DESCRIPTOR.services_by_name.values()
-    return found.methods  # type: ignore[no-any-return]
+def _handler(method: Method, run: Run) -> grpc.RpcMethodHandler:
+    return grpc.unary_unary_rpc_method_handler(
+        Unary(behaviour_of(method.answer, method.request.FromString), run, method.refused, method.role),
+        response_serializer=method.reply.SerializeToString,
+    )
 
 
 def _refusals(service: str, option: str, metrics: RpcMetrics) -> dict[str, grpc.RpcMethodHandler]:
     """A refusal of each method, which names the option of the listener that answers; its address is for who may see
     the server's settings."""
     error = NotAnsweredHere(f"{service} is not answered at this address, but at that of {option}")
-    return {method.name: _refusal(metrics.method(service, method.name), error) for method in _methods(service)}
-
-
-def _refusal(observe: Callable[[str, float], object], error: NotAnsweredHere) -> grpc.RpcMethodHandler:
-    return grpc.unary_unary_rpc_method_handler(Elsewhere(error, lambda _: observe(code_name(error), 0.0)))
-
-
-def _handler(service: str, method: Any, servicer: object, metrics: RpcMetrics, run: Run) -> grpc.RpcMethodHandler:
-    observe, role = metrics.method(service, method.name), METHODS[f"{service}/{method.name}"]
-    behaviour = behaviour_of(
-        getattr(servicer, method.name),
-        parse=method.input_type._concrete_class.FromString,
-        service=service,
-        method=method.name,
-        metrics=metrics,
-    )
-    return grpc.unary_unary_rpc_method_handler(
-        Unary(behaviour, run, lambda error: observe(code_name(error), 0.0), role),
-        response_serializer=method.output_type._concrete_class.SerializeToString,
-    )
+    return {
+        method.name: grpc.unary_unary_rpc_method_handler(
+            Elsewhere(error, observer_of_refusals(service, method.name, metrics))
+        )
+        for method in descriptors_of(service)
+    }
 
 
 def _bind(server: grpc.Server, listener: Listener, certificates: Certificates | None) -> int:

@@ -17,6 +17,9 @@ DECISIONS, EXPERIMENTS = SERVICES = ("decider.v1.DeciderService", "decider.v1.Ex
 
 LISTEN, OPERATE_LISTEN = "--listen", "--operate-listen"
 
+WEB = "--web"
+"""The option of the port for HTTP (`web/port.py`), which answers DeciderService, too."""
+
 
 OPERATORS = 256
 """Connections at once to the listener for operators."""

@@ -1,7 +1,7 @@
-"""Wraps every gRPC method: whether its caller still waits, metrics, and the one place that turns exceptions into
-statuses.
+"""Wraps every method, whichever way its calls come in: whether its caller still waits, metrics, and the one place that
+turns exceptions into statuses.
 
-Handlers return a reply or raise. Called by `grpc_port.py`.
+Handlers return a reply or raise. Called by `methods.py`, whose table `grpc_port.py` and `web/` share.
 """
 
 from __future__ import annotations
@@ -145,18 +145,29 @@ Handler = Callable[..., Any]
 """(request) -> reply; also with `caller`, `rights` or both."""
 
 
-def behaviour_of(
-    handler: Handler, *, parse: Callable[[bytes], Any], service: str, method: str, metrics: RpcMetrics
-) -> Callable[..., Any]:
-    """The gRPC behaviour of a handler, which gets the bytes of a request. parse: makes the message, or raises
-    DecodeError."""
+class Refused(Exception):
+    """A call that ends with an error. status: what its caller is told (google.rpc.Status)."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
+Parse = Callable[[bytes], Any]
+"""Makes the message of a request, or raises DecodeError or InvalidArgument."""
+
+Answer = Callable[[bytes, Parse, Caller, Rights], Any]
+"""(request, parse, caller, rights) -> reply. Raises Refused."""
+
+
+def answer_of(handler: Handler, *, service: str, method: str, metrics: RpcMetrics) -> Answer:
+    """What answers every call of a method, in whatever way it came in; it counts them."""
     observe, clock = metrics.method(service, method), time.perf_counter
     call = _with_all(handler)
 
-    def behaviour(request: bytes, context: grpc.ServicerContext, rights: Rights = ALL) -> Any:
+    def answer(request: bytes, parse: Parse, caller: Caller, rights: Rights) -> Any:
         started, done = clock(), False
         try:
-            caller = caller_of(context)
             _check_deadline(caller)
             reply = call(_parsed(request, parse), caller, rights)
             done = True
@@ -166,9 +177,21 @@ def behaviour_of(
             observe(_NAMES[status.code], clock() - started)
             if isinstance(error, GaveUp):
                 metrics.count_abandoned(method, done=done)
-            _abort(context, status)
+            raise Refused(status) from None
         observe("OK", clock() - started)
         return reply
+
+    return answer
+
+
+def behaviour_of(answer: Answer, parse: Parse) -> Callable[..., Any]:
+    """The gRPC behaviour of a method, which gets the bytes of a request."""
+
+    def behaviour(request: bytes, context: grpc.ServicerContext, rights: Rights = ALL) -> Any:
+        try:
+            return answer(request, parse, caller_of(context), rights)
+        except Refused as refused:
+            _abort(context, refused.status)
 
     return behaviour
 
@@ -183,7 +206,7 @@ def _with_all(handler: Handler) -> Handler:
     return lambda request, _, __: handler(request)
 
 
-def _parsed(request: bytes, parse: Callable[[bytes], Any]) -> Any:
+def _parsed(request: bytes, parse: Parse) -> Any:
     try:
         return parse(request)
     except DecodeError as error:

@@ -370,7 +370,7 @@ class Server(_Leading):
 
     @property
     def grpc_addresses(self) -> Mapping[str, str]:
-        """Where gRPC listens, by option."""
+        """Where calls are taken, by option: gRPC's and the web port's."""
         return self._worker.addresses
 
     def _open(self) -> bool:

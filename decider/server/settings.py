@@ -20,6 +20,9 @@ LAST_PORT = 65_535
 WEB_PORTS = {"http": 80, "https": 443}
 """That an address need not name."""
 
+ANY_ORIGIN = "*"
+"""Pages of every origin may call."""
+
 _ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]\s]*:[^\[\]\s]*)\]|(?P<host>[^:\[\]\s]+)):(?P<port>[0-9]{1,5})")
 
 
@@ -44,6 +47,14 @@ class Settings:
         None, "HOST:PORT of a listener of its own for ExperimentService, which --listen then answers no longer."
     )
     http: str = _setting("127.0.0.1:9464", "HOST:PORT for the page, /decisions/ID, /metrics, /healthz and /readyz.")
+    web: str | None = _setting(
+        None, "HOST:PORT for pages and HTTP: DeciderService by Connect (JSON or protobuf). None: there is no such port."
+    )
+    web_origin: tuple[str, ...] = _setting(
+        (),
+        "Origin of pages that may call --web, like https://shop.example; * is every one. May be repeated; pages of "
+        "other origins are refused.",
+    )
     tls_cert: Path | None = _setting(None, "PEM file of certificates: all ports then take TLS only.")
     tls_key: Path | None = _setting(None, "PEM file of the key of --tls-cert, without a password.")
     tls_client_ca: Path | None = _setting(

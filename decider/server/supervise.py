@@ -31,7 +31,7 @@ from decider.server.board import LEADER, Board, Renewal, make_board, remove_boar
 from decider.server.child import ENDS, LEAVE, LEAVES, LOOK, READY, STARTS, STOP, ChildServer, Say, live, speak_as
 from decider.server.host_leader import HostLeader
 from decider.server.http.listen import Listening
-from decider.server.listeners import LISTEN, OPERATE_LISTEN
+from decider.server.listeners import LISTEN, OPERATE_LISTEN, WEB
 from decider.server.serve import SHORTEST_STOP, LeaderServer, WorkerServer
 from decider.server.settings import Settings, join_address, split_address
 from decider.server.signs import Silence
@@ -368,18 +368,23 @@ def _how(status: int) -> str:
 
 def supervise(settings: Settings, listening: Listening, on_serving: Callable[[Mapping[str, str]], None]) -> int:
     """Run a leader and its workers until they are to end. Returns the exit code. on_serving: called with the addresses
-    of gRPC, by option. Raises DeciderError."""
+    of calls, by option. Raises DeciderError."""
     for name in PRELOADED:
         import_module(name)
     read_files()
     keep_what_is_there()  # also so that no child's collector writes into pages that all share
-    asked = {LISTEN: settings.listen, OPERATE_LISTEN: settings.operate_listen}
+    asked = {LISTEN: settings.listen, OPERATE_LISTEN: settings.operate_listen, WEB: settings.web}
     reserved = {option: _reserve(address) for option, address in asked.items() if address is not None}
     addresses = {
         option: join_address(split_address(asked[option] or "")[0], port.getsockname()[1])
         for option, port in reserved.items()
     }
-    real = replace(settings, listen=addresses[LISTEN], operate_listen=addresses.get(OPERATE_LISTEN))
+    real = replace(
+        settings,
+        listen=addresses[LISTEN],
+        operate_listen=addresses.get(OPERATE_LISTEN),
+        web=addresses.get(WEB),
+    )
     board = Board(make_board(settings.db))
 
     def lead(_: bool, say: Say) -> LeaderServer:
@@ -419,7 +424,7 @@ def _reserve(address: str) -> socket.socket:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         _bind(reserved, host, where)
     except (OSError, UnicodeError, AttributeError) as error:
-        raise AddressInUse(f"cannot listen on {address} for gRPC, by several processes: {error}") from error
+        raise AddressInUse(f"cannot listen on {address}, by several processes: {error}") from error
     return reserved
 
 

@@ -14,9 +14,11 @@ from decider.metrics.rpc import RpcMetrics
 from decider.server.connections import Connections, stop_listening
 from decider.server.experiments import ExperimentService
 from decider.server.grpc_port import ALONE, GrpcPort
-from decider.server.listeners import DECISIONS, EXPERIMENTS, LISTEN, Listener
+from decider.server.listeners import DECISIONS, EXPERIMENTS, LISTEN, WEB, Listener
+from decider.server.methods import methods_of
 from decider.server.process import Process
 from decider.server.service import DeciderService
+from decider.server.web.port import WebPort
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class Worker:
         self._progress = progress
         self._sharing = sharing
         self._ports: dict[str, GrpcPort] = {}
+        self._web: WebPort | None = None
         self._pulse: Call | None = None
 
     def open(self, listeners: Sequence[Listener]) -> None:
@@ -86,6 +89,11 @@ class Worker:
             process.opened.callback(port.stop)
             process.access_looks.append(port.look)
             self._ports[listener.option] = port
+        if settings.web is not None:
+            methods = methods_of(DECISIONS, services[DECISIONS], metrics)
+            shared = self._sharing is not ALONE
+            self._web = WebPort(settings, methods, calls=calls, access=process.access, shared=shared)
+            process.opened.callback(self._web.stop)
         self._calls = calls
         self._connections = connections = Connections(self._ports)
         process.registry.register(ConnectionsCollector(connections.count, connections.limits))
@@ -98,13 +106,16 @@ class Worker:
 
     @property
     def addresses(self) -> Mapping[str, str]:
-        """Where gRPC listens, by option."""
-        return {option: port.address for option, port in self._ports.items()}
+        """Where calls are taken, by option."""
+        web = {} if self._web is None else {WEB: self._web.address}
+        return {option: port.address for option, port in self._ports.items()} | web
 
     def start(self) -> None:
         """Take calls."""
         for port in self._ports.values():
             port.start()
+        if self._web is not None:
+            self._web.start()
 
     def answers(self) -> bool:
         """Whether a call that does nothing has gone through the threads that answer, since this was asked last."""
@@ -126,7 +137,12 @@ class Worker:
         """Set NOT_SERVING and finish calls in flight, until the monotonic clock reads `deadline`."""
         for port in self._ports.values():
             port.refuse(deadline - time.monotonic())
+        if self._web is not None:
+            self._web.refuse()
+            self._web.wait_until_idle(deadline - time.monotonic())
         for port in self._ports.values():
             port.wait_until_idle(deadline - time.monotonic())
+        if self._web is not None:
+            self._web.stop()
         for port in self._ports.values():
             port.stop()

@@ -82,7 +82,7 @@ def decide_walk(db: Path) -> Walk:
     from decider.log.group_commit import CommitExecutor
     from decider.log.open import open_log
     from decider.metrics.rpc import RpcMetrics
-    from decider.server.rpc import behaviour_of
+    from decider.server.rpc import answer_of, behaviour_of
     from decider.server.service import DeciderService
     from decider.serving.current import Current
     from decider.serving.follower import Copies, Follower
@@ -98,13 +98,8 @@ def decide_walk(db: Path) -> Walk:
         calls = CommitExecutor(log.append, threads=1)
         service = DeciderService(current, log, append=calls.append)
         metrics = RpcMetrics(CollectorRegistry())
-        behaviour = behaviour_of(
-            service.Decide,
-            parse=pb.DecideRequest.FromString,
-            service="decider.v1.DeciderService",
-            method="Decide",
-            metrics=metrics,
-        )
+        answer = answer_of(service.Decide, service="decider.v1.DeciderService", method="Decide", metrics=metrics)
+        behaviour = behaviour_of(answer, pb.DecideRequest.FromString)
         context = pb.Context(segment="vip", device="app", channel="web", location="here", intent_stage="cart")
         request = pb.DecideRequest(experiment="home", unit_id="u", context=context).SerializeToString()
         for _ in range(2):  # what comes a second time is kept

@@ -67,14 +67,18 @@ def _given(count: int) -> socket.socket:
     return found
 
 
-def open_socket(host: str, port: int) -> socket.socket:
-    """A socket of IPv4 or IPv6; of both for `::`, as gRPC's. A name that has addresses of both is its IPv4 one. Raises
-    AddressInUse."""
+def open_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket of IPv4 or IPv6; of both for `::`, as gRPC's. A name that has addresses of both is its IPv4 one. shared:
+    other processes listen there, too. Raises AddressInUse."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
         return socket.create_server(
-            address, family=family, backlog=BACKLOG, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
+            address,
+            family=family,
+            backlog=BACKLOG,
+            reuse_port=shared,
+            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
         )
     except (OSError, UnicodeError) as error:
         reason = str(error).partition(" (while")[0]

@@ -12,31 +12,23 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any
 
 import anyio.to_thread
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from decider.errors import DeciderError, PermissionDenied
 from decider.server.certificates import Certificates
-from decider.server.http.connection import AT_ONCE, LARGEST_HEAD, PATIENCE, Connection, SayOnce
-from decider.server.http.handshakes import HandshakeSocket
-from decider.server.http.listen import BACKLOG, open_socket
+from decider.server.http.listen import open_socket
+from decider.server.http.serving import log_failure, make_server
 
 logger = logging.getLogger(__name__)
 
 THREADS = 4
 """For endpoints that block, all together."""
-
-KEEP_ALIVE = 5
-"""Seconds that a connection stays open for a next request."""
 
 LARGEST_BODY = 65_536
 """Bytes of a request's body; larger ones get 413."""
@@ -60,25 +52,7 @@ class HttpPort:
     ) -> None:
         self._socket = listening or open_socket(host, port)
         self.port: int = self._socket.getsockname()[1]
-        self._server = _Server(
-            uvicorn.Config(
-                _refuse_two_lengths(_app(routes)),
-                http=Connection,
-                ws="none",
-                loop="asyncio",
-                lifespan="on",
-                interface="asgi3",
-                log_config=None,  # its lines go where the server's go
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=AT_ONCE,
-                timeout_keep_alive=KEEP_ALIVE,
-                h11_max_incomplete_event_size=LARGEST_HEAD,
-                ssl_context_factory=None if certificates is None else lambda *_: certificates.http,
-            )
-        )
+        self._server = make_server(_app(routes), certificates=certificates)
         # Outside of the main thread uvicorn takes no signals. A daemon, since an answer may never be ready.
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
 
@@ -95,31 +69,6 @@ class HttpPort:
             return True
         self._thread.join(seconds)
         return not self._thread.is_alive()
-
-
-class _Server(uvicorn.Server):
-    _handshakes: Sequence[HandshakeSocket] = ()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        if self.config.is_ssl:  # asyncio's own bound is a minute, and uvicorn sets none
-            loop = asyncio.get_running_loop()
-            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=PATIENCE)  # type: ignore[method-assign]
-            self._handshakes = [HandshakeSocket(one, self._connected) for one in sockets or []]
-            sockets = [*self._handshakes]
-        await super().startup(sockets)
-        for one in sockets or []:
-            one.listen(BACKLOG)  # for asyncio, `backlog` is also how many it accepts in one go
-
-    def _connected(self) -> set[int]:
-        return {one.descriptor for one in self.server_state.connections if isinstance(one, Connection)}
-
-    async def main_loop(self) -> None:
-        await super().main_loop()
-        for server in self.servers:
-            server.close()
-        for one in self._handshakes:
-            one.drop_all()
-        await asyncio.sleep(0.01)  # what was accepted in this moment becomes a connection, which `shutdown` closes
 
 
 def _app(routes: Sequence[Route]) -> Starlette:
@@ -147,38 +96,11 @@ def _app(routes: Sequence[Route]) -> Starlette:
     return app
 
 
-def _refuse_two_lengths(app: ASGIApp) -> ASGIApp:
-    """A request that says its length twice ends elsewhere for a proxy than for us: what is behind it would be somebody
-    else's request (RFC 9112, 6.1)."""
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope.get("headers", ())}:
-            text = "Content-Length and Transfer-Encoding: send one of them\n"
-            await PlainTextResponse(text, 400, {"Connection": "close"})(scope, receive, send)
-        else:
-            await app(scope, receive, send)
-
-    return serve
-
-
 @asynccontextmanager
 async def _limit_loop(_: Starlette) -> AsyncIterator[None]:
     anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-    asyncio.get_running_loop().set_exception_handler(_log_failure)
+    asyncio.get_running_loop().set_exception_handler(log_failure)
     yield
-
-
-_complaints = SayOnce()
-
-
-def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Without a descriptor for one more connection the loop tries again each second: a line a minute, no traceback."""
-    if isinstance(error := context.get("exception"), OSError):
-        text = f"HTTP: {context['message']}: {error}"
-        if _complaints.is_due(text):
-            logger.error("%s", text)
-    else:
-        loop.default_exception_handler(context)
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

@@ -1,0 +1,108 @@
+"""The application of the web port (ASGI): an exact path or a prefix of it says what answers. Called by `port.py`; any
+server that speaks ASGI can run it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.rpc import status_pb2
+
+from decider.errors import DeciderError, NotFound
+from decider.server.rpc import Refused, to_status
+from decider.server.web.connect import Connect
+from decider.server.web.exchange import Headers, Reply, Request
+from decider.server.web.guard import Guard
+
+logger = logging.getLogger(__name__)
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What answers at a path. methods: of HTTP. answer: may raise DeciderError or Refused; fail: says that in the words
+    of its protocol. public: every page may read it, whoever's it is."""
+
+    methods: Sequence[str]
+    answer: Callable[[Request], Awaitable[Reply]]
+    fail: Callable[[status_pb2.Status], Reply] = Connect.fail
+    public: bool = False
+
+
+class WebApp:
+    """routes: by path; one that ends with a slash answers all that is behind it, up to the next slash."""
+
+    def __init__(self, routes: Mapping[str, Route], guard: Guard) -> None:
+        self._routes, self._guard = routes, guard
+
+    async def __call__(self, scope: dict[str, Any], receive: Callable[[], Any], send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        route = self._route(request)
+        allowed: Headers = ()
+        try:
+            allowed = (PUBLIC,) if route.public else self._guard.check_origin(request)
+            reply = await self._reply(route, request)
+        except (DeciderError, Refused) as error:
+            reply = route.fail(error.status if isinstance(error, Refused) else to_status(error))
+        except Exception as error:  # nobody else would answer; the text says nothing of it
+            reply = route.fail(to_status(error))
+        await _send(reply, allowed, send)
+
+    def _route(self, request: Request) -> Route:
+        path = request.path
+        if (route := self._routes.get(path)) is not None:
+            return route
+        prefix, slash, request.rest = path.rpartition("/")
+        return self._routes.get(prefix + slash, self._nothing) if request.rest else self._nothing
+
+    async def _reply(self, route: Route, request: Request) -> Reply:
+        if request.method in route.methods:
+            return await route.answer(request)
+        methods = ", ".join(route.methods).encode()
+        if request.method == "OPTIONS":
+            return Reply(204, self._guard.preflight(methods))
+        return Reply(405, [(b"allow", methods), TEXT], b"this takes " + methods + b"\n")
+
+    @property
+    def _nothing(self) -> Route:
+        return Route(EVERY_METHOD, self._say_paths)
+
+    async def _say_paths(self, _: Request) -> Reply:
+        raise NotFound(f"there are {', '.join(self._routes)}")
+
+
+EVERY_METHOD = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+
+PUBLIC = (b"access-control-allow-origin", b"*")
+
+TEXT = (b"content-type", b"text/plain; charset=utf-8")
+
+
+async def _send(reply: Reply, allowed: Headers, send: Send) -> None:
+    body, headers = reply.body, [*reply.headers, *allowed]
+    whole = isinstance(body, bytes)
+    if whole and reply.status != 204:
+        headers.append((b"content-length", b"%d" % len(body)))  # type: ignore[arg-type]
+    start = {"type": "http.response.start", "status": reply.status, "headers": headers}
+    if reply.trailers:
+        start["trailers"] = True
+    await send(start)
+    if whole:
+        await send({"type": "http.response.body", "body": body})
+    else:
+        await _send_pieces(body, send)  # type: ignore[arg-type]
+    if reply.trailers:
+        await send({"type": "http.response.trailers", "headers": reply.trailers})
+
+
+async def _send_pieces(pieces: AsyncIterator[bytes], send: Send) -> None:
+    async for piece in pieces:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})

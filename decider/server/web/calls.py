@@ -1,0 +1,74 @@
+"""Gives work to the threads of calls and brings its result back to the event loop. Called by what answers in `web/`.
+
+Handlers are plain blocking code that shares commits (`log/group_commit.py`), so they run where those of gRPC run. The
+results of one commit come back together: one wake of the loop for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from decider.errors import DeadlineExceeded
+from decider.log.group_commit import Call, CommitExecutor
+from decider.log.protocol import Caller
+from decider.server.limits import Limit
+from decider.server.rpc import Refused, to_status
+
+T = TypeVar("T")
+
+
+class Calls:
+    """For one event loop. executor: whose threads do the work. limit: of calls at once."""
+
+    def __init__(self, executor: CommitExecutor, limit: Limit) -> None:
+        self._executor, self._limit = executor, limit
+        self._ended: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._woken = False
+
+    async def run(self, work: Callable[[], T], caller: Caller, name: str) -> T:
+        """What the work returns or raises, done in a thread of calls. name: of the caller, for the limits. Raises
+        LimitReached; Refused where its deadline passes first, whatever becomes of the work."""
+        loop = asyncio.get_running_loop()
+        self._limit.enter(name)
+        future: asyncio.Future[T] = loop.create_future()
+        self._executor.run(Call(self._do, (loop, future, work)))
+        late = loop.call_later(max(0.0, caller.deadline - time.monotonic()), _give_up, future)
+        try:
+            return await future
+        finally:
+            late.cancel()
+            self._limit.leave(name)
+
+    def _do(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], work: Callable[[], Any]) -> None:
+        """In a thread of calls."""
+        try:
+            self._ended.append((future, work(), None))
+        except Exception as error:
+            self._ended.append((future, None, error))
+        # Append before the look at `_woken`: the loop clears it before it empties the queue.
+        if not self._woken:
+            self._woken = True
+            with suppress(RuntimeError):  # the loop has ended, and with it everybody who waits
+                loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        """In the loop."""
+        self._woken = False
+        while self._ended:
+            future, result, error = self._ended.popleft()
+            if future.done():  # nobody waits any more
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+
+def _give_up(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(Refused(to_status(DeadlineExceeded("the deadline passed before the answer was there"))))

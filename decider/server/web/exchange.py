@@ -1,0 +1,103 @@
+"""A request over the web port and its reply, as everything in this folder passes them on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from decider.errors import Cancelled, LimitReached
+from decider.log.protocol import Caller
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Reply(NamedTuple):
+    """status: of HTTP. headers: names in lower case; the length of the body is added. body: whole, or in pieces that
+    are sent as they come. trailers: behind the body, where the server that runs the application can send them."""
+
+    status: int
+    headers: Headers
+    body: bytes | AsyncIterator[bytes] = b""
+    trailers: Headers = ()
+
+
+class Request:
+    """What a page or a program asks. headers: by name in lower case, the last of several. rest: of the path, behind a
+    prefix that is answered as a whole."""
+
+    __slots__ = ("_gone", "_receive", "headers", "method", "path", "rest", "scope")
+
+    def __init__(self, scope: Any, receive: Callable[[], Any]) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.rest = ""
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._receive = receive
+        self._gone = False
+
+    @property
+    def address(self) -> str:
+        """Of who has connected, without the port."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else "unknown"
+
+    @property
+    def certificate(self) -> str | None:
+        """The name in the caller's certificate, which TLS has verified."""
+        found: str | None = self.scope.get("state", {}).get("certificate")
+        return found
+
+    @property
+    def query(self) -> bytes:
+        """Behind the question mark of the address."""
+        found: bytes = self.scope.get("query_string", b"")
+        return found
+
+    async def body(self, most: int) -> bytes:
+        """All of it. Raises LimitReached above so many bytes, Cancelled where its caller goes before its end."""
+        length = self.headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > most:
+            raise _too_large(most)
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body"):  # nearly every body comes in one piece
+            whole: bytes = message.get("body", b"")
+            if len(whole) <= most:
+                return whole
+        pieces, size = [], 0
+        while message["type"] == "http.request":
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > most:
+                raise _too_large(most)
+            if not message.get("more_body"):
+                return b"".join(pieces)
+            message = await self._receive()
+        raise Cancelled("the caller went away before its request was here")
+
+    def caller(self, seconds: float) -> Caller:
+        """Who waits for the answer, for so many seconds."""
+        is_there = self.scope.get("state", {}).get("is_there")  # our own connections know
+        return Caller(time.monotonic() + seconds, is_there or self._is_there)
+
+    def _is_there(self) -> bool:
+        return not self._gone
+
+    async def watch(self) -> None:
+        """Notice that the caller goes away, under a server whose connections do not say so. After `body`."""
+        with suppress(asyncio.CancelledError):
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            self._gone = True
+
+
+def _too_large(most: int) -> LimitReached:
+    return LimitReached(f"the body has more than {most:,} bytes, as many as --max-request-bytes allows")
+
+
+def header(request: Request, name: bytes) -> str:
+    """Its value; empty where there is none."""
+    return request.headers.get(name, b"").decode("latin-1")

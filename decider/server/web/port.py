@@ -1,0 +1,83 @@
+"""The port for pages and programs that speak HTTP: an event loop in a thread, beside gRPC's. Called by `worker.py`.
+
+Calls end up in the same threads, handlers and limits' words as those of gRPC (`rpc.py`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from decider.log.group_commit import CommitExecutor
+from decider.server.access import Access
+from decider.server.http.listen import open_socket
+from decider.server.http.serving import make_server
+from decider.server.limits import Limit
+from decider.server.methods import Method
+from decider.server.settings import Settings, join_address, split_address
+from decider.server.web.app import WebApp
+from decider.server.web.calls import Calls
+from decider.server.web.guard import Guard
+from decider.server.web.routes import Endpoint, File, endpoint_routes, file_routes, rpc_routes
+
+LAST_ANSWERS = 0.5
+"""Seconds for answers under way where a stop has no time of its own."""
+
+
+class WebPort:
+    """Listens from the first moment on, answers from `start` to `stop`; `port` is the real one. Raises AddressInUse.
+
+    methods, endpoints, files: what there is. calls: runs handlers. access: says who calls. shared: other processes
+    listen there, too.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        methods: Iterable[Method],
+        *,
+        calls: CommitExecutor,
+        access: Access,
+        endpoints: Sequence[Endpoint] = (),
+        files: Sequence[File] = (),
+        shared: bool = False,
+    ) -> None:
+        assert settings.web is not None
+        host, port = split_address(settings.web)
+        self._socket = open_socket(host, port, shared=shared)
+        self.port: int = self._socket.getsockname()[1]
+        self.address = join_address(host, self.port)
+        most_bytes = settings.max_request_bytes
+        self._guard = Guard(access, settings.web_origin)
+        limit = Limit("calls", most=settings.max_concurrent_rpcs, most_of_one=settings.max_caller_rpcs)
+        self._calls = Calls(calls, limit)
+        routes = {
+            **rpc_routes(methods, self._calls, self._guard, most_bytes),
+            **endpoint_routes(endpoints, self._calls, self._guard, most_bytes),
+            **file_routes(files),
+        }
+        app: Any = WebApp(routes, self._guard)
+        self._server = make_server(app, certificates=access.certificates, lifespan="off")
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="web", daemon=True)
+
+    def start(self) -> None:
+        """Take calls."""
+        self._thread.start()
+
+    def refuse(self) -> None:
+        """Take no new calls: those in flight get their answers, and then their connections are closed."""
+        self._server.should_exit = True
+
+    def wait_until_idle(self, seconds: float) -> None:
+        """Wait until every call has its answer, at most so many seconds."""
+        if self._thread.ident is not None:
+            self._thread.join(max(0.0, seconds))
+
+    def stop(self) -> None:
+        """Let go of the port. May be called again."""
+        self.refuse()
+        if self._thread.ident is None:
+            self._socket.close()
+        else:
+            self._thread.join(LAST_ANSWERS)
