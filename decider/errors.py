@@ -3,6 +3,7 @@
     DeciderError
     +-- InvalidArgument          the caller's input; names the fields
     |   +-- InvalidExperiment    an experiment that cannot be applied
+    |   +-- TargetingKeyMissing  a flag's context that does not say who the flag is for
     |   +-- RewardOutOfRange     a reward that its experiment refuses
     |   +-- UndeclaredReward     a reward with a name that its experiment does not have
     +-- NotFound                 EXPERIMENT_NOT_FOUND, DECISION_NOT_FOUND, ACTION_NOT_FOUND
@@ -76,6 +77,12 @@ class InvalidExperiment(InvalidArgument):
     """An experiment that cannot be applied; the running version stays."""
 
     reason = "INVALID_EXPERIMENT"
+
+
+class TargetingKeyMissing(InvalidArgument):
+    """An evaluation context that does not say who the flag is for."""
+
+    reason = "TARGETING_KEY_MISSING"
 
 
 class RewardOutOfRange(InvalidArgument):

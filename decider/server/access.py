@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from decider.errors import DeciderError, Unauthenticated
 from decider.server.certificates import BadCertificates, Certificates
-from decider.server.listeners import DECISIONS, EXPERIMENTS, SERVICES, listeners
+from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, SERVICES, listeners
 from decider.server.roles import Rights
 from decider.server.settings import Settings, split_address
 from decider.server.tokens import parse_tokens, read_tokens
@@ -94,8 +94,8 @@ def _certificates(settings: Settings) -> Certificates | None:
 
 
 _DEEDS: Mapping[tuple[str, ...], str] = {
-    SERVICES: "decide, send rewards, read and change every experiment",
-    (DECISIONS,): "decide and send rewards",
+    (*SERVICES, *FLAGS): "decide, send rewards, read and change every experiment",
+    (DECISIONS, *FLAGS): "decide and send rewards",
     (EXPERIMENTS,): "read and change every experiment",
 }
 """What a listener of gRPC lets do, by its services."""

@@ -17,6 +17,7 @@ from google.rpc import code_pb2, status_pb2
 
 from decider.errors import DeadlineExceeded, DeciderError
 from decider.server.limits import Limit
+from decider.server.roles import Rights
 from decider.server.rpc import to_status
 from decider.server.web.exchange import Request
 
@@ -33,8 +34,8 @@ class _Message(NamedTuple):
 class WebStream:
     """See `methods.Stream`; made in the loop. caller: its name, for the limits."""
 
-    def __init__(self, caller: str, check: Callable[[], object]) -> None:
-        self.caller, self._check = caller, check
+    def __init__(self, caller: str, rights: Rights, check: Callable[[], object]) -> None:
+        self.caller, self.rights, self._check = caller, rights, check
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[_Message | status_pb2.Status] = asyncio.Queue()
         self._lock = threading.Lock()
@@ -108,10 +109,10 @@ class Streams:
         self._limit = limit
         self._open: set[WebStream] = set()
 
-    def open(self, caller: str, check: Callable[[], object]) -> WebStream:
+    def open(self, caller: str, rights: Rights, check: Callable[[], object]) -> WebStream:
         """A new one. check: raises where its caller may no longer call. Raises LimitReached."""
         self._limit.enter(caller)
-        stream = WebStream(caller, check)
+        stream = WebStream(caller, rights, check)
         self._open.add(stream)
         stream.on_end(lambda: self._forget(stream))
         return stream
