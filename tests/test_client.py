@@ -960,6 +960,9 @@ def test_rewards_and_activations_say_what_became_of_them(make: MakeClient, serve
     id_ = client.decide(SHOP, "visitor-1").decision_id
     assert client.activate(id_) == "activated"
     assert client.activate(id_, "sale") == "duplicate"
+    assert client.activate_later("") == NOTHING
+    assert client.activate_later(id_) == QUEUED
+    assert client.flush(LONG)
     assert client.reward(id_) == "joined"
     assert client.reward_batch(
         [

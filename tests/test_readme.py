@@ -115,6 +115,8 @@ class Place:
             **{f"SIMULATOR_DEMO_{name}": value for name, value in addresses.items()},
             "SIMULATOR_DEMO_DB": str(self.folder / "demo.db"),
             "SIMULATOR_DEMO_VISITORS": "1500",
+            "SIMULATOR_DEMO_WEB": "127.0.0.1:0",
+            "SIMULATOR_DEMO_SHOP": "127.0.0.1:0",
         }
 
     def run(self, command: str) -> str:
@@ -245,6 +247,7 @@ def test_the_demo_prints_where_to_call_and_what_was_learned(demo: tuple[Place, s
     place, output = demo
     assert f"127.0.0.1:{place.port}" in output
     assert f"http://127.0.0.1:{place.http}/metrics" in output
+    assert re.search(r"^Visit the shop: http://127.0.0.1:\d+/shop$", output, re.M), output
     assert "1500 decisions" in output
     assert "duplicate" in output
     assert re.search(r"^ all +1,\d\d\d ", output, re.M), output

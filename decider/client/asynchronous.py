@@ -191,6 +191,10 @@ class AsyncClient:
         """See `Client.activate`."""
         return await self._take(self._core.deliveries.activate({"decision_id": decision_id, "action": action}))
 
+    def activate_later(self, decision_id: str | None, action: str | None = None) -> Outcome:
+        """See `Client.activate_later`."""
+        return self._core.deliveries.activate_later({"decision_id": decision_id, "action": action})
+
     @property
     def fallbacks(self) -> Counter[Kind]:
         """See `Client.fallbacks`."""

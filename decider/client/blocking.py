@@ -239,6 +239,11 @@ class Client:
         never raises, as `reward`."""
         return self._take(self._core.deliveries.activate({"decision_id": decision_id, "action": action}))
 
+    def activate_later(self, decision_id: str | None, action: str | None = None) -> Outcome:
+        """As `activate`, but no page waits for it: it is sent within a tenth of a second, after what waits already, and
+        the outcome is QUEUED."""
+        return self._core.deliveries.activate_later({"decision_id": decision_id, "action": action})
+
     @property
     def fallbacks(self) -> Counter[Kind]:
         """Calls of this process for which fallbacks were shown, by (code, reason); of a batch, requests."""

@@ -48,6 +48,11 @@ class Deliveries:
         """See `Client.activate`; asked: its keywords."""
         return (yield from self._deliver(self._prepare("Activate", partial(activate_request, asked))))
 
+    def activate_later(self, asked: Mapping[str, object]) -> Outcome:
+        """See `Client.activate_later`; asked: its keywords."""
+        call = self._prepare("Activate", partial(activate_request, asked))
+        return self._queue(call) if isinstance(call, Call) else call
+
     def link_units(self, asked: Mapping[str, object]) -> Steps[Outcome]:
         """See `Client.link_units`; asked: its keywords."""
         return (yield from self._deliver(self._prepare("LinkUnits", partial(link_request, asked))))

@@ -27,6 +27,9 @@ from simulator.drive.plan import Shares, plan
 from simulator.drive.send import Drive
 from simulator.drive.server import OwnServer, serving
 from simulator.drive.server import wait_until_sealed as server_wait
+from simulator.drive.shop import places
+from simulator.drive.shop.crowd import Crowd
+from simulator.drive.shop.port import Shop
 from simulator.drive.target import failures
 from simulator.worlds.scenes import storefront
 
@@ -50,9 +53,17 @@ class Sent(NamedTuple):
     outcomes: dict[str, int]
 
 
-def server(db: Path, *, listen: str, http: str) -> AbstractContextManager[OwnServer]:
-    """`decider serve` with the demo's experiments as a process of its own, drained at the end. Raises ServerFailed."""
-    return serving(db, listen=listen, http=http, experiments=[EXPERIMENT_FILE, *returning.FILES])
+def server(db: Path, *, listen: str, http: str, web: str, origins: Sequence[str]) -> AbstractContextManager[OwnServer]:
+    """`decider serve` with the demo's experiments as a process of its own, drained at the end. web: its port for pages
+    of these origins. Raises ServerFailed."""
+    files = [EXPERIMENT_FILE, *returning.FILES, *places.FILES]
+    options = ["--web", web, *(part for origin in origins for part in ("--web-origin", origin))]
+    return serving(db, listen=listen, http=http, experiments=files, options=options)
+
+
+def shop(server: OwnServer, db: Path) -> Shop:
+    """The shop for a person, of a server that is ready."""
+    return Shop(web=f"http://{server.web}", page=f"http://{server.http}", db=db, crowd=Crowd(server.target))
 
 
 def storefront_drive(target: str, visitors: int, *, seed: int, clients: int = 4) -> Drive:

@@ -32,7 +32,8 @@ class ServerFailed(DeciderError):
 
 
 class OwnServer:
-    """target, http: HOST:PORT of gRPC and of HTTP. output: the file of what it says. options: further ones."""
+    """target, http, web: HOST:PORT of gRPC, of HTTP, and of the port for pages (where options ask for one, else empty).
+    output: the file of what it says. options: further ones."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class OwnServer:
         self.db = db
         self._options = [part for path in experiments for part in ("--experiments", str(path))] + list(options)
         self._output = output  # written to at its end: it may be another server's, too
-        self.target, self.http = listen, http
+        self.target, self.http, self.web = listen, http, ""
         self.start()
 
     def start(self) -> None:
@@ -58,7 +59,7 @@ class OwnServer:
             said = file.tell()
             self.process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
         try:
-            self.target, self.http = self._ready(said)
+            self.target, self.http, self.web = self._ready(said)
         except BaseException:  # Ctrl-C, too: it does not reach the process by itself
             self.kill()
             raise
@@ -69,14 +70,15 @@ class OwnServer:
         except OSError as error:
             raise ServerFailed(f"{self._output}: cannot be written ({error.strerror}); name another log") from error
 
-    def _ready(self, since: int) -> tuple[str, str]:
+    def _ready(self, since: int) -> tuple[str, str, str]:
         """What the process says when it serves; so nobody else's server on the same port is taken for ours."""
         deadline = time.monotonic() + STARTING
         while time.monotonic() < deadline:
             output = self._output.read_bytes()[since:].decode()
             told = re.search(r"^gRPC on (\S+), metrics on http://([^/\s]+)", output, re.MULTILINE)
             if told:
-                return told[1], told[2]
+                web = re.search(r"^Connect and JSON on http://([^/\s]+)", output, re.MULTILINE)
+                return told[1], told[2], web[1] if web else ""
             if self.process.poll() is not None:
                 raise ServerFailed(output.strip().removeprefix("Error: "))
             time.sleep(0.05)
@@ -99,11 +101,17 @@ class OwnServer:
 
 @contextmanager
 def serving(
-    db: Path, *, listen: str = ANY_PORT, http: str = ANY_PORT, experiments: Sequence[Path] = ()
+    db: Path,
+    *,
+    listen: str = ANY_PORT,
+    http: str = ANY_PORT,
+    experiments: Sequence[Path] = (),
+    options: Sequence[str] = (),
 ) -> Iterator[OwnServer]:
     """A server, ready; drained at the end, also when this process is told to end. Raises ServerFailed."""
     with terminable():
-        server = OwnServer(db, listen=listen, http=http, output=Path(f"{db}.log"), experiments=experiments)
+        output = Path(f"{db}.log")
+        server = OwnServer(db, listen=listen, http=http, output=output, experiments=experiments, options=options)
         try:
             yield server
         finally:
