@@ -9,9 +9,10 @@
     +-- NotFound                 EXPERIMENT_NOT_FOUND, DECISION_NOT_FOUND, ACTION_NOT_FOUND
     +-- FailedPrecondition       valid input in a state that forbids it: EXPERIMENT_PAUSED, _ENDED, NO_ELIGIBLE_ACTION
     +-- LimitReached             more than a setting of the server allows: TOO_MANY_EXPERIMENTS
+    |   +-- RateExceeded         more calls than the rate of a page's key
     +-- AlreadyExists            DECISION_ID_REUSED
     +-- Unauthenticated          nobody knows who calls: NO_TOKEN, UNKNOWN_TOKEN, TOKEN_EXPIRED, NO_CERTIFICATE
-    +-- PermissionDenied         the caller may not do this: ROLE_MISSING, OTHER_EXPERIMENT
+    +-- PermissionDenied         the caller may not do this: ROLE_MISSING, OTHER_EXPERIMENT, OTHER_ORIGIN, PAGE_KEY, ...
     +-- NotAnsweredHere          another listener of the server answers this: OTHER_LISTENER
     +-- GaveUp                   nobody waits for the answer any more
     |   +-- DeadlineExceeded     the caller's deadline passed
@@ -109,6 +110,16 @@ class LimitReached(DeciderError):
     """More than a setting of the server allows; nothing was changed."""
 
     reason = "LIMIT_REACHED"
+
+
+class RateExceeded(LimitReached):
+    """More calls than the rate of a page's key. after: seconds until it may call again."""
+
+    reason = "RATE_EXCEEDED"
+
+    def __init__(self, message: str, after: float) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 class AlreadyExists(DeciderError):

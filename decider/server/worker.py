@@ -11,6 +11,7 @@ from decider.flagd.v2 import evaluation_pb2 as flagd_v2
 from decider.learn.leader import Progress
 from decider.learn.limits import largest_definition
 from decider.log.group_commit import Call, CommitExecutor
+from decider.metrics.access import RefusalMetrics
 from decider.metrics.connections import ConnectionsCollector
 from decider.metrics.rpc import RpcMetrics
 from decider.server.connections import Connections, stop_listening
@@ -109,6 +110,7 @@ class Worker:
                 [*methods, *streams],
                 calls=calls,
                 access=process.access,
+                refused=RefusalMetrics(process.registry).count,
                 endpoints=endpoints(flags, metrics),
                 shared=self._sharing is not ALONE,
             )

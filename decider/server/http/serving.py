@@ -14,6 +14,7 @@ from typing import Any, Literal
 import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from decider.server.certificates import Certificates
 from decider.server.http.connection import AT_ONCE, LARGEST_HEAD, PATIENCE, Connection, SayOnce
@@ -87,6 +88,12 @@ class BoundedServer(uvicorn.Server):
         for one in self._handshakes:
             one.drop_all()
         await asyncio.sleep(0.01)  # what was accepted in this moment becomes a connection, which `shutdown` closes
+
+
+def believe(proxies: Sequence[str], app: Any) -> Any:
+    """The same application, called as if by those for whom these proxies call. proxies: addresses and networks; of
+    `X-Forwarded-For` the last address counts that is none of them, since anybody can send what stands before it."""
+    return ProxyHeadersMiddleware(app, [*proxies]) if proxies else app
 
 
 def refuse_two_lengths(app: ASGIApp) -> ASGIApp:

@@ -5,11 +5,12 @@ server that speaks ASGI can run it.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from decider.errors import NotFound
 from decider.server.rpc import Refused, to_status
@@ -50,7 +51,7 @@ class WebApp:
             allowed = (PUBLIC,) if route.public else self._guard.check_origin(request)
             reply = await self._reply(route, request)
         except Exception as error:
-            reply = route.fail(status_of(error))
+            reply = told(error, route.fail)
         await _send(reply, allowed, send)
 
     def _route(self, request: Request) -> Route:
@@ -83,9 +84,15 @@ PUBLIC = (b"access-control-allow-origin", b"*")
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 
-def status_of(error: Exception) -> status_pb2.Status:
-    """What is told of it; of an error that nobody raises on purpose, nothing but that it is in the server's log."""
-    return error.status if isinstance(error, Refused) else to_status(error)
+def told(error: Exception, fail: Callable[[status_pb2.Status], Reply]) -> Reply:
+    """The reply that tells of it; of an error that nobody raises on purpose, nothing but that it is in the server's
+    log."""
+    status = error.status if isinstance(error, Refused) else to_status(error)
+    reply, info = fail(status), error_details_pb2.RetryInfo()
+    if any(one.Unpack(info) for one in status.details):
+        seconds = math.ceil(info.retry_delay.ToTimedelta().total_seconds())
+        return reply._replace(headers=[*reply.headers, (b"retry-after", b"%d" % seconds)])
+    return reply
 
 
 async def _send(reply: Reply, allowed: Headers, send: Send) -> None:

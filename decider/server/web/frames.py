@@ -170,7 +170,8 @@ class Framed:
             message = parse(body)
         except DecodeError as error:
             raise InvalidArgument([Violation("request", UNPARSABLE)]) from error
-        stream = self.intake.streams.open(caller, rights, partial(self.intake.guard.identify, request, method.role))
+        look = partial(self.intake.guard.look_again, request, method.role)
+        stream = self.intake.streams.open(caller, rights, look)
         if seconds is not None:
             stream.end_after(seconds)
         method.answer(stream, message.SerializeToString())

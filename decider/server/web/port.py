@@ -6,13 +6,13 @@ Calls end up in the same threads, handlers and limits' words as those of gRPC (`
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from decider.log.group_commit import CommitExecutor
 from decider.server.access import Access
 from decider.server.http.listen import open_socket
-from decider.server.http.serving import make_server
+from decider.server.http.serving import believe, make_server
 from decider.server.limits import Limit
 from decider.server.methods import Method, StreamMethod
 from decider.server.settings import Settings, join_address, split_address
@@ -30,8 +30,8 @@ LAST_ANSWERS = 0.5
 class WebPort:
     """Listens from the first moment on, answers from `start` to `stop`; `port` is the real one. Raises AddressInUse.
 
-    methods, endpoints, files: what there is. calls: runs handlers. access: says who calls. shared: other processes
-    listen there, too.
+    methods, endpoints, files: what there is. calls: runs handlers. access: says who calls. refused: see Guard. shared:
+    other processes listen there, too.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class WebPort:
         access: Access,
         endpoints: Sequence[Endpoint] = (),
         files: Sequence[File] = (),
+        refused: Callable[[str, str], object] = lambda *_: None,
         shared: bool = False,
     ) -> None:
         assert settings.web is not None
@@ -52,10 +53,10 @@ class WebPort:
         self.address = join_address(host, self.port)
         limit = Limit("calls", most=settings.max_concurrent_rpcs, most_of_one=settings.max_caller_rpcs)
         open_ = Limit("streams", most=settings.max_streams, most_of_one=settings.max_caller_streams)
-        guard, self._streams = Guard(access, settings.web_origin), Streams(open_)
+        guard, self._streams = Guard(access, settings.web_origin, refused=refused), Streams(open_)
         intake = WebIntake(guard, Calls(calls, limit), self._streams, settings.max_request_bytes)
         routes = {**rpc_routes(methods, intake), **endpoint_routes(endpoints, intake), **file_routes(files)}
-        app: Any = WebApp(routes, guard)
+        app: Any = believe(settings.web_proxy, WebApp(routes, guard))
         self._server = make_server(app, certificates=access.certificates, lifespan="off")
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="web", daemon=True)
 

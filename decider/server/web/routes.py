@@ -13,10 +13,12 @@ from typing import Any, Protocol
 
 from google.rpc import status_pb2
 
+from decider.errors import DeciderError
 from decider.log.protocol import Caller
 from decider.server.methods import Method, StreamMethod
 from decider.server.roles import Rights, Role
-from decider.server.web.app import TEXT, Route, status_of
+from decider.server.rpc import Refused, status_for
+from decider.server.web.app import TEXT, Route, told
 from decider.server.web.codecs import JSON, PROTO
 from decider.server.web.connect import ConnectUnary
 from decider.server.web.exchange import Reply, Request
@@ -92,7 +94,7 @@ def _by_type(method: Method | StreamMethod, ways: Mapping[bytes, Way]) -> Callab
         try:
             return await answer_it(request)
         except Exception as error:
-            return fail(status_of(error))
+            return told(error, fail)
 
     return answer
 
@@ -117,7 +119,13 @@ def endpoint_routes(endpoints: Iterable[Endpoint], intake: WebIntake) -> Mapping
 
 
 async def _answer_endpoint(one: Endpoint, intake: WebIntake, request: Request) -> Reply:
-    return await intake.call(request, one.role, partial(one.answer, request), seconds=one.seconds)
+    def work(body: bytes, caller: Caller, rights: Rights) -> Reply:
+        try:
+            return one.answer(request, body, caller, rights)
+        except DeciderError as error:
+            raise Refused(status_for(error, rights)) from None
+
+    return await intake.call(request, one.role, work, seconds=one.seconds)
 
 
 @dataclass(frozen=True, slots=True)
