@@ -94,6 +94,7 @@ class Worker:
             shared = self._sharing is not ALONE
             self._web = WebPort(settings, methods, calls=calls, access=process.access, shared=shared)
             process.opened.callback(self._web.stop)
+            process.access_looks.append(self._web.look)
         self._calls = calls
         self._connections = connections = Connections(self._ports)
         process.registry.register(ConnectionsCollector(connections.count, connections.limits))

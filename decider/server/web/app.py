@@ -11,9 +11,9 @@ from typing import Any
 
 from google.rpc import status_pb2
 
-from decider.errors import DeciderError, NotFound
+from decider.errors import NotFound
 from decider.server.rpc import Refused, to_status
-from decider.server.web.connect import Connect
+from decider.server.web.connect import ConnectUnary
 from decider.server.web.exchange import Headers, Reply, Request
 from decider.server.web.guard import Guard
 
@@ -29,7 +29,7 @@ class Route:
 
     methods: Sequence[str]
     answer: Callable[[Request], Awaitable[Reply]]
-    fail: Callable[[status_pb2.Status], Reply] = Connect.fail
+    fail: Callable[[status_pb2.Status], Reply] = ConnectUnary.fail
     public: bool = False
 
 
@@ -49,10 +49,8 @@ class WebApp:
         try:
             allowed = (PUBLIC,) if route.public else self._guard.check_origin(request)
             reply = await self._reply(route, request)
-        except (DeciderError, Refused) as error:
-            reply = route.fail(error.status if isinstance(error, Refused) else to_status(error))
-        except Exception as error:  # nobody else would answer; the text says nothing of it
-            reply = route.fail(to_status(error))
+        except Exception as error:
+            reply = route.fail(status_of(error))
         await _send(reply, allowed, send)
 
     def _route(self, request: Request) -> Route:
@@ -83,6 +81,11 @@ EVERY_METHOD = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 PUBLIC = (b"access-control-allow-origin", b"*")
 
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
+
+
+def status_of(error: Exception) -> status_pb2.Status:
+    """What is told of it; of an error that nobody raises on purpose, nothing but that it is in the server's log."""
+    return error.status if isinstance(error, Refused) else to_status(error)
 
 
 async def _send(reply: Reply, allowed: Headers, send: Send) -> None:

@@ -30,11 +30,14 @@ class Calls:
         self._ended: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._woken = False
 
-    async def run(self, work: Callable[[], T], caller: Caller, name: str) -> T:
-        """What the work returns or raises, done in a thread of calls. name: of the caller, for the limits. Raises
-        LimitReached; Refused where its deadline passes first, whatever becomes of the work."""
-        loop = asyncio.get_running_loop()
+    def enter(self, name: str) -> None:
+        """One more call of this caller. Raises LimitReached."""
         self._limit.enter(name)
+
+    async def run(self, work: Callable[[], T], caller: Caller, name: str) -> T:
+        """What the work returns or raises, done in a thread of calls. name: of the caller, which has entered. Raises
+        Refused where its deadline passes first, whatever becomes of the work."""
+        loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._executor.run(Call(self._do, (loop, future, work)))
         late = loop.call_later(max(0.0, caller.deadline - time.monotonic()), _give_up, future)

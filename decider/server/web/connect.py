@@ -1,34 +1,29 @@
 """The Connect protocol: a call is a POST of JSON or protobuf, and so is its answer; errors are JSON with a code, a
-message and details (connectrpc.com/docs/protocol). Called by `app.py`.
+message and details (connectrpc.com/docs/protocol). Called by `routes.py`.
 """
 
 from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 
-from decider.errors import DeciderError, InvalidArgument, Violation
+from decider.errors import InvalidArgument, Violation
 from decider.log.protocol import Caller
 from decider.server.methods import Method
 from decider.server.roles import Rights
-from decider.server.web.calls import Calls
-from decider.server.web.exchange import Reply, Request
-from decider.server.web.guard import Guard
-from decider.server.web.json_messages import json_parser, to_json
+from decider.server.web import compression
+from decider.server.web.codecs import Codec
+from decider.server.web.exchange import Headers, Reply, Request
+from decider.server.web.intake import LONGEST_CALL, WebIntake
 
-LONGEST_CALL = 30.0
-"""Seconds until a call without a deadline of its own has failed."""
+JSON_HEAD = (b"content-type", b"application/json")
 
-JSON = (b"content-type", b"application/json")
-
-_CODES: dict[int, tuple[str, int]] = {
+CODES: dict[int, tuple[str, int]] = {
     code_pb2.CANCELLED: ("canceled", 499),
     code_pb2.UNKNOWN: ("unknown", 500),
     code_pb2.INVALID_ARGUMENT: ("invalid_argument", 400),
@@ -46,78 +41,63 @@ _CODES: dict[int, tuple[str, int]] = {
     code_pb2.DATA_LOSS: ("data_loss", 500),
     code_pb2.UNAUTHENTICATED: ("unauthenticated", 401),
 }
-"""Name and status of HTTP."""
+"""Name of an error, and HTTP's status."""
+
+LONGEST_TIMEOUT = 10
+"""Digits."""
 
 
 @dataclass(frozen=True, slots=True)
-class Connect:
-    """A way in: calls with one request and one reply, in one encoding. parser_of: makes what reads a request of a type;
-    write: a reply. most_bytes: of a request."""
+class ConnectUnary:
+    """Calls with one request and one reply, each the body of HTTP as it is."""
 
-    content_type: bytes
-    parser_of: Callable[[type[Message]], Callable[[bytes], Any]]
-    write: Callable[[Any], bytes]
-    calls: Calls
-    guard: Guard
-    most_bytes: int
+    codec: Codec
+    intake: WebIntake
 
-    def answer_of(self, method: Method) -> Callable[[Request], Any]:
-        """What answers calls of this method."""
-        parse, headers, write = self.parser_of(method.request), [(b"content-type", self.content_type)], self.write
-
-        def work(body: bytes, caller: Caller, rights: Rights) -> bytes:
-            return write(method.answer(body, parse, caller, rights))
+    def answer_of(self, method: Method) -> Callable[[Request], Awaitable[Reply]]:
+        """What answers calls of this method. Raises DeciderError, Refused."""
+        parse, head = self.codec.parser_of(method.request), (b"content-type", b"application/" + self.codec.name)
+        plain: Headers = [head]
+        packed: Headers = [head, (b"content-encoding", compression.GZIP)]
+        write, intake = self.codec.write, self.intake
 
         async def answer(request: Request) -> Reply:
-            try:
-                name, rights = self.guard.identify(request, method.role)
-                caller = request.caller(seconds_of(request))
-                body = await request.body(self.most_bytes)
-                reply = await self.calls.run(partial(work, body, caller, rights), caller, name)
-            except DeciderError as error:
-                method.refused(error)
-                raise
-            return Reply(200, headers, reply)
+            headers = request.headers
+            reads_gzip = compression.takes_gzip(headers.get(b"accept-encoding", b""))
+            encoding = headers.get(b"content-encoding", b"")
+
+            def work(body: bytes, caller: Caller, rights: Rights) -> Reply:
+                read = compression.unpacking(parse, encoding, intake.most_bytes) if encoding else parse
+                content = write(method.answer(body, read, caller, rights))
+                if reads_gzip and len(content) >= compression.SMALLEST:
+                    return Reply(200, packed, compression.compress(content))
+                return Reply(200, plain, content)
+
+            return await intake.call(request, method.role, work, seconds=timeout(request), refused=method.refused)
 
         return answer
 
     @staticmethod
     def fail(status: status_pb2.Status) -> Reply:
         """What a caller gets of an error."""
-        _, number = _CODES.get(status.code, _CODES[code_pb2.UNKNOWN])
-        return Reply(number, [JSON], json.dumps(error_json(status)).encode())
+        _, number = CODES.get(status.code, CODES[code_pb2.UNKNOWN])
+        return Reply(number, [JSON_HEAD], json.dumps(error_json(status)).encode())
 
 
-def connect_json(calls: Calls, guard: Guard, most_bytes: int) -> Connect:
-    """Of JSON."""
-    return Connect(JSON[1], json_parser, to_json, calls, guard, most_bytes)
-
-
-def connect_proto(calls: Calls, guard: Guard, most_bytes: int) -> Connect:
-    """Of protobuf."""
-    return Connect(b"application/proto", lambda kind: kind.FromString, serialize, calls, guard, most_bytes)
-
-
-def serialize(message: Message) -> bytes:
-    """As protobuf."""
-    content: bytes = message.SerializeToString()
-    return content
-
-
-def seconds_of(request: Request) -> float:
-    """That its caller waits, by `Connect-Timeout-Ms`. Raises InvalidArgument."""
+def timeout(request: Request) -> float:
+    """Seconds that its caller waits, by `Connect-Timeout-Ms`. Raises InvalidArgument."""
     text = request.headers.get(b"connect-timeout-ms")
     if text is None:
         return LONGEST_CALL
-    if not text.isdigit() or len(text) > 10:
+    if not text.isdigit() or len(text) > LONGEST_TIMEOUT:
         raise InvalidArgument(
-            [Violation("Connect-Timeout-Ms", "must be a whole number of milliseconds, 10 digits at most")]
+            [Violation("Connect-Timeout-Ms", f"must be milliseconds, at most {LONGEST_TIMEOUT} digits")]
         )
-    return min(LONGEST_CALL, int(text) / 1000)
+    return int(text) / 1000
 
 
 def error_json(status: status_pb2.Status) -> dict[str, Any]:
     """An error as Connect writes it."""
-    name, _ = _CODES.get(status.code, _CODES[code_pb2.UNKNOWN])
+    name, _ = CODES.get(status.code, CODES[code_pb2.UNKNOWN])
     details = [{"type": one.TypeName(), "value": b64encode(one.value).rstrip(b"=").decode()} for one in status.details]
     return {"code": name, "message": status.message, **({"details": details} if details else {})}

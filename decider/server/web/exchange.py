@@ -78,6 +78,11 @@ class Request:
             message = await self._receive()
         raise Cancelled("the caller went away before its request was here")
 
+    @property
+    def tells_end(self) -> bool:
+        """Whether the connection says by itself that its caller has gone; else `watch` has to."""
+        return "is_there" in self.scope.get("state", ())
+
     def caller(self, seconds: float) -> Caller:
         """Who waits for the answer, for so many seconds."""
         is_there = self.scope.get("state", {}).get("is_there")  # our own connections know

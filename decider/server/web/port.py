@@ -14,12 +14,14 @@ from decider.server.access import Access
 from decider.server.http.listen import open_socket
 from decider.server.http.serving import make_server
 from decider.server.limits import Limit
-from decider.server.methods import Method
+from decider.server.methods import Method, StreamMethod
 from decider.server.settings import Settings, join_address, split_address
 from decider.server.web.app import WebApp
 from decider.server.web.calls import Calls
 from decider.server.web.guard import Guard
+from decider.server.web.intake import WebIntake
 from decider.server.web.routes import Endpoint, File, endpoint_routes, file_routes, rpc_routes
+from decider.server.web.streams import Streams
 
 LAST_ANSWERS = 0.5
 """Seconds for answers under way where a stop has no time of its own."""
@@ -35,7 +37,7 @@ class WebPort:
     def __init__(
         self,
         settings: Settings,
-        methods: Iterable[Method],
+        methods: Iterable[Method | StreamMethod],
         *,
         calls: CommitExecutor,
         access: Access,
@@ -48,16 +50,12 @@ class WebPort:
         self._socket = open_socket(host, port, shared=shared)
         self.port: int = self._socket.getsockname()[1]
         self.address = join_address(host, self.port)
-        most_bytes = settings.max_request_bytes
-        self._guard = Guard(access, settings.web_origin)
         limit = Limit("calls", most=settings.max_concurrent_rpcs, most_of_one=settings.max_caller_rpcs)
-        self._calls = Calls(calls, limit)
-        routes = {
-            **rpc_routes(methods, self._calls, self._guard, most_bytes),
-            **endpoint_routes(endpoints, self._calls, self._guard, most_bytes),
-            **file_routes(files),
-        }
-        app: Any = WebApp(routes, self._guard)
+        open_ = Limit("streams", most=settings.max_streams, most_of_one=settings.max_caller_streams)
+        guard, self._streams = Guard(access, settings.web_origin), Streams(open_)
+        intake = WebIntake(guard, Calls(calls, limit), self._streams, settings.max_request_bytes)
+        routes = {**rpc_routes(methods, intake), **endpoint_routes(endpoints, intake), **file_routes(files)}
+        app: Any = WebApp(routes, guard)
         self._server = make_server(app, certificates=access.certificates, lifespan="off")
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="web", daemon=True)
 
@@ -66,13 +64,18 @@ class WebPort:
         self._thread.start()
 
     def refuse(self) -> None:
-        """Take no new calls: those in flight get their answers, and then their connections are closed."""
+        """Take no new calls: those in flight get their answers, and then their connections are closed; streams end."""
+        self._streams.end_all()
         self._server.should_exit = True
 
     def wait_until_idle(self, seconds: float) -> None:
         """Wait until every call has its answer, at most so many seconds."""
         if self._thread.ident is not None:
             self._thread.join(max(0.0, seconds))
+
+    def look(self) -> None:
+        """End streams whose callers may no longer call."""
+        self._streams.look()
 
     def stop(self) -> None:
         """Let go of the port. May be called again."""

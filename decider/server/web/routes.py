@@ -9,34 +9,78 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Protocol
 
 from google.rpc import status_pb2
 
 from decider.log.protocol import Caller
-from decider.server.methods import Method
+from decider.server.methods import Method, StreamMethod
 from decider.server.roles import Rights, Role
-from decider.server.web.app import TEXT, Route
-from decider.server.web.calls import Calls
-from decider.server.web.connect import LONGEST_CALL, Connect, connect_json, connect_proto
+from decider.server.web.app import TEXT, Route, status_of
+from decider.server.web.codecs import JSON, PROTO
+from decider.server.web.connect import ConnectUnary
 from decider.server.web.exchange import Reply, Request
-from decider.server.web.guard import Guard
+from decider.server.web.frames import connect_stream, grpc_web, grpc_web_text
+from decider.server.web.intake import LONGEST_CALL, WebIntake
 
-FORM = b"application/x-www-form-urlencoded"
+TEXT_PLAIN = b"text/plain"
+"""navigator.sendBeacon sends texts as this, and a page needs no preflight for it: JSON."""
 
 
-def rpc_routes(methods: Iterable[Method], calls: Calls, guard: Guard, most_bytes: int) -> Mapping[str, Route]:
-    """A route of each method; the type of the content says in which protocol a call comes."""
-    as_json, as_proto = connect_json(calls, guard, most_bytes), connect_proto(calls, guard, most_bytes)
-    ways = {
+class Way(Protocol):
+    """A protocol, in one encoding."""
+
+    def answer_of(self, method: Any) -> Callable[[Request], Awaitable[Reply]]:
+        """What answers calls of this method. Raises DeciderError, Refused."""
+
+    def fail(self, status: status_pb2.Status) -> Reply:
+        """What a caller gets of an error."""
+
+
+def unary_ways(intake: WebIntake) -> Mapping[bytes, Way]:
+    """Of methods with one reply, by the type of the content."""
+    as_json = ConnectUnary(JSON, intake)
+    return {
         b"application/json": as_json,
-        b"application/proto": as_proto,
-        b"text/plain": as_json,  # navigator.sendBeacon sends texts as this, and a page needs no preflight for it
+        b"application/proto": ConnectUnary(PROTO, intake),
+        TEXT_PLAIN: as_json,
+        **_grpc_web_ways(intake),
     }
-    return {f"/{one.service}/{one.name}": Route(("POST",), _by_type(one, ways)) for one in methods}
 
 
-def _by_type(method: Method, ways: Mapping[bytes, Connect]) -> Callable[[Request], Awaitable[Reply]]:
-    answers = {kind: way.answer_of(method) for kind, way in ways.items()}
+def stream_ways(intake: WebIntake) -> Mapping[bytes, Way]:
+    """Of methods with many replies."""
+    return {
+        b"application/connect+json": connect_stream(JSON, intake),
+        b"application/connect+proto": connect_stream(PROTO, intake),
+        **_grpc_web_ways(intake),
+    }
+
+
+def _grpc_web_ways(intake: WebIntake) -> Mapping[bytes, Way]:
+    binary, text = grpc_web(PROTO, intake), grpc_web_text(PROTO, intake)
+    return {
+        b"application/grpc-web": binary,
+        b"application/grpc-web+proto": binary,
+        b"application/grpc-web+json": grpc_web(JSON, intake),
+        b"application/grpc-web-text": text,
+        b"application/grpc-web-text+proto": text,
+    }
+
+
+def rpc_routes(methods: Iterable[Method | StreamMethod], intake: WebIntake) -> Mapping[str, Route]:
+    """A route of each method; the type of the content says in which protocol a call comes."""
+    unary, streams = unary_ways(intake), stream_ways(intake)
+    return {
+        f"/{one.service}/{one.name}": Route(
+            ("POST",), _by_type(one, streams if isinstance(one, StreamMethod) else unary)
+        )
+        for one in methods
+    }
+
+
+def _by_type(method: Method | StreamMethod, ways: Mapping[bytes, Way]) -> Callable[[Request], Awaitable[Reply]]:
+    answers = {kind: (way.answer_of(method), way.fail) for kind, way in ways.items()}
     known = b", ".join(ways)
 
     async def answer(request: Request) -> Reply:
@@ -44,8 +88,11 @@ def _by_type(method: Method, ways: Mapping[bytes, Connect]) -> Callable[[Request
         found = answers.get(kind) or answers.get(kind.partition(b";")[0].strip().lower())
         if found is None:
             return Reply(415, [(b"accept-post", known), TEXT], b"content-type: send one of " + known + b"\n")
-        reply: Reply = await found(request)
-        return reply
+        answer_it, fail = found
+        try:
+            return await answer_it(request)
+        except Exception as error:
+            return fail(status_of(error))
 
     return answer
 
@@ -64,19 +111,13 @@ class Endpoint:
     seconds: float = LONGEST_CALL
 
 
-def endpoint_routes(endpoints: Iterable[Endpoint], calls: Calls, guard: Guard, most_bytes: int) -> Mapping[str, Route]:
+def endpoint_routes(endpoints: Iterable[Endpoint], intake: WebIntake) -> Mapping[str, Route]:
     """By path."""
-    return {
-        one.path: Route(one.methods, partial(_answer_endpoint, one, calls, guard, most_bytes), one.fail)
-        for one in endpoints
-    }
+    return {one.path: Route(one.methods, partial(_answer_endpoint, one, intake), one.fail) for one in endpoints}
 
 
-async def _answer_endpoint(one: Endpoint, calls: Calls, guard: Guard, most_bytes: int, request: Request) -> Reply:
-    name, rights = guard.identify(request, one.role)
-    caller = request.caller(one.seconds)
-    body = await request.body(most_bytes)
-    return await calls.run(partial(one.answer, request, body, caller, rights), caller, name)
+async def _answer_endpoint(one: Endpoint, intake: WebIntake, request: Request) -> Reply:
+    return await intake.call(request, one.role, partial(one.answer, request), seconds=one.seconds)
 
 
 @dataclass(frozen=True, slots=True)
