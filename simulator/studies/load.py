@@ -43,8 +43,10 @@ WOULD_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 Call = TypeVar("Call", contravariant=True)
 
 _HEAD = struct.Struct(">HBBBI")
-_OK = b"\x0bgrpc-status\x010"
-_STATUS = b"\x0bgrpc-status"
+_NAMES = (b"\x0bgrpc-status", b"\x88\x9a\xca\xc8\xb2\x12\x34\xda\x8f")
+"""Of the status in HPACK: as it is, as grpcio writes it, and in Huffman's code, as h2corn does."""
+
+_OKS = tuple([name + b"\x010" for name in _NAMES])
 
 
 class Frames(NamedTuple):
@@ -207,12 +209,13 @@ class _Connection:
 
 
 def _status(block: bytes) -> int:
-    if _OK in block:
+    if _OKS[0] in block or _OKS[1] in block:
         return 0
-    at = block.find(_STATUS) + len(_STATUS)
-    if at < len(_STATUS):
-        raise ConnectionError(f"no grpc-status in the trailers {block!r}")
-    return int(block[at + 1 : at + 1 + block[at]])
+    for name in _NAMES:
+        _, found, value = block.partition(name)
+        if found:
+            return int(value[1 : 1 + value[0]])
+    raise ConnectionError(f"no grpc-status in the trailers {block!r}")
 
 
 class Load:
