@@ -132,7 +132,7 @@ _DEEDS: Mapping[tuple[str, ...], str] = {
 
 def exposures(settings: Settings) -> Sequence[str]:
     """Warnings about listeners that others than this machine reach, one of each."""
-    web = [("--web", settings.web, _DEEDS[(DECISIONS,)])] if settings.web is not None else []
+    web = [("--web", settings.web, _DEEDS[(DECISIONS, *FLAGS)])] if settings.web is not None else []
     pages = "read every decision, and change experiments" if settings.page_writes else "read every decision"
     grpc = [(one.option, one.address, _DEEDS[one.services]) for one in listeners(settings)]
     open_ = [
