@@ -1,7 +1,7 @@
 """A web app in Python that decides on the server: the banner is in the page when it arrives.
 
-pip install fastapi uvicorn decider
-uvicorn shop:app --port 8000
+    pip install fastapi uvicorn decider
+    uvicorn shop:app --port 8000
 """
 
 import os
@@ -10,10 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from html import escape
 
+from decider.client import AsyncClient, Fallback
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
-
-from decider.client import AsyncClient, Fallback
 
 BANNER = Fallback("new-arrivals", payload={"title": "New this week"})  # what the page shows without an answer
 
