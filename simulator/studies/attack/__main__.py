@@ -164,7 +164,7 @@ def _stretches(
     sampled, busy = Sampled(), (0.0, 0.0)
     customers.start()
     try:
-        _wait(stage, sampled, plan.off)  # until everything has been done once
+        _wait(stage, Sampled(), plan.off)  # until everything has been done once, and every customer has connected
         for number in range(plan.stretches):
             customers.take()
             calm = _wait(stage, sampled, plan.off)
