@@ -28,7 +28,7 @@ from decider.policy.spec import PolicySpec
 from decider.server import worker
 from decider.server.flags.contexts import MOST_DEPTH, MOST_VIOLATIONS, plain, read_context
 from decider.server.flags.evaluations import bulk_bytes, evaluated, reason_of
-from decider.server.flags.events import FlagEvents
+from decider.server.flags.events import KEEP_ALIVE_LOOKS, FlagEvents
 from decider.server.flags.flagd import Flagd
 from decider.server.flags.flags import Flags
 from decider.server.roles import ALL, Rights, Role
@@ -469,6 +469,19 @@ def test_changes_that_come_while_an_event_leaves_are_one_event() -> None:
     put(current, "home", 6)
     events.look()
     assert len(stream.sent) == 2
+
+
+def test_a_silent_stream_is_kept_alive() -> None:
+    """Proxies end connections on which nothing comes; a client that does not read gets nothing more."""
+    events = FlagEvents(changes(("home", 1)))
+    stream = open_stream(events)
+    for _ in range(KEEP_ALIVE_LOOKS):
+        events.look()
+    assert len(stream.sent) == 1
+    stream.leave()
+    for _ in range(2 * KEEP_ALIVE_LOOKS):
+        events.look()
+    assert [one.type for one in stream.sent] == ["provider_ready", "keep_alive"]
 
 
 def test_a_caller_for_some_experiments_hears_of_no_others() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from decider.flagd.v2 import evaluation_pb2 as v2
 from decider.log.open import open_reader
 from decider.server import worker
 from decider.server.listeners import WEB
@@ -18,7 +21,7 @@ from decider.server.roles import OFREP, WEB_PATHS, Role
 from decider.server.tokens import new_token
 from decider.v1 import experiment_pb2
 from simulator.verify import verify
-from tests.rpc_clients import PATIENCE, experiment
+from tests.rpc_clients import PATIENCE, code_of, experiment, reason_of, status_of
 from tests.test_flags import HOME, OFF, OVER, Place
 from tests.test_web import Answer, send
 
@@ -298,3 +301,52 @@ def test_the_flags_of_others_are_not_there(guarded: Guarded) -> None:
 def test_every_path_has_a_role() -> None:
     """What has no row would be open."""
     assert {OFREP: Role.DECIDE, f"{OFREP}/{{key}}": Role.DECIDE} == WEB_PATHS
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Place]:
+    """A server with small limits, that a test may stop."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "LOOK_INTERVAL", 0.05)
+        made = Place(tmp_path, web="127.0.0.1:0", max_reply_bytes=20_000, max_caller_streams=1)
+        yield made
+        made.client.close()
+
+
+def test_what_no_client_can_receive_is_not_decided(small: Place) -> None:
+    """All flags at once are one reply; each of them alone is still there."""
+    for id_ in ("large-1", "large-2", "large-3"):
+        large = experiment(id_, "a", "b")
+        for action in large.actions:
+            action.payload.update({"text": "x" * 5_000})
+        small.client.apply(large)
+    before = small.decisions
+    answer = ask(small, OFREP, {"context": {"targetingKey": "ann"}})
+    assert (answer.status, answer.json["errorCode"]) == (400, "GENERAL")
+    assert "20000 are possible" in answer.json["errorDetails"]
+    status = status_of(lambda: small.resolve_all({"targetingKey": "ann"}))
+    assert (code_of(status), reason_of(status)) == ("FAILED_PRECONDITION", "TOO_MANY_FLAGS")
+    assert small.decisions == before
+    assert flag(small, "large-1:object").status == 200
+
+
+def test_a_server_that_stops_ends_its_streams(small: Place) -> None:
+    """Their clients connect to another one, and do not wait for news that never come. One more is refused before."""
+    stub = small.stubs["v2"]
+    first = stub.EventStream(v2.EventStreamRequest(), timeout=PATIENCE)
+    assert next(first).type == "provider_ready"
+    assert code_of(status_of(lambda: next(stub.EventStream(v2.EventStreamRequest(), timeout=PATIENCE)))) == (
+        "RESOURCE_EXHAUSTED"
+    )
+    connection, told = open_events(small)
+    other, refused = open_events(small)
+    with closing(connection), closing(other):
+        assert next(told) == (0, {"type": "provider_ready"})
+        assert next(refused)[1]["error"]["code"] == "resource_exhausted"
+        stopping = threading.Thread(target=small.client.server.stop)
+        stopping.start()
+        assert code_of(status_of(lambda: next(first))) == "UNAVAILABLE"
+        (flags, end) = next(told)
+        assert (flags, end["error"]["code"]) == (2, "unavailable")
+        stopping.join(PATIENCE)
+    assert not stopping.is_alive()

@@ -119,6 +119,22 @@ def test_a_key_is_never_for_every_experiment() -> None:
         page.rights.check_all("a link holds in every experiment")
 
 
+def test_there_are_not_more_rows_than_metrics_have_labels() -> None:
+    """Each name is a label."""
+    many = "".join([ROW.replace("k" * 32, f"{number:032}") for number in range(1_001)])
+    with pytest.raises(BadTokens, match="pages: at most 1,000 rows"):
+        parse_tokens(many.encode())
+
+
+def test_the_row_in_the_text_is_one() -> None:
+    """People copy it."""
+    text = (Path(__file__).parent.parent / "decider" / "README.md").read_text()
+    (row,) = re.findall(r"```toml\n(\[\[pages\]\].*?)```", text, re.DOTALL)
+    (page,) = parse_tokens(row.encode()).pages
+    assert (page.rate, page.total, page.rewards_by_unit) == (20.0, 2_000.0, False)
+    assert page.rights.roles == {Role.DECIDE, Role.REWARD}
+
+
 def test_the_command_makes_a_row() -> None:
     """As it is written it works."""
     made = CliRunner().invoke(
@@ -305,10 +321,14 @@ def test_a_reply_tells_a_page_what_it_needs() -> None:
                     Violation(
                         "context.features[age]", "has no rule in the experiment's schema; it has rules for hidden"
                     ),
+                    Violation("context.features[x.action[]", "it has rules for hidden"),
+                    Violation("context[action]", "it has rules for hidden"),
                     Violation("unit_id", "must have 1 to 256 characters"),
                 ]
             ),
             "context.features[age]: is refused; who calls with a token is told why; "
+            "context.features[x.action[]: is refused; who calls with a token is told why; "
+            "context[action]: is refused; who calls with a token is told why; "
             "unit_id: must have 1 to 256 characters",
         ),
         (
@@ -618,6 +638,47 @@ def test_of_too_many_calls_some_are_refused(site: Site) -> None:
     assert site.count()[0][0] == before[0][0] + 2
     counted = 'decider_web_refused_total{key="few",reason="RATE_EXCEEDED"} 3.0'
     assert counted in site.metrics()
+
+
+def test_flags_are_for_a_key_as_decisions_are(site: Site) -> None:
+    """Each flag is a decision: it counts as one, and of another experiment there is none."""
+    flags, context = "/ofrep/v1/evaluate/flags", {"context": {"targetingKey": "unit"}}
+    page = {"Origin": SHOP, "Content-Type": "application/json", "X-Forwarded-For": next(ADDRESSES)}
+    all_ = site.send("POST", flags, context, {**page, "X-API-Key": site.key})
+    assert (all_.status, {one["key"] for one in all_.body["flags"]}) == (200, {OWN, f"{OWN}:object"})
+    other = site.send("POST", f"{flags}/{OTHER}", context, {**page, "X-API-Key": site.key})
+    assert (other.status, other.body["errorCode"]) == (404, "FLAG_NOT_FOUND")
+    assert OTHER in other.body["errorDetails"]
+    assert OWN not in other.body["errorDetails"]
+    missing = site.send("POST", f"{flags}/{OWN}", {}, {**page, "X-API-Key": site.key})
+    assert (missing.status, missing.body["errorCode"]) == (400, "TARGETING_KEY_MISSING")
+    assert "is needed" in missing.body["errorDetails"]
+    assert site.send("POST", flags, context, {**page, "X-API-Key": site.key, "Origin": ADMIN}).status == 403
+    assert site.send("POST", flags, context, {**page, "X-API-Key": site.rewards}).status == 403
+    assert site.send("POST", flags, context, {**page, "X-API-Key": site.root}).status == 401
+    few = [site.send("POST", flags, context, {**page, "X-API-Key": site.few}) for _ in range(2)]
+    assert [one.status for one in few] == [200, 429]
+    assert int(few[1].headers["retry-after"]) >= 1
+
+
+def test_grpc_web_says_it_in_its_own_words(site: Site) -> None:
+    """The status is in the body there, and 200 in HTTP."""
+    headers = {"Origin": SHOP, "Content-Type": "application/grpc-web+proto", "X-Forwarded-For": next(ADDRESSES)}
+    request = pb.DecideRequest(experiment=OWN, unit_id="unit").SerializeToString()
+
+    def call(key: str) -> str:
+        with closing(HTTPConnection(site.web, timeout=20)) as connection:
+            body = b"\0" + len(request).to_bytes(4, "big") + request
+            connection.request("POST", "/decider.v1.DeciderService/Decide", body, {**headers, "X-API-Key": key})
+            answer = connection.getresponse()
+            return f"{answer.status} {answer.headers.get('retry-after')} {answer.read().decode('latin-1')}"
+
+    assert "grpc-status: 0" in call(site.few)
+    too_many = call(site.few)
+    assert too_many.startswith(("200 4 ", "200 5 "))
+    assert "grpc-status: 8" in too_many
+    assert "grpc-status: 7" in call(site.rewards)
+    assert "grpc-status: 16" in call("")
 
 
 def test_a_key_that_is_taken_out_of_the_file_is_out(site: Site) -> None:

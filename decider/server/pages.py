@@ -8,6 +8,7 @@ refused, and what it has no need to know is left out of the answer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -128,9 +129,11 @@ class PageRights(Rights):
             self.key.take(self.address, calls)
 
 
-def answer_page(handle: Callable[..., Any], request: Message, caller: object, rights: PageRights) -> Any:
-    """The reply of a handler (request, caller, rights) to a call with a page's key. Raises as that does, and as
-    `PageRights.check_request`."""
+def answer(handle: Callable[..., Any], request: Message, caller: object, rights: Rights) -> Any:
+    """The reply of a handler (request, caller, rights); of a call with a page's key, request and reply are looked at.
+    Raises as the handler does, and as `PageRights.check_request`."""
+    if not isinstance(rights, PageRights):
+        return handle(request, caller, rights)
     rights.check_request(request)
     reply = handle(request, caller, rights)
     shorten(request, reply)
@@ -206,6 +209,7 @@ _TOLD = frozenset(
         "EXPERIMENT_NOT_FOUND",
         "EXPERIMENT_PAUSED",
         "EXPERIMENT_STICKY",
+        "FLAG_NOT_FOUND",
         "INTERNAL",
         "LIMIT_REACHED",
         "NOT_FOR_PAGES",
@@ -213,17 +217,20 @@ _TOLD = frozenset(
         "OTHER_EXPERIMENT",
         "RATE_EXCEEDED",
         "ROLE_MISSING",
+        "TARGETING_KEY_MISSING",
         "TOKEN_EXPIRED",
+        "TOO_MANY_FLAGS",
     }
 )
 """Reasons of errors whose texts have nothing but what their callers sent. Texts of others are not told: they may name
 actions that nobody is to see yet, values of features, or where the log is."""
 
-_FIELDS = frozenset(
-    {"action", "decision_id", "experiment", "occurred_at", "request", "requests", "reward_id", "slate_id", "slots"}
-    | {"unit_id"}
+_FIELDS = re.compile(
+    r"(requests|slots)(\[\d+\]\.(decision_id|reward_id|unit_id))?|"
+    r"action|decision_id|experiment|flag_key|occurred_at|request|reward_id|slate_id|unit_id|BODY|"
+    r"context(\[(targetingKey|decision_id)\])?"
 )
-"""Fields that are wrong whatever an experiment says."""
+"""Fields that are wrong whatever an experiment says. Whole paths: a page may give a feature any name."""
 
 _IN_PLACE = {
     "ACTION_NOT_FOUND": "action: the experiment has no action with this id",
@@ -240,7 +247,7 @@ def shorten_error(status: status_pb2.Status) -> None:
     if info.reason in _TOLD:
         return
     for violation in wrong.field_violations:
-        if violation.field.rpartition(".")[2].partition("[")[0] not in _FIELDS:
+        if not _FIELDS.fullmatch(violation.field):
             violation.description = _NO_MORE
     told = [f"{one.field}: {one.description}" for one in wrong.field_violations]
     status.message = "; ".join(told) or _IN_PLACE.get(info.reason) or f"the call {_NO_MORE}"

@@ -40,7 +40,8 @@ from decider.errors import (
 )
 from decider.log.protocol import Caller
 from decider.metrics.rpc import RpcMetrics
-from decider.server.pages import PageRights, answer_page, shorten_error
+from decider.server import pages
+from decider.server.pages import PageRights, shorten_error
 from decider.server.roles import ALL, Rights
 
 logger = logging.getLogger(__name__)
@@ -189,7 +190,7 @@ def answer_of(handler: Handler, *, service: str, method: str, metrics: RpcMetric
             _check_deadline(caller)
             message = _parsed(request, parse)
             if isinstance(rights, PageRights):
-                reply = answer_page(handle, message, caller, rights)
+                reply = pages.answer(handle, message, caller, rights)
             else:
                 reply = handle(message, caller, rights)
             done = True

@@ -33,8 +33,8 @@ _NAME_FORM = "a letter or digit first, then letters, digits, spaces and ._@:/-, 
 
 _KEY = re.compile(KEY_START + "[A-Za-z0-9_-]{22,64}")
 
-MOST_ORIGINS = 100
-"""Of a key for pages."""
+MOST_PAGES, MOST_ORIGINS = 1_000, 100
+"""Keys for pages, whose names are labels of metrics; sites of each."""
 
 LONGEST_TOKEN = 1_000
 """Characters; a longer one is nobody's and is not hashed."""
@@ -168,6 +168,8 @@ def parse_tokens(content: bytes) -> Tokens:
             raise BadTokens(f"tokens: [[certificates]] number {place}: name: the same stands further above")
         by_name[entry.rights.name] = entry
     by_key: dict[str, tuple[PageKey, Entry]] = {}
+    if len(_rows(found, "pages")) > MOST_PAGES:
+        raise BadTokens(f"tokens: pages: at most {MOST_PAGES:,} rows are possible; a key may have many origins")
     for place, row in enumerate(_rows(found, "pages"), start=1):
         where = f"[[pages]] number {place}"
         key = _string(where, row, "key", _KEY, _KEY_FORM)

@@ -101,6 +101,7 @@ class Worker:
             process.opened.callback(port.stop)
             process.access_looks.append(port.look)
             self._ports[listener.option] = port
+        refused = RefusalMetrics(process.registry).count
         if settings.web is not None:
             names = (DECISIONS, *FLAGS)
             methods = [one for name in names for one in methods_of(name, services[name], metrics)]
@@ -112,6 +113,7 @@ class Worker:
                 access=process.access,
                 refused=RefusalMetrics(process.registry).count,
                 endpoints=endpoints(flags, metrics),
+                refused=refused,
                 shared=self._sharing is not ALONE,
             )
             process.opened.callback(self._web.stop)

@@ -22,7 +22,12 @@ from decider.types import ExperimentId, Position
 LOOK_INTERVAL = 1.0
 """Seconds between two looks at what serves."""
 
-READY, CHANGED = "provider_ready", "configuration_change"
+KEEP_ALIVE_LOOKS = 20
+"""After so many looks each stream gets a sign of life: a proxy between would end one that is silent, and a page that
+connects anew asks for all flags anew."""
+
+READY, CHANGED, KEEP_ALIVE = "provider_ready", "configuration_change", "keep_alive"
+"""Types of events; clients act on the first two, and pass over what they do not know."""
 
 STOPS = "this server stops; connect anew"
 
@@ -39,6 +44,7 @@ class FlagEvents:
         self._known = self._versions()
         self._watchers: set[_Watcher] = set()
         self._lock = threading.Lock()
+        self._looks = 0
         self._ended = False
 
     def _versions(self) -> Mapping[ExperimentId, Position]:
@@ -67,9 +73,13 @@ class FlagEvents:
         known = self._versions()
         changed = {id_ for id_ in known.keys() | self._known.keys() if known.get(id_) != self._known.get(id_)}
         self._known = known
+        self._looks += 1
         if changed:
             for watcher in self._all():
                 watcher.tell(changed)
+        elif self._looks % KEEP_ALIVE_LOOKS == 0:
+            for watcher in self._all():
+                watcher.keep_alive()
 
     def end(self) -> None:
         """End all streams, also those that come later: clients go to another server."""
@@ -105,6 +115,14 @@ class _Watcher:
             self._sending, told = True, self._changed
             self._changed = set()
         self._stream.send(self._write(CHANGED, _data(told)), self._sent)
+
+    def keep_alive(self) -> None:
+        """Unless an event is on its way anyway."""
+        with self._lock:
+            if self._sending:
+                return
+            self._sending = True
+        self._stream.send(self._write(KEEP_ALIVE, None), self._sent)
 
     def _sent(self) -> None:
         with self._lock:

@@ -17,7 +17,7 @@ from google.rpc import status_pb2
 
 from decider.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
 from decider.log.protocol import Caller, LocateAll, LogReader
-from decider.server import convert
+from decider.server import convert, pages
 from decider.server.flags.contexts import DECISION_ID, UNIT, Plain, read_context
 from decider.server.flags.evaluations import OBJECT, Evaluation, bulk_bytes, disabled, evaluated
 from decider.server.roles import Rights
@@ -125,8 +125,8 @@ class Flags:
         with _as_sent():  # what no experiment takes is one error, and not one of each
             convert.decision_request(batch.requests[0])
         try:
-            reply = self._service.DecideBatch(batch, caller, rights, partial(bulk_bytes, unit_id=unit_id))
-            return list(reply.results)
+            decide = partial(self._service.DecideBatch, size_of=partial(bulk_bytes, unit_id=unit_id))
+            return list(pages.answer(decide, batch, caller, rights).results)
         except InvalidArgument as error:  # they are too many, or their payloads too large
             raise FailedPrecondition(
                 f"all flags at once: {error}; ask for each by its key, or with a token for some experiments",

@@ -24,6 +24,7 @@ from decider.server.flags.flags import Flags
 from decider.server.roles import WEB_PATHS, Rights
 from decider.server.rpc import Refused, answer_of
 from decider.server.web import compression
+from decider.server.web.app import told
 from decider.server.web.connect import CODES, JSON_HEAD
 from decider.server.web.exchange import Reply, Request
 from decider.server.web.routes import Endpoint
@@ -65,7 +66,7 @@ def _answer(answer: Callable[..., Any], request: Request, body: bytes, caller: C
     try:
         content = json.dumps(answer(body, partial(_parse, request.rest), caller, rights), ensure_ascii=False).encode()
     except Refused as refused:
-        return failure(refused.status, key=request.rest)
+        return told(refused, partial(failure, key=request.rest))
     if len(content) >= compression.SMALLEST and compression.takes_gzip(request.headers.get(b"accept-encoding", b"")):
         return Reply(200, (*_HEAD, (b"content-encoding", compression.GZIP)), compression.compress(content))
     return Reply(200, _HEAD, content)
