@@ -41,7 +41,7 @@ class Listener(NamedTuple):
 
 def listeners(settings: Settings) -> Sequence[Listener]:
     """The one for decisions first."""
-    most = share_of_descriptors(2, most=settings.max_connections)
+    most = share_of_descriptors(2 if settings.web is None else 4, most=settings.max_connections)
     if settings.operate_listen is None:
         return [Listener(LISTEN, settings.listen, (*SERVICES, *FLAGS), {}, most)]
     few = share_of_descriptors(16, most=OPERATORS)

@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from decider.log.group_commit import CommitExecutor
 from decider.server.access import Access
+from decider.server.http.connection import Bounds
 from decider.server.http.listen import open_socket
 from decider.server.http.serving import believe, make_server
-from decider.server.limits import Limit
+from decider.server.limits import Limit, share_of_descriptors
 from decider.server.methods import Method, StreamMethod
 from decider.server.settings import Settings, join_address, split_address
 from decider.server.web.app import WebApp
 from decider.server.web.calls import Calls
+from decider.server.web.connection import WebConnection
 from decider.server.web.guard import Guard
 from decider.server.web.intake import WebIntake
 from decider.server.web.routes import Endpoint, File, endpoint_routes, file_routes, rpc_routes
 from decider.server.web.streams import Streams
+
+IDLE = 60
+"""Seconds that a connection stays open for a next request. Shorter than what clients in servers keep theirs for would
+close it in the moment in which they send one."""
 
 LAST_ANSWERS = 0.5
 """Seconds for answers under way where a stop has no time of its own."""
@@ -57,7 +64,10 @@ class WebPort:
         intake = WebIntake(guard, Calls(calls, limit), self._streams, settings.max_request_bytes)
         routes = {**rpc_routes(methods, intake), **endpoint_routes(endpoints, intake), **file_routes(files)}
         app: Any = believe(settings.web_proxy, WebApp(routes, guard))
-        self._server = make_server(app, certificates=access.certificates, lifespan="off")
+        self._bounds = Bounds(partial(share_of_descriptors, 4, most=settings.max_connections), idle=IDLE)
+        self._server = make_server(
+            app, certificates=access.certificates, bounds=self._bounds, http=WebConnection, lifespan="off"
+        )
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="web", daemon=True)
 
     def start(self) -> None:
