@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from base64 import b64decode
@@ -24,6 +25,7 @@ from decider.errors import (
     DeciderError,
     FailedPrecondition,
     InvalidArgument,
+    LimitReached,
     NotFound,
     PermissionDenied,
     RateExceeded,
@@ -32,11 +34,15 @@ from decider.errors import (
 )
 from decider.server.access import Access, exposures
 from decider.server.command import main
+from decider.server.limits import Limit
 from decider.server.pages import KEY_START, PageKey, PageRights, calls_of, shorten, shorten_error
 from decider.server.roles import Rights, Role
 from decider.server.rpc import to_status
 from decider.server.settings import Settings
 from decider.server.tokens import BadTokens, new_page_key, new_token, parse_tokens
+from decider.server.web.exchange import Request as Asked
+from decider.server.web.guard import Guard
+from decider.server.web.streams import Streams
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from decider.v1 import experiment_service_pb2 as experiments_pb
@@ -704,6 +710,55 @@ def test_a_key_for_an_experiment_that_there_is_not_is_told(site: Site) -> None:
         text = answer.read().decode()
     assert "the page's key 'shop' is for experiment 'missing', which there is not" in text
     assert "'own'" not in text
+
+
+def guard(folder: Path, lines: str, *, behind_proxy: bool = False) -> Guard:
+    """Of a port by itself."""
+    (folder / "tokens.toml").write_text(lines)
+    return Guard(Access(Settings(tokens=folder / "tokens.toml")), (), behind_proxy=behind_proxy)
+
+
+def asked(key: str, **headers: str) -> Asked:
+    """As the guard sees it."""
+    sent = {"origin": SHOP, "x-api-key": key, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    raw = [(name.encode(), value.encode()) for name, value in sent.items()]
+    return Asked({"method": "POST", "path": "/", "headers": raw, "client": ("192.0.2.1", 1)}, lambda: None)
+
+
+def test_a_proxy_that_is_not_named_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All visitors would share the rate of one address, and whoever writes the header is not believed."""
+    lines = new_page_key("shop", origins=[SHOP], experiments=[OWN])
+    for _ in range(2):
+        one = guard(tmp_path, lines)
+        callers = {one.identify(asked(key_of(lines), x_forwarded_for=f"9.9.9.{n}"), Role.DECIDE)[0] for n in range(3)}
+        assert callers == {"key:shop@192.0.2.1"}
+    one = guard(tmp_path, lines, behind_proxy=True)
+    one.identify(asked(key_of(lines), x_forwarded_for="9.9.9.9"), Role.DECIDE)
+    assert [record.message for record in caplog.records if "name the proxy by --web-proxy" in record.message] == [
+        caplog.records[0].message
+    ] * 2
+
+
+def test_an_open_stream_is_one_call_however_long(tmp_path: Path) -> None:
+    """Whether it may go on is looked at twice a second; that is no call of its page. A page's streams are few."""
+    lines = new_page_key("shop", origins=[SHOP], experiments=[OWN]) + "rate = 0.1\n"
+    one = guard(tmp_path, lines)
+    request = asked(key_of(lines))
+    caller, rights = one.identify(request, Role.DECIDE)
+    for _ in range(5):
+        one.look_again(request, Role.DECIDE)
+    with pytest.raises(RateExceeded):
+        one.identify(request, Role.DECIDE)
+
+    async def opened() -> None:
+        few = Limit("streams of pages", most=2, most_of_one=1)
+        streams = Streams(Limit("streams", most=1, most_of_one=1), of_pages=few)
+        streams.open(caller, rights, lambda: None)
+        with pytest.raises(LimitReached):
+            streams.open(caller, rights, lambda: None)
+        streams.open("token:root", Rights(), lambda: None)
+
+    asyncio.run(opened())
 
 
 def test_what_stands_open_is_told() -> None:

@@ -7,6 +7,7 @@ Pages that have a key of their own (`pages.py`) may call with it, and may do wha
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from urllib.parse import unquote_to_bytes
 
@@ -17,6 +18,8 @@ from decider.server.roles import ALL, Rights, Role
 from decider.server.settings import ANY_ORIGIN
 from decider.server.tokens import bearer
 from decider.server.web.exchange import Headers, Request, header
+
+logger = logging.getLogger(__name__)
 
 MAX_AGE = b"7200"
 """Seconds for which a browser need not ask again whether a page may call; more than this Chromium does not take."""
@@ -33,15 +36,21 @@ VARY = (b"vary", b"origin")
 
 class Guard:
     """origins: of pages that may call, or ANY_ORIGIN among them. refused: is told the name of the page's key, or none,
-    and the reason, of each call that is refused."""
+    and the reason, of each call that is refused. behind_proxy: whether a setting names proxies that are believed."""
 
     def __init__(
-        self, access: Access, origins: Sequence[str], *, refused: Callable[[str, str], object] = lambda *_: None
+        self,
+        access: Access,
+        origins: Sequence[str],
+        *,
+        refused: Callable[[str, str], object] = lambda *_: None,
+        behind_proxy: bool = False,
     ) -> None:
         self._access = access
         self._origins: Collection[bytes] = frozenset(one.encode() for one in origins)
         self._any = ANY_ORIGIN in origins
         self._refused = refused
+        self._knows_proxy = behind_proxy
 
     def check_origin(self, request: Request) -> Headers:
         """What lets the page read the reply. Raises PermissionDenied for the page of somebody else."""
@@ -79,6 +88,7 @@ class Guard:
                 return self._identify(request, role)
             key = page.rights.name
             page.check_origin(header(request, b"origin") or None)
+            self._warn_of_proxy(request)
             page.take(request.address)
             rights = PageRights.of(page, request.address, self._refused)
             if role is not None:
@@ -97,6 +107,15 @@ class Guard:
             self._identify(request, role)
         else:
             page.check_origin(header(request, b"origin") or None)
+
+    def _warn_of_proxy(self, request: Request) -> None:
+        """Once."""
+        if not self._knows_proxy and b"x-forwarded-for" in request.headers:
+            self._knows_proxy = True
+            logger.warning(
+                "calls with keys of pages come through a proxy (X-Forwarded-For), so all of them count as from one "
+                "address: name the proxy by --web-proxy"
+            )
 
     def _check_named(self, request: Request) -> None:
         """A site whose pages have a key, and which no setting names, is there for that key alone."""

@@ -33,6 +33,9 @@ close it in the moment in which they send one."""
 LAST_ANSWERS = 0.5
 """Seconds for answers under way where a stop has no time of its own."""
 
+MOST_PAGE_STREAMS = 100
+"""At once, with one page's key and from one address, which may be an office."""
+
 
 class WebPort:
     """Listens from the first moment on, answers from `start` to `stop`; `port` is the real one. Raises AddressInUse.
@@ -60,7 +63,9 @@ class WebPort:
         self.address = join_address(host, self.port)
         limit = Limit("calls", most=settings.max_concurrent_rpcs, most_of_one=settings.max_caller_rpcs)
         open_ = Limit("streams", most=settings.max_streams, most_of_one=settings.max_caller_streams)
-        guard, self._streams = Guard(access, settings.web_origin, refused=refused), Streams(open_)
+        of_pages = Limit("streams of pages", most=settings.max_streams, most_of_one=MOST_PAGE_STREAMS)
+        guard = Guard(access, settings.web_origin, refused=refused, behind_proxy=bool(settings.web_proxy))
+        self._streams = Streams(open_, of_pages=of_pages)
         intake = WebIntake(guard, Calls(calls, limit), self._streams, settings.max_request_bytes)
         routes = {**rpc_routes(methods, intake), **endpoint_routes(endpoints, intake), **file_routes(files)}
         app: Any = believe(settings.web_proxy, WebApp(routes, guard))
