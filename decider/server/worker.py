@@ -111,7 +111,6 @@ class Worker:
                 [*methods, *streams],
                 calls=calls,
                 access=process.access,
-                refused=RefusalMetrics(process.registry).count,
                 endpoints=endpoints(flags, metrics),
                 refused=refused,
                 shared=self._sharing is not ALONE,

@@ -76,10 +76,6 @@ class BoundedServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, with a bound on handshakes."""
-        for one in sockets or []:
-            # Head and body of an answer are written apart: on a connection that had another one, the body would wait
-            # 40 ms for the caller's acknowledgement. asyncio asks for it only where the socket names its protocol.
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what is accepted
         if self.config.is_ssl:  # asyncio's own bound is a minute, and uvicorn sets none
             loop = asyncio.get_running_loop()
             loop.create_server = partial(loop.create_server, ssl_handshake_timeout=PATIENCE)  # type: ignore[method-assign]
