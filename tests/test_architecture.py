@@ -113,7 +113,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "simulator.studies.walk",  # a registry for the handler that it walks through
     ),
     "starlette": ("decider.server.http",),
-    "uvicorn": ("decider.server.http.serving", "decider.server.http.connection"),
+    "uvicorn": ("decider.server.http.serving", "decider.server.http.connection", "decider.server.web.connection"),
+    "httptools": ("decider.server.web.connection",),
     "anyio": ("decider.server.http.port", "decider.server.http.turns"),
     "h11": ("decider.server.http.connection",),
     "google": ("decider.v1", "decider.flagd", "decider.experiment", "decider.server", "decider.client", "simulator"),

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -46,6 +48,7 @@ from decider.server.web.streams import Streams
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from decider.v1 import experiment_service_pb2 as experiments_pb
+from tests.browser import Browser
 from tests.rpc_clients import ServerProcess, code_of, experiment, reason_of, rows, status_of, until
 from tests.test_access import COUNTS, unary
 
@@ -685,6 +688,66 @@ def test_grpc_web_says_it_in_its_own_words(site: Site) -> None:
     assert "grpc-status: 8" in too_many
     assert "grpc-status: 7" in call(site.rewards)
     assert "grpc-status: 16" in call("")
+
+
+@pytest.fixture(scope="module")
+def page_port() -> Iterator[int]:
+    """Of a server of empty pages. At 127.0.0.1 and at localhost they are of two sites, as a browser sees it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<!doctype html><title>a page</title>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+IN_A_BROWSER = """
+(async () => {
+  const say = async (way) => { try { return await way() } catch (error) { return error.name } };
+  const [url, key, body] = ["http://%s/decider.v1.DeciderService/Decide", "%s", '{"experiment":"own","unitId":"u"}'];
+  const headers = {"Content-Type": "application/json", "X-API-Key": key};
+  return {
+    fetched: await say(async () => (await (await fetch(url, {method: "POST", headers, body})).json()).action.id),
+    simple: await say(async () => (await (await fetch(`${url}?key=${key}`, {method: "POST", body})).json()).action.id),
+    blind: await say(async () => (await fetch(`${url}?key=${key}`, {method: "POST", body, mode: "no-cors"})).type),
+    beacon: navigator.sendBeacon(`${url}?key=${key}`, body),
+  };
+})()
+"""
+
+
+def test_a_browser_lets_the_site_call_and_no_other(chromium: Browser, site: Site, page_port: int) -> None:
+    """With headers and without, by beacon, and blindly: what a stranger's page sends does nothing, and what it could
+    read a browser does not give it."""
+    own = new_page_key("browser", origins=[f"http://127.0.0.1:{page_port}"], experiments=[OWN])
+    site.tokens.write_text(site.lines + own)
+    page, stranger = (chromium.visit(f"http://{host}:{page_port}/") for host in ("127.0.0.1", "localhost"))
+    script = IN_A_BROWSER % (site.web, key_of(own))
+    until(lambda: page.run(script)["fetched"] in ("a", "b"), what="the key is known")
+
+    def refused() -> float:
+        found = re.search(r'decider_web_refused_total{key="",reason="OTHER_ORIGIN"} (\S+)', site.metrics())
+        return float(found[1]) if found else 0.0
+
+    before = site.count()[0][0]
+    told = page.run(script)
+    assert {told["fetched"], told["simple"]} <= {"a", "b"}
+    assert told["beacon"] is True
+    until(lambda: site.count()[0][0] == before + 4, what="all four are decided, the beacon too")
+    before, were_refused = site.count(), refused()
+    assert stranger.run(script) == {"fetched": "TypeError", "simple": "TypeError", "blind": "opaque", "beacon": True}
+    until(lambda: refused() == were_refused + 4, what="all four are refused, the first one before it is sent")
+    assert site.count() == before
+    assert key_of(own) not in site.server.output
 
 
 def test_a_key_that_is_taken_out_of_the_file_is_out(site: Site) -> None:
