@@ -14,6 +14,7 @@ from decider.log.group_commit import Call, CommitExecutor
 from decider.metrics.access import RefusalMetrics
 from decider.metrics.connections import ConnectionsCollector
 from decider.metrics.rpc import RpcMetrics
+from decider.metrics.web import WebMetrics
 from decider.server.connections import Connections, stop_listening
 from decider.server.experiments import ExperimentService
 from decider.server.flags.events import LOOK_INTERVAL, FlagEvents
@@ -112,13 +113,16 @@ class Worker:
                 calls=calls,
                 access=process.access,
                 endpoints=endpoints(flags, metrics),
+                count=WebMetrics(process.registry).count,
                 refused=refused,
                 shared=self._sharing is not ALONE,
             )
             process.opened.callback(self._web.stop)
             process.access_looks.append(self._web.look)
         self._calls = calls
-        self._connections = connections = Connections(self._ports)
+        self._connections = connections = Connections(
+            self._ports if self._web is None else {**self._ports, WEB: self._web}
+        )
         process.registry.register(ConnectionsCollector(connections.count, connections.limits))
         process.warnings.append(lambda: connections.warnings)
 
@@ -156,6 +160,8 @@ class Worker:
     def stop_listening(self) -> None:
         """No new connection comes to this process; those that are there stay."""
         stop_listening([port.port for port in self._ports.values()])
+        if self._web is not None:
+            self._web.leave()
 
     def has_connections(self) -> bool:
         """As far as the system tells."""

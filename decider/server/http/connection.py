@@ -149,12 +149,12 @@ class Bounded(_Base):
             self.stop_watching()
         elif self not in self.bounds.owing and self in self.connections:
             self.bounds.owing[self] = None
-            if not self._may_be_idle():
+            if self.bounds.idle is None or not self.is_idle():
                 self._over = self.loop.call_later(self._patience, self.drop)
 
-    def _may_be_idle(self) -> bool:
-        """Whether nothing but a next request is missing, and uvicorn says how long that may take."""
-        return self.bounds.idle is not None and self.cycle is not None and not self.flow.write_paused
+    def is_idle(self) -> bool:
+        """Whether nothing but a next request is missing: uvicorn bounds how long that may take."""
+        return self.cycle is not None and self.cycle.response_complete and not self.flow.write_paused
 
     def stop_watching(self) -> None:
         """Its caller owes nothing."""

@@ -24,6 +24,10 @@ class WebConnection(Bounded, HttpToolsProtocol):  # type: ignore[misc]
     _head_again = b""
     """Of a request that wants another protocol: it is parsed anew without that wish."""
 
+    def is_idle(self) -> bool:
+        """See Bounded."""
+        return super().is_idle() and not self._in_head
+
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 from decider.log.group_commit import CommitExecutor
@@ -38,10 +37,11 @@ MOST_PAGE_STREAMS = 100
 
 
 class WebPort:
-    """Listens from the first moment on, answers from `start` to `stop`; `port` is the real one. Raises AddressInUse.
+    """Listens from the first moment on, answers from `start` to `stop`; `port` is the real one, `most_connections` are
+    possible at once. Raises AddressInUse.
 
-    methods, endpoints, files: what there is. calls: runs handlers. access: says who calls. refused: see Guard. shared:
-    other processes listen there, too.
+    methods, endpoints, files: what there is. calls: runs handlers. access: says who calls. count: see WebApp. refused:
+    see Guard. shared: other processes listen there, too.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class WebPort:
         access: Access,
         endpoints: Sequence[Endpoint] = (),
         files: Sequence[File] = (),
+        count: Callable[[str, bool], object] = lambda *_: None,
         refused: Callable[[str, str], object] = lambda *_: None,
         shared: bool = False,
     ) -> None:
@@ -61,15 +62,17 @@ class WebPort:
         self._socket = open_socket(host, port, shared=shared)
         self.port: int = self._socket.getsockname()[1]
         self.address = join_address(host, self.port)
+        self.most_connections = share_of_descriptors(4, most=settings.max_connections)
         limit = Limit("calls", most=settings.max_concurrent_rpcs, most_of_one=settings.max_caller_rpcs)
         open_ = Limit("streams", most=settings.max_streams, most_of_one=settings.max_caller_streams)
         of_pages = Limit("streams of pages", most=settings.max_streams, most_of_one=MOST_PAGE_STREAMS)
         guard = Guard(access, settings.web_origin, refused=refused, behind_proxy=bool(settings.web_proxy))
         self._streams = Streams(open_, of_pages=of_pages)
+        self._limit = limit
         intake = WebIntake(guard, Calls(calls, limit), self._streams, settings.max_request_bytes)
         routes = {**rpc_routes(methods, intake), **endpoint_routes(endpoints, intake), **file_routes(files)}
-        app: Any = believe(settings.web_proxy, WebApp(routes, guard))
-        self._bounds = Bounds(partial(share_of_descriptors, 4, most=settings.max_connections), idle=IDLE)
+        app: Any = believe(settings.web_proxy, WebApp(routes, guard, count))
+        self._bounds = Bounds(lambda: self.most_connections, idle=IDLE)
         self._server = make_server(
             app, certificates=access.certificates, bounds=self._bounds, http=WebConnection, lifespan="off"
         )
@@ -78,6 +81,17 @@ class WebPort:
     def start(self) -> None:
         """Take calls."""
         self._thread.start()
+
+    @property
+    def calls_in_flight(self) -> int:
+        """Now."""
+        return self._limit.count
+
+    def leave(self) -> None:
+        """Let no new connection come to this process; those that are there get their answers and are closed."""
+        self._bounds.leaving = True
+        for server in getattr(self._server, "servers", ()):
+            server.get_loop().call_soon_threadsafe(server.close)
 
     def refuse(self) -> None:
         """Take no new calls: those in flight get their answers, and then their connections are closed; streams end."""
