@@ -382,17 +382,22 @@ def open_events(place: Place, version: str = "v2") -> Any:
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_a_stream_tells_which_flags_have_changed(place: Place, version: str) -> None:
     """Clients drop what they have kept of these; a model that has learned is no change."""
-    stream = open_events(place, version)
+    stream, id_ = open_events(place, version), f"new-{version}"
+
+    def changed() -> bool:
+        """Whether the next event that names it names both of its flags."""
+        events = (event for event in stream if event.type == "configuration_change")
+        return next(
+            {f"{id_}:object"} <= keys for keys in (set(one.data["flags"].keys()) for one in events) if id_ in keys
+        )
+
     try:
-        place.client.apply(experiment(f"new-{version}"))
-        event = next(stream)
-        assert event.type == "configuration_change"
-        keys = {f"new-{version}", f"new-{version}:object"}
-        assert keys <= set(event.data["flags"].keys())
-        place.client.pause(f"new-{version}")
-        assert set(next(stream).data["flags"].keys()) == keys
-        place.client.apply(experiment(f"new-{version}", state=experiment_pb2.EXPERIMENT_STATE_ENDED))
-        assert set(next(stream).data["flags"].keys()) == keys
+        place.client.apply(experiment(id_))
+        assert changed()
+        place.client.pause(id_)
+        assert changed()
+        place.client.apply(experiment(id_, state=experiment_pb2.EXPERIMENT_STATE_ENDED))
+        assert changed()
     finally:
         stream.cancel()
 
@@ -506,3 +511,26 @@ def test_a_stop_ends_streams_and_those_that_come_later() -> None:
     late = open_stream(events)
     assert stream.code is late.code is grpc.StatusCode.UNAVAILABLE
     assert not late.sent
+
+
+def test_a_kept_decision_is_told_with_its_own_end(place: Place) -> None:
+    """Its window began with the first answer: later rewards are late, whenever a page asked again."""
+    sticky = experiment("kept", "a", "b")
+    sticky.sticky.FromSeconds(3600)
+    place.client.apply(sticky)
+    first, again = [place.resolve("v2", "String", "kept") for _ in range(2)]
+    assert (again.reason, again.metadata) == ("SPLIT", first.metadata)
+    place.client.apply(experiment("kept", state=experiment_pb2.EXPERIMENT_STATE_ENDED))
+
+
+def test_a_context_that_an_experiment_refuses_is_named(place: Place) -> None:
+    """In the words of who sent it; alone it fails, and the others do not."""
+    strict = experiment("strict", "a", "b")
+    strict.schema.on_problem = experiment_pb2.ON_FEATURE_PROBLEM_REFUSE
+    strict.schema.features["device"].required = True
+    place.client.apply(strict)
+    status = place.refused("String", "strict", {"targetingKey": "ann", "colour": "red"})
+    assert code_of(status) == "INVALID_ARGUMENT"
+    assert set(fields_of(status)) == {"context[colour]", "context[device]"}
+    assert f"{HOME}:object" in place.resolve_all({"targetingKey": "ann", "colour": "red"}).flags
+    place.client.apply(experiment("strict", state=experiment_pb2.EXPERIMENT_STATE_ENDED))
