@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from decider.errors import DeciderError
 from decider.log.protocol import Caller
+from decider.server.pages import LARGEST, PageRights
 from decider.server.roles import Rights, Role
 from decider.server.web.calls import Calls
 from decider.server.web.exchange import Request
@@ -37,6 +38,10 @@ class WebIntake:
     streams: Streams
     most_bytes: int
 
+    def most_of(self, rights: Rights) -> int:
+        """Bytes of a request of who has these rights; unpacked, too."""
+        return min(self.most_bytes, LARGEST) if isinstance(rights, PageRights) else self.most_bytes
+
     async def call(
         self,
         request: Request,
@@ -51,7 +56,9 @@ class WebIntake:
         it does not begin; Refused where the caller's time is over."""
         try:
             name, rights = self.guard.identify(request, role)
-            body = await request.body(self.most_bytes)
+            body = await request.body(self.most_of(rights))
+            if isinstance(rights, PageRights):
+                rights.take_size(LARGEST if request.is_packed else len(body))
             self.calls.enter(name)
         except DeciderError as error:
             refused(error)
