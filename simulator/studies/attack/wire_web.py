@@ -78,6 +78,8 @@ def _bombs() -> tuple[tuple[str, bytes, tuple[str, ...]], ...]:
     text = b'{"experiment":"own","unitId":"' + b"u" * 900_000 + b'"}'
     surrogate = b'{"experiment":"own","unitId":"\\ud800","context":{"segment":"\\u0000\\ud83d"}}'
     bad = b'{"experiment":"own","unitId":"\xff\xfe"}'
+    words = b'{"value":"has no field named \\"' + b'has no field named \\"\\" at \\"a\\".\\n\\"[' * 1_000 + b'"}'
+    batch = b'{"requests":[' + b"{}," * 20_000 + b"1]}"
     flags = b'{"context":{"targetingKey":"u",' + b",".join(b'"a%d":{"b":[1,2]}' % one for one in range(20_000)) + b"}}"
     gz = ("Content-Encoding: gzip",)
     return (
@@ -86,7 +88,7 @@ def _bombs() -> tuple[tuple[str, bytes, tuple[str, ...]], ...]:
         ("deep object", deep, ()), ("deep list", lists, ()), ("many names", many, ()), ("long number", number, ()),
         ("large exponent", power, ()), ("names twice", twice, ()), ("long text", text, ()),
         ("half of a pair", surrogate, ()), ("no UTF-8", bad, ()), ("many features", flags, ()),
-        ("Infinity", b'{"context":{"features":{"a":Infinity,"b":NaN}}}', ()), ("no object", b"[" * 3_000, ()),
+        ("Infinity", b'{"context":{"features":{"a":Infinity,"b":NaN}}}', ()), ("no object", b"[" * 3_000, ()), ("words of an error", words, ()), ("empty requests", batch, ()),
     )  # fmt: skip
 
 
