@@ -1,7 +1,7 @@
-"""A Decide by every way in, beside what a user would write instead of this service. The last but one part of
-`make bench`.
+"""A Decide by every way in, flags among them, beside what a user would write instead of this service. The fourth part
+of `make bench`.
 
-One server answers gRPC and what pages speak (`--web`): each way gets the same 4,000 different requests in turns, so
+One server answers gRPC and what pages and OpenFeature speak (`--web`); each way gets the same requests in turns, so
 that both are of one process. A bare grpcio echo has a process of its own, and so has the rival: FastAPI, Vowpal Wabbit
 and SQLite, as one writes it in an afternoon (`rivals/with_fastapi.py`). Ratios are to gRPC's in the same round. An
 HTTP/1.1 connection has one call in flight, so those ways have as many connections as calls; gRPC is measured on one
@@ -27,6 +27,7 @@ from google.protobuf import json_format
 from rich.console import Console
 from rich.progress import Progress
 
+from decider.flagd.v2 import evaluation_pb2 as flagd
 from decider.v1 import decider_service_pb2 as pb
 from simulator.studies.bench import (
     DIFFERENT,
@@ -43,7 +44,7 @@ from simulator.studies.bench import (
     serving_echo,
 )
 from simulator.studies.bench_access import Spread, spread
-from simulator.studies.load import Caller, Load, frames, play_on
+from simulator.studies.load import Caller, Frames, Load, frames, play_on
 from simulator.studies.load_http1 import Http1Load, Request, answered, request
 from simulator.studies.prepared import requests, storefront_visitor, write_log
 from simulator.studies.served import LOAD_CORE, SERVER_CORE, cpu_seconds, free_port, serving, start
@@ -51,6 +52,8 @@ from simulator.studies.side_by_side import INTERPRETER
 
 ACTIONS = 10
 IN_FLIGHT = 32
+
+JSON = "application/json"
 
 A_FEW_CALLS = 0.03
 """Seconds."""
@@ -71,21 +74,46 @@ def connect_binary(asked: pb.DecideRequest) -> Request:
 
 def connect_json(asked: pb.DecideRequest) -> Request:
     """Connect with JSON, as a page or curl sends it."""
-    return request(METHOD + "Decide", _json(json_format.MessageToDict(asked)), "application/json")
+    return request(METHOD + "Decide", _json(json_format.MessageToDict(asked)), JSON)
 
 
 def grpc_web(asked: pb.DecideRequest) -> Request:
     """gRPC-Web; its status stands behind the message."""
     message = asked.SerializeToString()
     body = b"\0" + len(message).to_bytes(4, "big") + message
-    return request(METHOD + "Decide", body, "application/grpc-web+proto", good=b"grpc-status:0")
+    return request(METHOD + "Decide", body, "application/grpc-web+proto", good=b"grpc-status: 0")
+
+
+def ofrep(asked: pb.DecideRequest) -> Request:
+    """OFREP: the experiment as a flag."""
+    return request(f"/ofrep/v1/evaluate/flags/{asked.experiment}", _json({"context": _flag_context(asked)}), JSON)
+
+
+def flagd_json(asked: pb.DecideRequest) -> Request:
+    """The same as pages' flagd provider asks it."""
+    body = {"flagKey": asked.experiment, "context": _flag_context(asked)}
+    return request("/flagd.evaluation.v1.Service/ResolveString", _json(body), JSON)
+
+
+def flagd_grpc(asked: pb.DecideRequest) -> Frames:
+    """The same as servers' flagd providers ask it, over gRPC."""
+    message = flagd.ResolveStringRequest(flag_key=asked.experiment)
+    message.context.update(_flag_context(asked))
+    return frames("/flagd.evaluation.v2.Service/ResolveString", message.SerializeToString())
+
+
+def _flag_context(asked: pb.DecideRequest) -> dict[str, str]:
+    return {"targetingKey": asked.unit_id, **_fields(asked)}
+
+
+def _fields(asked: pb.DecideRequest) -> dict[str, str]:
+    return {field.name: text for field, text in asked.context.ListFields()}
 
 
 def rival(asked: pb.DecideRequest) -> Request:
     """As the rival's models have it."""
-    context = {field.name: text for field, text in asked.context.ListFields()}
-    body = {"experiment": asked.experiment, "unit_id": asked.unit_id, "context": context}
-    return request("/decide", _json(body), "application/json")
+    body = {"experiment": asked.experiment, "unit_id": asked.unit_id, "context": _fields(asked)}
+    return request("/decide", _json(body), JSON)
 
 
 def _json(body: Mapping[str, object]) -> bytes:
@@ -105,7 +133,10 @@ WAYS: Sequence[Way] = (
     Way("Connect, binary", connect_binary),
     Way("Connect, JSON", connect_json),
     Way("gRPC-Web", grpc_web),
+    Way("OFREP", ofrep),
+    Way("flagd v1 over Connect, JSON", flagd_json),
 )
+FLAGD = "flagd v2 over gRPC, one connection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +216,7 @@ def contestants(ways: Sequence[Way], folder: Path, *, seconds: float, beside: bo
         found = [
             Contestant(GRPC, server.pid, partial(Load, server.port), calls),
             Contestant(GRPC_MANY, server.pid, partial(Load, server.port, connections=IN_FLIGHT), calls),
+            Contestant(FLAGD, server.pid, partial(Load, server.port), [flagd_grpc(one) for one in asked]),
             *(over_http(way.name, server.pid, web, way.translate) for way in ways),
         ]
         if beside:
@@ -203,7 +235,7 @@ Rounds = Mapping[str, Sequence[Figures]]
 
 def measure(ways: Sequence[Way], folder: Path, *, seconds: float, rounds: int, beside: bool) -> Rounds:
     """All of them in turns; every other round from the last to the first."""
-    whole = (len(ways) + 4) * (rounds * seconds + WARM)
+    whole = (len(ways) + 5) * (rounds * seconds + WARM)
     with contestants(ways, folder, seconds=whole, beside=beside) as all_:
         found: dict[str, list[Figures]] = {one.name: [] for one in all_}
         for number in range(rounds):

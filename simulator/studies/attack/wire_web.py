@@ -88,7 +88,8 @@ def _bombs() -> tuple[tuple[str, bytes, tuple[str, ...]], ...]:
         ("deep object", deep, ()), ("deep list", lists, ()), ("many names", many, ()), ("long number", number, ()),
         ("large exponent", power, ()), ("names twice", twice, ()), ("long text", text, ()),
         ("half of a pair", surrogate, ()), ("no UTF-8", bad, ()), ("many features", flags, ()),
-        ("Infinity", b'{"context":{"features":{"a":Infinity,"b":NaN}}}', ()), ("no object", b"[" * 3_000, ()), ("words of an error", words, ()), ("empty requests", batch, ()),
+        ("Infinity", b'{"context":{"features":{"a":Infinity,"b":NaN}}}', ()), ("no object", b"[" * 3_000, ()),
+        ("words of an error", words, ()), ("empty requests", batch, ()),
     )  # fmt: skip
 
 
