@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -16,20 +17,22 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
 from decider.channel import Credentials, open_channel
-from decider.errors import InvalidArgument, TargetingKeyMissing
+from decider.errors import FailedPrecondition, InvalidArgument, TargetingKeyMissing
 from decider.flagd.v1 import evaluation_pb2 as v1
 from decider.flagd.v1.evaluation_pb2_grpc import ServiceStub as StubV1
 from decider.flagd.v2 import evaluation_pb2 as v2
 from decider.flagd.v2.evaluation_pb2_grpc import ServiceStub as StubV2
+from decider.log.memory import MemoryLog
 from decider.log.open import open_reader
+from decider.log.protocol import Caller
 from decider.server import worker
 from decider.server.flags.contexts import MOST_DEPTH, MOST_VIOLATIONS, plain, read_context
 from decider.server.flags.evaluations import bulk_bytes, evaluated, reason_of
 from decider.server.flags.events import FlagEvents
 from decider.server.flags.flagd import Flagd
 from decider.server.flags.flags import Flags
-from decider.server.roles import ALL
-from decider.server.service import PATIENT
+from decider.server.roles import ALL, Rights
+from decider.server.service import PATIENT, DeciderService
 from decider.serving.current import Current
 from decider.types import Time
 from decider.v1 import decider_service_pb2 as pb
@@ -45,6 +48,7 @@ from tests.rpc_clients import (
     status_of,
 )
 from tests.rpc_clients import reason_of as error_reason
+from tests.test_flag_events import changes
 
 HOME, OFF, OVER = "home", "off", "over"
 """Experiments: one that serves, one that is paused, one that has ended."""
@@ -355,6 +359,25 @@ def test_no_flags_are_larger_than_was_reckoned() -> None:
     told = Flagd(v1, flags, FlagEvents(Current())).ResolveAll(v1.ResolveAllRequest(), PATIENT, ALL)
     assert len(told.flags) == 40
     assert told.ByteSize() <= bulk_bytes(batch, unit)
+
+
+def test_a_flag_without_a_deadline_is_not_waited_for_for_ever() -> None:
+    """Node's client of flagd sets none; where the log does not answer, its page would never be shown."""
+    callers: list[Caller] = []
+
+    class Recorder(DeciderService):
+        def __init__(self) -> None:
+            pass
+
+        def Decide(self, _: Any, caller: Caller = PATIENT, __: Rights = ALL) -> Any:
+            callers.append(caller)
+            raise FailedPrecondition("off", reason="EXPERIMENT_PAUSED")
+
+    flags = Flags(Recorder(), changes(("home", 1)), MemoryLog(), locate_all=lambda ids: [None for _ in ids])
+    flags.evaluate("home", {"targetingKey": "ann"}, PATIENT, ALL)
+    flags.evaluate("home", {"targetingKey": "ann"}, PATIENT._replace(deadline=1.0), ALL)
+    assert time.monotonic() < callers[0].deadline <= time.monotonic() + 30
+    assert callers[1].deadline == 1.0
 
 
 class FixedFlags(Flags):

@@ -8,6 +8,7 @@ as its id; an experiment that the caller may not use is a flag that does not exi
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -22,6 +23,7 @@ from decider.server.flags.contexts import DECISION_ID, UNIT, Plain, read_context
 from decider.server.flags.evaluations import OBJECT, Evaluation, bulk_bytes, disabled, evaluated
 from decider.server.roles import Rights
 from decider.server.service import DeciderService
+from decider.server.web.intake import LONGEST_CALL
 from decider.serving.current import Current
 from decider.types import CONTEXT_FIELDS, DecisionId, ExperimentId, Time
 from decider.v1 import decider_service_pb2 as pb
@@ -74,7 +76,7 @@ class Flags:
         )
         try:
             with _as_sent():
-                reply = self._service.Decide(request, caller, rights)
+                reply = self._service.Decide(request, _bounded(caller), rights)
         except FailedPrecondition as error:
             if error.reason in SERVES_NOTHING:
                 return disabled(experiment, asked.unit_id)
@@ -126,7 +128,7 @@ class Flags:
             convert.decision_request(batch.requests[0])
         try:
             decide = partial(self._service.DecideBatch, size_of=partial(bulk_bytes, unit_id=unit_id))
-            return list(pages.answer(decide, batch, caller, rights).results)
+            return list(pages.answer(decide, batch, _bounded(caller), rights).results)
         except InvalidArgument as error:  # they are too many, or their payloads too large
             raise FailedPrecondition(
                 f"all flags at once: {error}; ask for each by its key, or with a token for some experiments",
@@ -140,6 +142,11 @@ class Flags:
             None if one is None else Time(one.time + self._log.version_at(one.version).experiment.reward.window)
             for one in places
         ]
+
+
+def _bounded(caller: Caller) -> Caller:
+    """As over HTTP: some clients of flagd set no deadline (Node's), and would wait for ever."""
+    return caller._replace(deadline=min(caller.deadline, time.monotonic() + LONGEST_CALL))
 
 
 @contextmanager
