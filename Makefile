@@ -105,10 +105,11 @@ client-js: tests/frontends/node_modules/ready ## rebuild the client for pages (c
 dashboard: $(READY) ## rebuild the dashboard for Grafana from simulator/studies/dashboard.py
 	$(BIN)/python -m simulator.studies.dashboard > dashboard.new && mv dashboard.new decider/metrics/ops/dashboard.json
 
-bench: $(READY) $(RIVALS) ## speed, as ratios: serving against a bare echo server, evaluating against other libraries
+bench: $(READY) $(RIVALS) ## speed, as ratios: serving against a bare echo and what one writes oneself, evaluating against libraries
 	@$(BIN)/python -m simulator.studies.bench $(ARGS)
 	@$(BIN)/python -m simulator.studies.bench_features
 	@$(BIN)/python -m simulator.studies.bench_access
+	@$(BIN)/python -m simulator.studies.bench_web
 	@$(BIN)/python -m simulator.studies.bench_evaluate
 
 growth: $(READY) ## memory, files, start-up, step and scrape as logs and experiments grow (ARGS="--large")

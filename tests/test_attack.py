@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import io
+import socketserver
+import ssl
+import threading
 from array import array
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -14,15 +19,20 @@ from rich.console import Console
 from decider.log.open import open_log
 from decider.log.protocol import NewLink
 from decider.server.roles import METHODS, PATHS
+from decider.v1.decider_service_pb2 import DecideRequest, DecideResponse
+from simulator.studies.attack import wire, wire_web
 from simulator.studies.attack.__main__ import Plan, attack_all
 from simulator.studies.attack.calls import served_methods
 from simulator.studies.attack.check import wrong_in_log
 from simulator.studies.attack.customers import Ledger
-from simulator.studies.attack.names import VICTIM, Identity, leaks
+from simulator.studies.attack.doors import CONNECT_JSON, DOORS, STREAM, TRAILER, Answer, framed
+from simulator.studies.attack.frontends import Target, Visitor, judge, targets
+from simulator.studies.attack.names import OWN, SITE, VICTIM, Aim, Identity, leaks
 from simulator.studies.attack.report import Phase, failed, page, table
 from simulator.studies.attack.requests import request_of
-from simulator.studies.attack.stage import TOKENS
+from simulator.studies.attack.stage import MUTUAL, PAGES, TOKENS
 from simulator.studies.attack.web import known_places
+from simulator.studies.certificates import authority, issue
 
 NOBODY = Console(file=io.StringIO())
 
@@ -41,20 +51,38 @@ def sound() -> Phase:
 
 def test_a_short_attack_finds_a_sound_server_sound(tmp_path: Path) -> None:
     """Tokens, then certificates; every stranger tries every RPC. The way of the long one but for the latencies."""
-    phases = attack_all(tmp_path, Plan(0.2, on=6.0, off=1.0, settle=0.5, rate=2.0), seed=1, console=NOBODY)
+    plan = Plan(0.2, on=7.0, off=1.0, settle=0.5, rate=2.0, kinds=(TOKENS, MUTUAL))
+    phases = attack_all(tmp_path, plan, seed=1, console=NOBODY)
     assert [text for phase in phases for text in failed(phase, timed=False)] == []
     for phase in phases:
         refused = {outcome for attack, *_, outcome, _ in phase.found["outcomes"] if attack == "calls"}
         assert {"UNAUTHENTICATED", "PERMISSION_DENIED"} <= refused
-        assert "401" in {outcome for attack, *_, outcome, _ in phase.found["outcomes"] if attack == "pages"}
+        for way in ("pages", "frontends"):
+            assert "401" in {outcome for attack, *_, outcome, _ in phase.found["outcomes"] if attack == way}
     assert any(identity == "expired certificate" for _, identity, *_ in phases[1].found["outcomes"])
     NOBODY.print(*table(phases))
     assert "All checks hold" in page(phases, minutes=0.2, seed=1, rate=1.0, found=[])
 
 
+def test_pages_of_others_find_nothing_where_nobody_is_asked(tmp_path: Path) -> None:
+    """A browser of somebody who reaches the server is all that they need, so the port must look at the page alone."""
+    (phase,) = attack_all(tmp_path, Plan(0.1, on=2.0, off=0.3, settle=0.1, kinds=(PAGES,)), seed=1, console=NOBODY)
+    assert [*failed(phase, timed=False)] == []
+    assert {outcome for *_, outcome, _ in phase.found["outcomes"]} >= {"403"}
+
+
 def test_the_attack_is_seen_to_succeed_where_nobody_is_asked(tmp_path: Path) -> None:
     """Else its silence would mean nothing: every RPC, every path, what was read, and what is in the log."""
-    plan = Plan(0.2, on=12.0, off=0.5, settle=0.5, rate=4.0, kinds=(TOKENS,), only=("calls", "pages"), guarded=False)
+    plan = Plan(
+        0.2,
+        on=12.0,
+        off=0.5,
+        settle=0.5,
+        rate=4.0,
+        kinds=(TOKENS,),
+        only=("calls", "pages", "frontends"),
+        guarded=False,
+    )
     (phase,) = attack_all(tmp_path, plan, seed=1, console=NOBODY)
     breaches = "\n".join(phase.breaches)
     for method in served_methods():
@@ -63,11 +91,99 @@ def test_the_attack_is_seen_to_succeed_where_nobody_is_asked(tmp_path: Path) -> 
     for row, role in PATHS.items():
         assert (f"GET {row} by" in breaches) == (role is not None), row
     assert "holds what is the victim's" in breaches
+    assert "may read it, and it was sent from" in breaches
     wrong = " ".join(phase.in_log)
     for kind in ("was applied by a stranger", "units were linked", "decisions that nobody", "rewards that nobody"):
         assert kind in wrong
     assert "activations that nobody" in wrong
     assert list(failed(phase, timed=False))
+
+
+VISITOR = Visitor(Identity("own", roles=("decide",), experiments=(OWN,)), SITE, how="page of the site")
+DECIDE = next(one for one in targets() if one.door is CONNECT_JSON and one.path.endswith("/Decide"))
+OF_VICTIM, OF_OWN = (DecideRequest(experiment=name) for name in (VICTIM, OWN))
+NONE: Sequence[tuple[str, str]] = ()
+
+
+@pytest.mark.parametrize(
+    ("visitor", "target", "request_", "answer", "word"),
+    [
+        (VISITOR, DECIDE, OF_OWN, Answer(200, NONE, b"{}"), ""),
+        (VISITOR, DECIDE, OF_OWN, Answer(200, [("Access-Control-Allow-Origin", SITE)], b"{}"), ""),
+        (VISITOR, DECIDE, OF_OWN, Answer(200, [("Access-Control-Allow-Origin", "*")], b"{}"), "may read it"),
+        (VISITOR, DECIDE, OF_OWN, Answer(200, [("Access-Control-Allow-Credentials", "true")], b"{}"), "cookies"),
+        (VISITOR, DECIDE, OF_OWN, Answer(403, NONE, b"a secret"), "the victim's"),
+        (VISITOR, DECIDE, OF_VICTIM, Answer(200, NONE, b"{}"), "another experiment"),
+        (VISITOR, DECIDE, OF_VICTIM, Answer(403, NONE, b"{}"), ""),
+        (replace(VISITOR, let_in=False), DECIDE, OF_OWN, Answer(200, NONE, b"{}"), "answered"),
+        (replace(VISITOR, identity=Identity("nobody")), DECIDE, OF_OWN, Answer(200, NONE, b"{}"), "has not the role"),
+        (VISITOR, Target(None, None, "GET", "/metrics"), None, Answer(200, NONE, b""), "must not have it"),
+        (VISITOR, Target(None, None, "GET", "/client.js"), None, Answer(200, NONE, b""), ""),
+    ],
+)
+def test_what_a_page_may_not_is_seen(
+    visitor: Visitor, target: Target, request_: DecideRequest | None, answer: Answer, word: str
+) -> None:
+    """And what it may is not taken for a breach."""
+    aim = Aim("", "", "", "", "secret", (), 1)
+    found = judge(aim, visitor, target, request_, answer)
+    assert word in found
+    assert bool(word) == bool(found)
+
+
+def test_grpc_web_and_streams_tell_errors_with_200() -> None:
+    """Else every refusal would be a breach."""
+    web = next(door for door in DOORS if door.name == "gRPC-Web")
+    reply = framed(b"")
+    for trailers, read in ((b"grpc-status: 0\r\n", b""), (b"grpc-status: 7\r\n", None)):
+        assert web.read(Answer(200, NONE, reply + framed(trailers, TRAILER)), DecideResponse) == read
+    assert STREAM.read(Answer(200, NONE, framed(b'{"error":{"code":"unauthenticated"}}', 2)), DecideResponse) is None
+
+
+class TakesAll(socketserver.BaseRequestHandler):
+    """Whatever comes is answered with 200, and that twice."""
+
+    def handle(self) -> None:
+        """Until the caller goes."""
+        with suppress(OSError):
+            while self.request.recv(2**20):
+                self.request.sendall(
+                    2 * b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 0\r\n\r\n"
+                )
+
+
+@pytest.fixture(scope="module")
+def taker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aim]:
+    """A server with TLS that takes everything."""
+    folder = tmp_path_factory.mktemp("taker")
+    ca = authority(folder, "authority")
+    own = issue(folder, "server", ca)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own.cert, own.key)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), TakesAll) as server:
+        server.daemon_threads = True
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"127.0.0.1:{server.server_address[1]}"
+        keys = {"seldom": "page_x"}
+        yield Aim(address, address, address, str(ca.cert), "secret", (Identity("no token"),), 1, keys=keys, seldom=1.0)
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("attack", "word"),
+    [
+        (wire_web.drop_bombs, "was taken"),
+        (wire_web.smuggle, "was taken"),
+        (wire_web.call_too_often, "with a key for 1 a second"),
+        (wire_web.preflight_often, "is let in"),
+    ],
+)
+def test_what_a_server_must_not_take_is_seen_where_it_does(taker: Aim, attack: wire.Attack, word: str) -> None:
+    """Else silence would mean nothing."""
+    of = wire.Wire("attack", attack, taker)
+    found = " ".join(of.step(Random(seed)).breach for seed in range(6))
+    assert word in found
 
 
 def test_what_is_served_is_what_is_attacked() -> None:

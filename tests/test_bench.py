@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
 import time
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -12,11 +14,13 @@ import pytest
 
 from decider.log.open import open_reader
 from decider.types import ExperimentId, Time, now
-from simulator.studies import bench, bench_access, bench_features, growth
+from simulator.studies import bench, bench_access, bench_features, bench_web, growth
 from simulator.studies.growth_plot import drawing
 from simulator.studies.load import LARGEST_MESSAGE
-from simulator.studies.prepared import LESSONS, SECOND, TRICKLE, storefront_visitor, write_log
+from simulator.studies.load_http1 import answered, request
+from simulator.studies.prepared import LESSONS, SECOND, TRICKLE, requests, storefront_visitor, write_log
 from simulator.studies.served import cpu_seconds
+from simulator.studies.side_by_side import INTERPRETER
 
 
 @pytest.mark.parametrize("row", bench.ROWS, ids=lambda row: row.name)
@@ -79,6 +83,32 @@ def test_ways_to_call_are_measured_beside_the_plain_one(tmp_path: Path) -> None:
         line = bench_access.line(way, bench_access.cost(rounds, found[bench_access.PLAIN]))
         assert line.count("|") == bench_access.heading().splitlines()[0].count("|")
     assert bench_access.limits(times=10) > 0
+
+
+def test_every_way_in_is_measured_beside_grpc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call over HTTP is answered as its protocol says that it is good, or it raises."""
+    monkeypatch.setattr(bench_web, "WARM", 0.05)
+    found = bench_web.measure(bench_web.WAYS, tmp_path, seconds=0.1, rounds=2, beside=False)
+    assert list(found) == [bench_web.GRPC, bench_web.GRPC_MANY, bench_web.FLAGD, *(way.name for way in bench_web.WAYS)]
+    for name in found:
+        compared = bench_web.compare(found, name)
+        assert compared.figures.rate > 0
+        assert bench_web.line(name, compared).count("|") == bench_web.heading().splitlines()[0].count("|")
+
+
+@pytest.mark.skipif(
+    not INTERPRETER.exists(), reason="the rivals' environment is not there: `make side-by-side` makes it"
+)
+def test_the_rival_takes_the_same_requests(tmp_path: Path) -> None:
+    """It decides, keeps the decision with its probability, and learns from its reward."""
+    asked = requests(storefront_visitor, actions=10, count=1)[0]
+    with bench_web.serving_rival(tmp_path) as (_, port):
+        assert answered(port, bench_web.rival(asked)).status == 0
+        with closing(sqlite3.connect(tmp_path / "rival.db")) as log:
+            ((id_, propensity),) = log.execute("select id, propensity from decision")
+        assert 0 < propensity <= 1
+        reward = request("/reward", json.dumps({"decision_id": id_}).encode(), "application/json")
+        assert answered(port, reward).status == 0
 
 
 def test_the_interval_of_a_median_leaves_out_rounds_at_both_ends() -> None:

@@ -9,7 +9,6 @@ that a new model serves every half second and no cache gets old. Everything on l
 from __future__ import annotations
 
 import os
-import socket
 import statistics
 import sys
 import tempfile
@@ -41,7 +40,7 @@ from simulator.studies.prepared import (
     three_numbers,
     write_log,
 )
-from simulator.studies.served import ALL_CORES, LOAD_CORE, SERVER_CORE, cpu_seconds, serving, start
+from simulator.studies.served import ALL_CORES, LOAD_CORE, SERVER_CORE, cpu_seconds, free_port, serving, start
 
 METHOD = "/decider.v1.DeciderService/"
 DIFFERENT = 4_000
@@ -219,9 +218,7 @@ def serving_echo(
     cores: frozenset[int], folder: Path, *files: Path, credentials: Credentials = NOTHING
 ) -> Iterator[tuple[int, int]]:
     """(process id, port), once it answers. files: as of `echo.py`. credentials: let a client in."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     command = [sys.executable, "-m", "simulator.studies.echo", str(port), *map(str, files)]
     process = start(command, cores, folder / f"echo-{port}.output")
     try:

@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM = ACK = 1
@@ -40,9 +40,13 @@ RESET = -1
 
 WOULD_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
+Call = TypeVar("Call", contravariant=True)
+
 _HEAD = struct.Struct(">HBBBI")
-_OK = b"\x0bgrpc-status\x010"
-_STATUS = b"\x0bgrpc-status"
+_NAMES = (b"\x0bgrpc-status", b"\x88\x9a\xca\xc8\xb2\x12\x34\xda\x8f")
+"""Of the status in HPACK: as it is, as grpcio writes it, and in Huffman's code, as h2corn does."""
+
+_OKS = tuple([name + b"\x010" for name in _NAMES])
 
 
 class Frames(NamedTuple):
@@ -205,12 +209,13 @@ class _Connection:
 
 
 def _status(block: bytes) -> int:
-    if _OK in block:
+    if _OKS[0] in block or _OKS[1] in block:
         return 0
-    at = block.find(_STATUS) + len(_STATUS)
-    if at < len(_STATUS):
-        raise ConnectionError(f"no grpc-status in the trailers {block!r}")
-    return int(block[at + 1 : at + 1 + block[at]])
+    for name in _NAMES:
+        _, found, value = block.partition(name)
+        if found:
+            return int(value[1 : 1 + value[0]])
+    raise ConnectionError(f"no grpc-status in the trailers {block!r}")
 
 
 class Load:
@@ -263,6 +268,20 @@ class Load:
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         self.close()
+
+
+class Caller(Protocol[Call]):
+    """What can be played: a load of gRPC, or of HTTP/1.1 (`load_http1.py`)."""
+
+    @property
+    def in_flight(self) -> int:
+        """Calls without an answer yet."""
+
+    def call(self, call: Call, tag: Any) -> None:
+        """Send a call, at the next `answers`; `tag` comes back with its answer."""
+
+    def answers(self, seconds: float) -> list[Answer]:
+        """Send what is queued, wait for answers so long, and return them. Raises ConnectionError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +340,7 @@ def play(
         return play_on(load, calls, in_flight=in_flight, seconds=seconds)
 
 
-def play_on(load: Load, calls: Sequence[Frames], *, in_flight: int, seconds: float) -> Played:
+def play_on(load: Caller[Call], calls: Sequence[Call], *, in_flight: int, seconds: float) -> Played:
     """Keep that many calls in flight for so long, then wait for the last answers. `calls` are repeated in their order.
 
     Raises NotAnswered if an answer never comes, and ConnectionError.
@@ -347,7 +366,7 @@ def play_on(load: Load, calls: Sequence[Frames], *, in_flight: int, seconds: flo
     return Played(taken, sorted(latencies), statuses, cpu)
 
 
-def _wait_for_all(load: Load, latencies: array[float], statuses: Counter[int]) -> None:
+def _wait_for_all(load: Caller[Any], latencies: array[float], statuses: Counter[int]) -> None:
     end = time.perf_counter() + PATIENCE
     while load.in_flight and time.perf_counter() < end:
         for tag, status in load.answers(0.1):

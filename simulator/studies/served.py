@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -77,6 +78,12 @@ def serving(
     finally:
         process.kill()
         process.wait()
+
+
+def free_port() -> int:
+    """On which nobody listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return int(one.getsockname()[1])
 
 
 def start(command: Sequence[str], cores: Collection[int], output: Path) -> subprocess.Popen[bytes]:

@@ -134,7 +134,7 @@ def attack(folder: Path, kind: str, plan: Plan, *, seed: int, console: Console) 
     """One server under attack, until it has ended and its log was read."""
     secret = f"s{Random(f'{seed} {kind}').getrandbits(64):016x}"
     with staged(folder, kind, secret=secret, seed=seed, rate=plan.rate, only=plan.only, guarded=plan.guarded) as stage:
-        customers = Customers(stage.aim.target, stage.customer, secret=secret, rate=plan.calls)
+        customers = Customers(stage.aim.target, stage.customer, stage.page, secret=secret, rate=plan.calls)
         _decide_known(stage, customers)
         with strangers_of(folder) as strangers:
             phase = _stretches(stage, customers, strangers, Phase(kind), plan, console)
@@ -164,7 +164,7 @@ def _stretches(
     sampled, busy = Sampled(), (0.0, 0.0)
     customers.start()
     try:
-        _wait(stage, sampled, plan.off)  # until everything has been done once
+        _wait(stage, Sampled(), plan.off)  # until everything has been done once, and every customer has connected
         for number in range(plan.stretches):
             customers.take()
             calm = _wait(stage, sampled, plan.off)
@@ -208,7 +208,7 @@ def plan_of(minutes: float) -> Plan:
     """Stretches of a minute, a third of that between them; shorter ones where the attack is short.
 
     >>> plan_of(60).on, plan_of(60).off, plan_of(60).stretches, plan_of(5).on, plan_of(5).stretches
-    (60.0, 20.0, 30, 30.0, 5)
+    (60.0, 20.0, 20, 20.0, 5)
     """
     on = min(60.0, 60 * minutes / len(KINDS) / FEWEST_STRETCHES)
     return Plan(minutes, on=on, off=on / 3)

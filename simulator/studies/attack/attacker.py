@@ -17,9 +17,10 @@ from pathlib import Path
 from random import Random
 from typing import Protocol
 
-from simulator.studies.attack import wire
+from simulator.studies.attack import wire, wire_web
 from simulator.studies.attack.calls import Calls
 from simulator.studies.attack.findings import Finding, Findings
+from simulator.studies.attack.frontends import Frontends
 from simulator.studies.attack.names import Aim
 from simulator.studies.attack.web import Web
 
@@ -68,10 +69,17 @@ WIRE: Sequence[tuple[str, wire.Attack, float, int]] = (
     ("large bodies", wire.send_body, 0.5, 0),
     ("trickles", wire.trickle, 2, 40),
     ("answers not read", wire.read_slowly, 1, 20),
+    ("streams of events", wire_web.crowd_events, 3, 60),
+    ("bombs", wire_web.drop_bombs, 1.5, 0),
+    ("requests with two ends", wire_web.smuggle, 2, 0),
+    ("a page's key too often", wire_web.call_too_often, 0.25, 0),
+    ("pages' calls without an end", wire_web.crowd_callers, 3, 60),
+    ("pages' answers not read", wire_web.read_no_answers, 0.5, 10),
+    ("preflights", wire_web.preflight_often, 1, 0),
 )
 """Name, what it does, steps a second, connections that stay open."""
 
-CALLS_RATE, PAGES_RATE = 60.0, 15.0
+CALLS_RATE, PAGES_RATE, FRONTENDS_RATE = 60.0, 15.0, 20.0
 """Steps a second."""
 
 
@@ -81,6 +89,7 @@ def attacks(aim: Aim) -> Sequence[Paced]:
     all_ = [
         Paced(Calls(aim, random), aim.rate * CALLS_RATE, 4),
         Paced(Web(aim, random), aim.rate * PAGES_RATE, 2),
+        Paced(Frontends(aim, random), aim.rate * FRONTENDS_RATE, 2),
         *[Paced(wire.Wire(name, do, aim, most=most), aim.rate * rate) for name, do, rate, most in WIRE],
     ]
     return [one for one in all_ if not aim.only or one.attack.name in aim.only]

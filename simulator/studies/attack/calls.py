@@ -21,7 +21,7 @@ from decider.flagd.v1 import evaluation_pb2 as flagd_v1
 from decider.flagd.v2 import evaluation_pb2 as flagd_v2
 from decider.server.roles import METHODS, Role
 from decider.v1 import decider_service_pb2, experiment_service_pb2
-from decider.v1.decider_service_pb2 import DecideRequest
+from decider.v1.decider_service_pb2 import DecideRequest, DecideResponse
 from simulator.studies.attack.findings import Finding
 from simulator.studies.attack.names import OWN, Aim, Identity, leaks
 from simulator.studies.attack.requests import request_of
@@ -48,6 +48,7 @@ class Method:
 
     name: str
     request: type[Message]
+    reply: type[Message]
     role: Role | None
     streams: bool
 
@@ -58,6 +59,7 @@ def served_methods() -> Sequence[Method]:
         Method(
             name=f"{service.full_name}/{method.name}",
             request=method.input_type._concrete_class,
+            reply=method.output_type._concrete_class,
             role=METHODS[f"{service.full_name}/{method.name}"],
             streams=method.client_streaming or method.server_streaming,
         )
@@ -65,6 +67,11 @@ def served_methods() -> Sequence[Method]:
         for service in module.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     ]
+
+
+def not_served() -> Sequence[Method]:
+    """What looks like an RPC."""
+    return [Method(name, DecideRequest, DecideResponse, None, streams=False) for name in NOT_SERVED]
 
 
 def decked(cards: Sequence[Any], random: Random) -> Iterator[Any]:
@@ -80,8 +87,7 @@ class Calls:
 
     def __init__(self, aim: Aim, random: Random) -> None:
         self._aim, self._ca = aim, Path(aim.ca).read_bytes()
-        methods = [*served_methods(), *[Method(name, DecideRequest, None, streams=False) for name in NOT_SERVED]]
-        self._cards = [(one, method) for one in aim.identities for method in methods]
+        self._cards = [(one, method) for one in aim.identities for method in [*served_methods(), *not_served()]]
         self._deck = decked(self._cards, random)
         self._channels: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -130,7 +136,7 @@ class Calls:
         elif status == "OK" and not identity.may(method.role):
             breach = f"it has not the role {method.role}"
         elif status == "OK" and not identity.may_use(method.role) and method.role in WRITES:
-            breach = _foreign(method, request, reply)
+            breach = foreign(method, request, reply)
         return Finding(self.name, identity.name, method.name, status, breach)
 
 
@@ -159,23 +165,16 @@ def _texts(metadata: Any) -> list[bytes | str]:
     return [part for pair in metadata or () for part in pair]
 
 
-def _foreign(method: Method, request: Any, reply: bytes) -> str:
+def foreign(method: Method, request: Any, reply: bytes) -> str:
     """Why an OK to who has the role for another experiment must not be; of a batch, for the requests in it."""
+    if method.name.endswith(OF_ALL):
+        return ""
     if hasattr(request, "requests"):
-        (output,) = [
-            one.output_type._concrete_class
-            for module in SERVED
-            for service in module.DESCRIPTOR.services_by_name.values()
-            for one in service.methods
-            if f"{service.full_name}/{one.name}" == method.name
-        ]
-        results = output.FromString(reply).results
+        results = method.reply.FromString(reply).results
         pairs = zip(request.requests, results, strict=True)
         return (
             "of another experiment" if any(_is_foreign(one) for one, done in pairs if done.HasField("response")) else ""
         )
-    if method.name.endswith(OF_ALL):
-        return ""
     return "of another experiment" if _is_foreign(request) else ""
 
 

@@ -6,7 +6,7 @@ Called by everything in this room.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from decider.server.roles import READING, WHOLE_LOG, Rights, Role
@@ -22,6 +22,9 @@ KNOWN = "known"
 
 KNOWN_DECISIONS = tuple(f"{KNOWN}-{number}" for number in range(8))
 KNOWN_UNIT = "known-unit"
+PAGE_KEYS = "page's key"
+"""The stranger that has those keys of pages that everybody can read."""
+
 MARK = "attack"
 """In all that the strangers write."""
 
@@ -71,22 +74,29 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """target, http: HOST:PORT. ca: file of the authority. secret: a text that is in everything of the victim's that the
-    strangers do not know. rate: of all attacks; 1: as their tables say. only: attacks with these names; none: all."""
+    """target, http, web: HOST:PORT. ca: file of the authority. secret: a text that is in all of the victim's that
+    the strangers do not know. asks: whether the server asks who calls. keys: of pages, by the name of their row.
+    seldom: calls a second that the key with that name has. rate: of all attacks; 1: as their tables say. only: attacks
+    with these names; none: all."""
 
     target: str
     http: str
+    web: str
     ca: str
     secret: str
     identities: tuple[Identity, ...]
     seed: int
+    asks: bool = True
+    keys: Mapping[str, str] = field(default_factory=dict)
+    seldom: float = 0.0
     rate: float = 1.0
     only: tuple[str, ...] = ()
 
     @classmethod
     def of_json(cls, found: Mapping[str, Any]) -> Self:
         """As `dataclasses.asdict` made it, through JSON."""
-        return cls(**{**found, "identities": tuple(map(Identity.of_json, found["identities"]))})
+        identities = tuple(map(Identity.of_json, found["identities"]))
+        return cls(**{**found, "identities": identities, "only": tuple(found["only"])})
 
 
 def shows_every_experiment(path: str) -> bool:

@@ -12,8 +12,9 @@ from typing import Any
 from rich.table import Table
 
 from decider.server.settings import Settings
-from simulator.studies.attack.attacker import CALLS_RATE, PAGES_RATE, WIRE
+from simulator.studies.attack.attacker import CALLS_RATE, FRONTENDS_RATE, PAGES_RATE, WIRE
 from simulator.studies.attack.calls import Calls
+from simulator.studies.attack.frontends import Frontends
 from simulator.studies.attack.web import Web
 from simulator.studies.load import quantile
 
@@ -189,6 +190,7 @@ def rates() -> list[Row]:
     """How much of each attack there is."""
     rows: list[Row] = [("attack", "a second", "stay open"), (Calls.name, f"{CALLS_RATE:g}", "one for each stranger")]
     rows.append((Web.name, f"{PAGES_RATE:g}", "none"))
+    rows.append((Frontends.name, f"{FRONTENDS_RATE:g}", "none"))
     return rows + [(name, f"{rate:g}", str(most or "none")) for name, _, rate, most in WIRE]
 
 

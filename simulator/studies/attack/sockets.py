@@ -1,4 +1,5 @@
-"""Connections that are written to by hand, with and without TLS. Called by `web.py` and `wire.py`."""
+"""Connections that are written to by hand, with and without TLS. Called by `web.py`, `wire.py`
+and their like."""
 
 from __future__ import annotations
 
@@ -8,6 +9,9 @@ from contextlib import suppress
 
 PATIENCE = 5.0
 """Seconds."""
+
+STRANGER = ("127.0.0.66", 0)
+"""Their machine, where a port counts by address."""
 
 REFUSED = (OSError, EOFError)
 """How a connection ends that is refused: TLS alerts, resets, nothing within the time."""
@@ -22,10 +26,12 @@ def context_of(ca: str, cert: str = "", key: str = "", protocol: str = "http/1.1
     return context
 
 
-def connect(address: str, context: ssl.SSLContext | None = None) -> socket.socket:
-    """address: HOST:PORT. context: with a handshake of TLS. Raises OSError."""
+def connect(
+    address: str, context: ssl.SSLContext | None = None, *, source: tuple[str, int] | None = None
+) -> socket.socket:
+    """address: HOST:PORT. context: with a handshake of TLS. source: from which address. Raises OSError."""
     host, _, port = address.rpartition(":")
-    plain = socket.create_connection((host, int(port)), timeout=PATIENCE)
+    plain = socket.create_connection((host, int(port)), timeout=PATIENCE, source_address=source)
     if context is None:
         return plain
     try:

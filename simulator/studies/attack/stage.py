@@ -1,7 +1,8 @@
 """A server that asks who calls, an experiment to be attacked, and strangers of every kind. Called by `__main__.py`.
 
 TOKENS: TLS, and who calls is told by tokens. MUTUAL: gRPC takes certificates of one authority alone, and the tokens
-file says what each of them is good for.
+file says what each of them is good for. PAGES: nobody is asked, and the strangers are pages of other sites, in browsers
+of people who reach the server. Each has a port for pages, for those of one site.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,29 @@ import grpc
 
 from decider.channel import Credentials, open_channel
 from decider.server.roles import Role
-from decider.server.tokens import new_token
+from decider.server.settings import ANY_ORIGIN
+from decider.server.tokens import new_page_key, new_token
 from decider.v1 import experiment_pb2
 from decider.v1 import experiment_service_pb2 as experiments_pb
 from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
-from simulator.studies.attack.names import OWN, SITE, VICTIM, Aim, Identity
+from simulator.studies.attack.customers import PageStub, page_caller
+from simulator.studies.attack.names import OWN, PAGE_KEYS, SITE, VICTIM, Aim, Identity
 from simulator.studies.certificates import Pair, authority, issue
-from simulator.studies.served import Served, serving
+from simulator.studies.served import Served, free_port, serving
 
-TOKENS, MUTUAL = "tokens", "mutual TLS"
-KINDS = (TOKENS, MUTUAL)
+TOKENS, MUTUAL, PAGES = "tokens", "mutual TLS", "other pages"
+KINDS = (TOKENS, MUTUAL, PAGES)
 
 CUSTOMER, OPERATOR = "customer", "operator"
 PAST = datetime(2026, 1, 1, tzinfo=UTC)
 WINDOW = 60
 """Seconds, of rewards."""
+
+SELDOM = 2.0
+"""Calls a second that a page may make, of one address."""
+
+ON_PAGES = ("frontends",)
+"""Attacks that pages can make."""
 
 KNOWN_IN = 20.0
 """Seconds within which a change of the tokens file must hold."""
@@ -47,13 +56,15 @@ ALL_ROLES = tuple(map(str, Role))
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """customer, operator: what lets them in. versions: (experiment, number) that were applied."""
+    """customer, operator: what lets them in. page: how customers call from pages of the site. versions: (experiment,
+    number) that were applied."""
 
     server: Served
     db: Path
     aim: Aim
     customer: Credentials
     operator: Credentials
+    page: Callable[[], PageStub]
     versions: list[tuple[str, int]]
 
 
@@ -81,6 +92,13 @@ class _Tokens:
         self._lines += "\n".join(["[[certificates]]", *kept[1:], ""])
         self.path.write_text(self._lines)
 
+    def add_page(self, name: str, experiment: str, *, rate: float, until: datetime | None = None) -> str:
+        """A new key for pages of the site. rate: calls a second of one address."""
+        lines = new_page_key(name, origins=[SITE], experiments=[experiment], until=until)
+        self._lines += f"{lines}rate = {rate}\n"
+        self.path.write_text(self._lines)
+        return lines.partition('key = "')[2].partition('"')[0]
+
     def remove(self, name: str) -> None:
         """Its row."""
         rows = self._lines.split("[[")
@@ -97,20 +115,28 @@ def staged(
     folder.mkdir(parents=True, exist_ok=True)
     pairs, tokens = folder / "pairs", _Tokens(folder / "tokens.toml")
     ca = authority(pairs, "authority")
-    people = _by_token(tokens, ca) if kind == TOKENS else _by_certificate(tokens, pairs, ca)
+    people = _by_certificate(tokens, pairs, ca) if kind == MUTUAL else _by_token(tokens, ca)
+    keys = _keys(tokens)
+    asks = guarded and kind != PAGES
     own, db = issue(pairs, "server", ca), folder / "attack.db"
-    options = ["--tls-cert", own.cert, "--tls-key", own.key, "--page-writes", SITE]
-    options += ["--tokens", tokens.path] if guarded else []
+    web = f"127.0.0.1:{free_port()}"
+    options = ["--tls-cert", own.cert, "--tls-key", own.key, "--page-writes", SITE, "--web", web]
+    options += ["--web-origin", SITE if guarded else ANY_ORIGIN]
+    options += ["--tokens", tokens.path] if asks else []
     options += ["--tls-client-ca", ca.cert] if guarded and kind == MUTUAL else []
     with serving(db, *map(str, options)) as server:
         target = f"127.0.0.1:{server.port}"
         versions = _apply(target, people.operator, secret)
-        if guarded and people.revoked:
+        if asks and people.revoked:
             _revoke(tokens, people.revoked, target, ca)
-        strangers = people.strangers if guarded else (people.strangers[0], people.strangers[-1])
-        aim = Aim(target, server.http, str(ca.cert), secret, strangers, seed, rate, only)
+        sent = tuple([f"Bearer {key}" for key in keys.values()])
+        with_keys = replace(people.strangers[0], name=PAGE_KEYS, authorizations=sent)
+        strangers = (*people.strangers, with_keys) if asks else (people.strangers[0], people.strangers[-1])
+        only = only or (ON_PAGES if kind == PAGES else ())
+        aim = Aim(target, server.http, web, str(ca.cert), secret, strangers, seed, asks, keys, SELDOM, rate, only)
         (folder / "aim.json").write_text(json.dumps(asdict(aim), indent=1))
-        yield Stage(server, db, aim, people.customer, people.operator, versions)
+        page = page_caller(web, ca.cert, keys["victim"] if asks else "")
+        yield Stage(server, db, aim, people.customer, people.operator, page, versions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +170,16 @@ def _by_token(tokens: _Tokens, ca: Pair) -> _People:
     )
     credentials = [Credentials(token=one.removeprefix("Bearer "), ca=ca.cert) for one in (customer, operator)]
     return _People(credentials[0], credentials[1], strangers, revoked)
+
+
+def _keys(tokens: _Tokens) -> Mapping[str, str]:
+    """Of pages; by name."""
+    return {
+        "victim": tokens.add_page("page of the victim", VICTIM, rate=1_000),
+        "own": tokens.add_page("own page", OWN, rate=1_000),
+        "seldom": tokens.add_page("own page that calls seldom", OWN, rate=SELDOM),
+        "old": tokens.add_page("old page", VICTIM, rate=1_000, until=PAST),
+    }
 
 
 def _by_certificate(tokens: _Tokens, pairs: Path, ca: Pair) -> _People:

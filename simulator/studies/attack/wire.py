@@ -7,13 +7,14 @@ Each is bounded as one machine of a stranger is: so many at once, so many a seco
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 
 from simulator.studies.attack.findings import Finding
-from simulator.studies.attack.names import KNOWN_DECISIONS, VICTIM, Aim, Identity, leaks
+from simulator.studies.attack.names import KNOWN_DECISIONS, OWN, VICTIM, Aim, Identity, leaks
 from simulator.studies.attack.sockets import REFUSED, close, connect, context_of, read_some, send
 from simulator.studies.load import (
     CONTINUATION,
@@ -66,7 +67,9 @@ class Held:
 
 
 class Wire:
-    """Runs one of the attacks below with each step. most: connections that it keeps open."""
+    """Runs one of the attacks below, or of `wire_web.py`, with each step. most: connections that it keeps open. own:
+    the stranger with most of its own, so that what it sends is read at all. begun, good: for an attack that counts,
+    see `call_too_often`."""
 
     def __init__(self, name: str, attack: Attack, aim: Aim, *, most: int = 0) -> None:
         self.name, self.aim = name, aim
@@ -75,7 +78,16 @@ class Wire:
         self.joining: Identity = joining
         self.grpc = context_of(aim.ca, joining.cert, joining.key, protocol="h2")
         self.http = context_of(aim.ca)
+        own = [one for one in aim.identities if OWN in one.experiments]
+        self.own: Identity = max(own, key=lambda one: len(one.roles)) if own else joining
+        self.web = context_of(aim.ca, self.own.cert, self.own.key)
         self.held = Held(most)
+        self.begun, self.good = 0.0, 0
+        self._breaches: list[str] = []
+
+    def found(self, breach: str) -> None:
+        """What must not be."""
+        self._breaches.append(breach)
 
     def step(self, random: Random) -> Finding:
         """One more of it."""
@@ -83,8 +95,9 @@ class Wire:
             outcome = self._attack(self, random)
         except REFUSED as error:
             outcome = type(error).__name__
-        breach = "holds what is the victim's" if leaks(self.aim.secret, [outcome]) else ""
-        return Finding(self.name, self.joining.name, self.name, "leak" if breach else outcome[:40], breach)
+        found, self._breaches = self._breaches, []
+        breach = "holds what is the victim's" if leaks(self.aim.secret, [outcome]) else "; ".join(found)
+        return Finding(self.name, self.joining.name, self.name, "breach" if breach else outcome[:40], breach)
 
     def cards(self) -> Sequence[tuple[str, str]]:
         """There is one."""
@@ -93,6 +106,15 @@ class Wire:
     def drop(self) -> None:
         """Close what is open."""
         self.held.close()
+
+    def any_port(self, random: Random) -> tuple[str, ssl.SSLContext]:
+        """Of the three, with what TLS needs there."""
+        return random.choice(((self.aim.target, self.grpc), (self.aim.http, self.http), (self.aim.web, self.web)))
+
+    def any_http(self, random: Random) -> socket.socket:
+        """A connection to one of the ports that speak HTTP/1.1."""
+        at_web = random.random() < 0.5
+        return connect(self.aim.web if at_web else self.aim.http, self.web if at_web else self.http)
 
     def http2(self, settings: bytes | None = None) -> socket.socket:
         """A connection to gRPC's port, opened as HTTP/2 wants it."""
@@ -108,14 +130,14 @@ def _answered(connection: socket.socket, seconds: float = 0.5) -> str:
 
 def shake_hands(wire: Wire, random: Random) -> str:
     """TLS, and nothing behind it."""
-    address, context = random.choice(((wire.aim.target, wire.grpc), (wire.aim.http, wire.http)))
+    address, context = wire.any_port(random)
     connect(address, context).close()
     return "done"
 
 
 def stay_silent(wire: Wire, random: Random) -> str:
     """A connection of which nothing comes, not even a handshake; or half of one."""
-    connection = connect(random.choice((wire.aim.target, wire.aim.http)))
+    connection = connect(random.choice((wire.aim.target, wire.aim.http, wire.aim.web)))
     if random.random() < 0.5:
         send(connection, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
     wire.held.add(connection)
@@ -124,14 +146,14 @@ def stay_silent(wire: Wire, random: Random) -> str:
 
 def stay_idle(wire: Wire, random: Random) -> str:
     """A handshake, then nothing."""
-    address, context = random.choice(((wire.aim.target, wire.grpc), (wire.aim.http, wire.http)))
+    address, context = wire.any_port(random)
     wire.held.add(connect(address, context))
     return "held"
 
 
 def send_bytes(wire: Wire, random: Random) -> str:
     """Random ones, before the handshake or behind it."""
-    address, context = random.choice(((wire.aim.target, wire.grpc), (wire.aim.http, wire.http)))
+    address, context = wire.any_port(random)
     with connect(address, context if random.random() < 0.5 else None) as connection:
         send(connection, random.randbytes(random.choice((1, 9, 500, 20_000))))
         return _answered(connection)
@@ -225,7 +247,7 @@ def flood_headers(wire: Wire, random: Random) -> str:
         )
     )
     line = random.choice(("GET /metrics HTTP/1.1", f"GET /{'a' * 100_000} HTTP/1.1", "GET /metrics"))
-    with connect(wire.aim.http, wire.http) as connection:
+    with wire.any_http(random) as connection:
         send(connection, f"{line}\r\n{text}\r\n".encode())
         return _answered(connection)
 
@@ -234,7 +256,7 @@ def send_body(wire: Wire, random: Random) -> str:
     """Bodies that are longer than any that is taken, or than what is said of them, over HTTP."""
     path = random.choice((f"/experiments/{VICTIM}", "/metrics", "/healthz", f"/decisions/{KNOWN_DECISIONS[0]}"))
     said = random.choice(("Content-Length: 99999999999", "Transfer-Encoding: chunked", "Content-Length: 3000000"))
-    with connect(wire.aim.http, wire.http) as connection:
+    with wire.any_http(random) as connection:
         send(connection, f"POST {path} HTTP/1.1\r\nHost: a\r\n{said}\r\n\r\n".encode())
         piece = b"x" * 65_000
         for _ in range(40):
@@ -244,7 +266,7 @@ def send_body(wire: Wire, random: Random) -> str:
 
 def trickle(wire: Wire, random: Random) -> str:
     """Requests that come a byte now and then, over HTTP; heads or bodies."""
-    connection = connect(wire.aim.http, wire.http)
+    connection = wire.any_http(random)
     head = "POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
     send(connection, random.choice((head, "GET /metrics HTTP/1.1\r\na")).encode())
     wire.held.add(connection)
@@ -254,7 +276,7 @@ def trickle(wire: Wire, random: Random) -> str:
 
 def read_slowly(wire: Wire, random: Random) -> str:
     """Many requests at once, whose answers nobody reads."""
-    connection = connect(wire.aim.http, wire.http)
+    connection = wire.any_http(random)
     paths = random.choices(("/healthz", "/readyz", "/metrics", f"/experiments/{VICTIM}"), k=50)
     send(connection, "".join(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n" for path in paths).encode())
     wire.held.add(connection)

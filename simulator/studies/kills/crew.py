@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -15,7 +14,7 @@ from random import Random
 from typing import NamedTuple
 
 from simulator.studies.kills.points import FUSES, STARTED, fuse
-from simulator.studies.served import ALL_CORES, NotServing, Served, children, serving
+from simulator.studies.served import ALL_CORES, NotServing, Served, children, free_port, serving
 
 PROGRAM = ("-m", "simulator.studies.kills.points")
 LEADER = "leader"
@@ -37,12 +36,6 @@ def wait_until(look: Callable[[], object], what: str, patience: float = PATIENCE
         if time.monotonic() > end:
             raise TooLate(f"waited {patience:g} s in vain until {what}")
         time.sleep(0.01)
-
-
-def free_port() -> int:
-    """On which nobody listens now."""
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
 
 
 class Crew:
