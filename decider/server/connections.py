@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from decider.server.grpc_port import GrpcPort
+from decider.server.rpc_port import RpcPort
 
 TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 """Every connection of the machine, or of the container (proc_pid_net(5)): local address in the second column, state in
@@ -94,7 +94,7 @@ def _sockets(table: str) -> Iterator[_Socket]:
 class Connections:
     """ports: by the option that names their address."""
 
-    def __init__(self, ports: Mapping[str, GrpcPort]) -> None:
+    def __init__(self, ports: Mapping[str, RpcPort]) -> None:
         self._ports = ports
 
     @property

@@ -13,10 +13,11 @@ from decider.metrics.connections import ConnectionsCollector
 from decider.metrics.rpc import RpcMetrics
 from decider.server.connections import Connections, stop_listening
 from decider.server.experiments import ExperimentService
-from decider.server.grpc_port import ALONE, GrpcPort
+from decider.server.grpc_port import ALONE
 from decider.server.listeners import DECISIONS, EXPERIMENTS, LISTEN, WEB, Listener
 from decider.server.methods import methods_of
 from decider.server.process import Process
+from decider.server.rpc_port import RpcPort, port_class
 from decider.server.service import DeciderService
 from decider.server.web.port import WebPort
 
@@ -42,7 +43,7 @@ class Worker:
         self._process = process
         self._progress = progress
         self._sharing = sharing
-        self._ports: dict[str, GrpcPort] = {}
+        self._ports: dict[str, RpcPort] = {}
         self._web: WebPort | None = None
         self._pulse: Call | None = None
 
@@ -77,7 +78,7 @@ class Worker:
         for listener in listeners:
             if listener.option == LISTEN and listener.most_connections < settings.max_connections:
                 logger.warning("%s", FEW_FILES.format(listener.most_connections))
-            port = GrpcPort(
+            port = port_class(settings.rpc)(
                 settings,
                 listener,
                 services,
@@ -101,7 +102,7 @@ class Worker:
         process.warnings.append(lambda: connections.warnings)
 
     @property
-    def grpc_port(self) -> GrpcPort:
+    def grpc_port(self) -> RpcPort:
         """The one for decisions."""
         return self._ports[LISTEN]
 
