@@ -10,9 +10,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 
 from decider.errors import DeciderError
-from decider.server.fast.messages import START, Messages, Send, send_end, send_piece, send_status
+from decider.server.fast.messages import START, Messages, Send, send_end, send_piece, send_status, unpack
 from decider.server.rpc import UNPARSABLE, to_status
-from decider.server.web.frames import only_message
 from decider.server.web.streams import WebStream
 
 _UNPARSABLE = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=UNPARSABLE)
@@ -63,7 +62,7 @@ class FastStream(WebStream):
             if content is None:
                 self.end()
             else:
-                then(only_message(content, self._encoding, self._most))
+                then(unpack(content, self._encoding, self._most))
         except DecodeError:
             self.end_with(_UNPARSABLE)
         except DeciderError as error:
