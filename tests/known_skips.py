@@ -35,6 +35,7 @@ KNOWN = (
     KnownSkip("the rivals' environment is not there", 4, "Some 500 MB that nothing else needs: make side-by-side."),
     KnownSkip("the bake-off's environment is not there", 1, "One rival is built by a C++ compiler: make bakeoff."),
     KnownSkip("Ray is not installed", 25, "250 MB that only clusters need: .ci/run installs it where it can."),
+    KnownSkip("h2corn is not installed", 1, "An extra of its own, for x86-64 and arm64 alone."),
     KnownSkip("a log in memory has one process", 1, "No second one can open it."),
     KnownSkip("only root may mount", 2, "A disk that is really full is a small file system."),
     KnownSkip("network namespaces and mounts need root", 2, "Hosts of one machine are made by root alone."),
