@@ -14,7 +14,8 @@ IMPORT_CLIENT := from time import process_time as now; start = now(); import dec
 LOWEST_TESTS := packages log_conformance log_readers old_logs learning_code thompson standard_grpc rpc_calls metrics evaluate tables sweep run compare report
 ARGS ?=
 KINDS ?=
-PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
+GENERATED = v1 flagd/v1 flagd/v2
+PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard $(GENERATED:%=proto/decider/%/*.proto))
 
 .PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions appends queueing kills faults ray-hosts clean
 .DEFAULT_GOAL := help
@@ -68,13 +69,13 @@ check: $(READY) ## formatting, lint, types, generated code up to date, buf lint
 	cd proto && ../$(BIN)/buf lint
 	rm -rf build/proto && mkdir -p build/proto && $(PROTOC) --python_out=build/proto --pyi_out=build/proto --grpc_python_out=build/proto
 	$(BIN)/python -m simulator.studies.dashboard | diff decider/metrics/ops/dashboard.json - || { echo "the dashboard is not what its code makes: run make dashboard"; exit 1; }
-	diff -r -x __pycache__ -x __init__.py build/proto/decider/v1 decider/v1 || { echo "decider/v1 is not what proto/ gives: run make proto"; exit 1; }
+	@for room in $(GENERATED); do diff -r -x __pycache__ -x __init__.py build/proto/decider/$$room decider/$$room || { echo "decider/$$room is not what proto/ gives: run make proto"; exit 1; }; done
 
 format: $(READY) ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-proto: $(READY) ## rebuild decider/v1 from proto/
+proto: $(READY) ## rebuild decider/v1 and decider/flagd from proto/
 	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=.
 
 dashboard: $(READY) ## rebuild the dashboard for Grafana from simulator/studies/dashboard.py

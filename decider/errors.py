@@ -3,14 +3,16 @@
     DeciderError
     +-- InvalidArgument          the caller's input; names the fields
     |   +-- InvalidExperiment    an experiment that cannot be applied
+    |   +-- TargetingKeyMissing  a flag's context that does not say who the flag is for
     |   +-- RewardOutOfRange     a reward that its experiment refuses
     |   +-- UndeclaredReward     a reward with a name that its experiment does not have
     +-- NotFound                 EXPERIMENT_NOT_FOUND, DECISION_NOT_FOUND, ACTION_NOT_FOUND
     +-- FailedPrecondition       valid input in a state that forbids it: EXPERIMENT_PAUSED, _ENDED, NO_ELIGIBLE_ACTION
     +-- LimitReached             more than a setting of the server allows: TOO_MANY_EXPERIMENTS
+    |   +-- RateExceeded         more calls than the rate of a page's key
     +-- AlreadyExists            DECISION_ID_REUSED
     +-- Unauthenticated          nobody knows who calls: NO_TOKEN, UNKNOWN_TOKEN, TOKEN_EXPIRED, NO_CERTIFICATE
-    +-- PermissionDenied         the caller may not do this: ROLE_MISSING, OTHER_EXPERIMENT
+    +-- PermissionDenied         the caller may not do this: ROLE_MISSING, OTHER_EXPERIMENT, OTHER_ORIGIN, PAGE_KEY, ...
     +-- NotAnsweredHere          another listener of the server answers this: OTHER_LISTENER
     +-- GaveUp                   nobody waits for the answer any more
     |   +-- DeadlineExceeded     the caller's deadline passed
@@ -78,6 +80,12 @@ class InvalidExperiment(InvalidArgument):
     reason = "INVALID_EXPERIMENT"
 
 
+class TargetingKeyMissing(InvalidArgument):
+    """An evaluation context that does not say who the flag is for."""
+
+    reason = "TARGETING_KEY_MISSING"
+
+
 class RewardOutOfRange(InvalidArgument):
     """A reward outside of the range of an experiment that refuses such ones."""
 
@@ -102,6 +110,16 @@ class LimitReached(DeciderError):
     """More than a setting of the server allows; nothing was changed."""
 
     reason = "LIMIT_REACHED"
+
+
+class RateExceeded(LimitReached):
+    """More calls than the rate of a page's key. after: seconds until it may call again."""
+
+    reason = "RATE_EXCEEDED"
+
+    def __init__(self, message: str, after: float) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 class AlreadyExists(DeciderError):

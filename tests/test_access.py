@@ -32,7 +32,7 @@ from decider.server.access import Access, exposures
 from decider.server.certificates import BadCertificates, Certificates
 from decider.server.command import main
 from decider.server.http.guard import guarded
-from decider.server.listeners import SERVICES
+from decider.server.listeners import FLAGS, SERVICES
 from decider.server.roles import METHODS, PATHS, Role
 from decider.server.settings import Settings
 from decider.server.tokens import BadTokens, new_token, parse_tokens, read_tokens
@@ -230,10 +230,11 @@ def test_every_rpc_and_every_path_has_a_role() -> None:
     """What has no row would be open, or would not start."""
     ours = {f"{service.full_name}/{method.name}" for service in services() for method in service.methods}
     assert {name for name in METHODS if name.startswith("decider.")} == ours
-    assert {name.rpartition("/")[0] for name in METHODS} - set(SERVICES) == {
+    assert {name.rpartition("/")[0] for name in METHODS} - {*SERVICES, *FLAGS} == {
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }
+    assert {role for name, role in METHODS.items() if name.startswith(FLAGS)} == {Role.DECIDE}
     assert {name.removeprefix("decider.v1.") for name in ours} == set(REQUESTS)
     for role, names in ROLES.items():
         assert {name.rpartition("/")[2] for name in ours if METHODS[name] is role} == names

@@ -18,7 +18,7 @@ WORDS = {"decider.types", "decider.errors", "decider.durations", "decider.text"}
 DOMAIN = WORDS | {"decider.policy", "decider.experiment"}
 LOGGED = DOMAIN | {"decider.decide", "decider.log", "decider.serving"}
 COUNTED = LOGGED | {"decider.learn", "decider.estimate", "decider.metrics"}
-SERVED = COUNTED | {"decider.replay", "decider.page", "decider.experiment_files", "decider.v1"}
+SERVED = COUNTED | {"decider.replay", "decider.page", "decider.experiment_files", "decider.v1", "decider.flagd"}
 SERVER = SERVED | {"decider.options", "decider.channel"}
 BELOW_SIMULATOR = SERVER | {"decider.client", "decider.extras"}
 
@@ -46,6 +46,7 @@ SIMULATED = (
 MAY_IMPORT: dict[str, set[str]] = {
     "decider": set(),
     "decider.v1": {"decider.v1"},
+    "decider.flagd": {"decider.flagd"},
     "decider.types": set(),
     "decider.errors": set(),
     "decider.durations": set(),
@@ -112,10 +113,13 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "simulator.studies.walk",  # a registry for the handler that it walks through
     ),
     "starlette": ("decider.server.http",),
-    "uvicorn": ("decider.server.http.serving", "decider.server.http.connection"),
+    "h2corn": ("decider.server.fast.port",),
+    "uvloop": ("decider.server.fast.port",),
+    "uvicorn": ("decider.server.http.serving", "decider.server.http.connection", "decider.server.web.connection"),
+    "httptools": ("decider.server.web.connection",),
     "anyio": ("decider.server.http.port", "decider.server.http.turns"),
     "h11": ("decider.server.http.connection",),
-    "google": ("decider.v1", "decider.experiment", "decider.server", "decider.client", "simulator"),
+    "google": ("decider.v1", "decider.flagd", "decider.experiment", "decider.server", "decider.client", "simulator"),
     "click": (
         "decider.server.command",
         "decider.options",
@@ -187,7 +191,9 @@ MODULES = {name_of(path): path for top in ("decider", "simulator") for path in s
 IMPORTED_BY_NAME = {name for name in MODULES if "." in name} - {"decider.cli"}
 """A text with one of these names counts as an import of it. `decider.cli` is started as a process."""
 
-OURS = sorted(name for name in MODULES if not name.startswith("decider.v1"))
+GENERATED = ("decider.v1", "decider.flagd")
+
+OURS = sorted(name for name in MODULES if not name.startswith(GENERATED))
 
 
 @cache

@@ -11,6 +11,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,6 +19,7 @@ import pytest
 
 pytest.importorskip("h2corn", reason="h2corn is not installed: pip install 'decider[fast]'")
 
+from decider.server import arrivals
 from decider.server.fast.messages import Headers, is_grpc
 from decider.server.rpc_port import RpcNotInstalled, port_class
 from decider.v1 import decider_service_pb2 as pb
@@ -35,7 +37,6 @@ ALSO_OVER_H2CORN = (
     test_errors.test_call_whose_deadline_passed_while_it_waited_is_not_done,
     test_errors.test_more_calls_at_once_than_allowed_are_refused,
     test_intake.test_calls_whose_requests_do_not_come_keep_nobody_waiting,
-    test_intake.test_where_many_requests_do_not_come_the_calls_of_their_caller_are_refused,
     test_intake.test_a_burst_of_calls_as_large_as_a_caller_may_make_is_answered,
     test_intake.test_bytes_that_are_no_request_are_the_callers_fault,
     test_intake.test_a_thousand_watches_use_up_no_calls_and_all_hear_of_the_end,
@@ -165,6 +166,19 @@ def test_calls_that_are_reset_at_once_leave_nothing_behind(client: InProcessClie
     assert next(ends(send(client, *frames)))[0] == GOAWAY
     until(lambda: port._intake.is_quiet(), what="all are forgotten")
     assert client.decide("e").action.id
+
+
+def test_of_calls_whose_requests_do_not_come_few_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As over grpcio; which ones came first is h2corn's to say."""
+    monkeypatch.setattr(arrivals, "SLOW", 0.1)
+    with (
+        test_intake.serving(tmp_path, max_caller_rpcs=50) as client,
+        test_intake.own_channel(client) as other,
+        test_intake.without_request(other, 80) as calls,
+    ):
+        until(lambda: sum(call.done() for call in calls) == 80 - arrivals.MOST_SLOW, what="all but a few are refused")
+        assert {call.code() for call in calls if call.done()} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert client.decide("e").action.id
 
 
 def test_a_request_in_many_small_pieces_is_read(client: InProcessClient) -> None:

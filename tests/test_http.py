@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import http.client
 import logging
@@ -21,15 +22,19 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from decider.errors import AddressInUse, LogLocked
 from decider.server.command import serve
+from decider.server.http.connection import Connection
 from decider.server.http.exposition import exposition
+from decider.server.http.listen import open_socket
 from decider.server.http.port import THREADS, HttpPort
 from decider.server.http.probes import Readiness, probes
+from decider.server.http.serving import make_server
 from decider.server.http.turns import MOST_WAITING
 from tests.rpc_clients import PATIENCE, InProcessClient, ServerProcess, experiment, fetch, refused, until
 
@@ -117,6 +122,29 @@ def test_requests_follow_each_other_on_one_connection(client: InProcessClient) -
         for path, method in [("/metrics", "GET"), ("/nothing", "GET"), ("/metrics", "HEAD"), ("/healthz", "GET")] * 2:
             ask_on(connection, path, method)
         assert connection.sock is first
+
+
+def test_the_body_of_an_answer_waits_for_no_acknowledgement() -> None:
+    """Head and body are written apart: without TCP_NODELAY every answer but a connection's first took 40 ms more."""
+    seen: list[socket.socket] = []
+
+    class Noting(Connection):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            seen.append(transport.get_extra_info("socket"))
+
+    app = Starlette(routes=[Route("/", lambda _: Response())])
+    server = make_server(app, certificates=None, http=Noting, lifespan="off")
+    with open_socket("127.0.0.1", 0) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with closing(http.client.HTTPConnection(address, timeout=PATIENCE)) as connection:
+            ask_on(connection, "/")
+            is_set = seen[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        server.should_exit = True
+        thread.join(PATIENCE)
+    assert is_set
 
 
 def test_old_and_hasty_callers_are_answered(client: InProcessClient) -> None:

@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from decider.channel import Credentials, open_channel
 from decider.server.access import exposures
 from decider.server.command import main
-from decider.server.listeners import DECISIONS, EXPERIMENTS, SERVICES
+from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, SERVICES
 from decider.server.roles import METHODS, Role
 from decider.server.settings import Settings
 from decider.server.tokens import new_token
@@ -116,21 +116,31 @@ def test_only_operators_use_what_the_operators_listener_answers() -> None:
     assert of_service == {DECISIONS: {Role.DECIDE, Role.REWARD}, EXPERIMENTS: {Role.READ, Role.OPERATE}}
 
 
+@pytest.mark.parametrize("service", FLAGS)
+def test_flags_are_not_answered_where_operators_listen(place: Place, service: str) -> None:
+    """They are decisions."""
+    with place.channel(EXPERIMENTS) as channel:
+        for name in ("ResolveString", "EventStream"):
+            status = status_of(partial(next, channel.unary_stream(f"/{service}/{name}")(b"", timeout=20)))
+            assert (code_of(status), reason_of(status)) == ("UNIMPLEMENTED", "OTHER_LISTENER")
+
+
 @pytest.mark.parametrize("service", [DECISIONS, EXPERIMENTS])
 def test_health_and_reflection_tell_of_what_the_listener_answers(place: Place, service: str) -> None:
     """A balancer that watches a service where it is not answered would send calls there."""
     (other,) = {DECISIONS, EXPERIMENTS} - {service}
+    answered = {service, *(FLAGS if service == DECISIONS else ())}
     with place.channel(service, token="") as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for name in ("", service):
             assert health.Check(health_pb2.HealthCheckRequest(service=name), timeout=20).status == 1
         missing = status_of(lambda: health.Check(health_pb2.HealthCheckRequest(service=other), timeout=20))
         assert code_of(missing) == "NOT_FOUND"
-        assert set(health.List(health_pb2.HealthListRequest(), timeout=20).statuses) == {"", service}
+        assert set(health.List(health_pb2.HealthListRequest(), timeout=20).statuses) == {"", *answered}
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         question = reflection_pb2.ServerReflectionRequest(list_services="")
         reply = next(stub.ServerReflectionInfo(iter([question]), metadata=place.metadata, timeout=20))
-        assert {one.name for one in reply.list_services_response.service} == {service, *OTHERS}
+        assert {one.name for one in reply.list_services_response.service} == {*answered, *OTHERS}
 
 
 def test_what_is_refused_at_the_wrong_listener_is_counted(place: Place) -> None:

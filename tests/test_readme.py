@@ -77,7 +77,7 @@ COMMANDS = [
 FILES = (
     *("demo.db", "shop.db", "obd.db", "drive.db", "demo.parquet", "imported.db", "personalizer-logs", "warm.db"),
     *("result.json", "report", "run-report", "compare-storefront", "demo-archive", "lift-page"),
-    *("decider-rules.yml", "decider-dashboard.json", "tokens.toml", "shop.token", "ann.token"),
+    *("decider-rules.yml", "decider-dashboard.json", "tokens.toml", "shop.token", "ann.token", "flags.db"),
 )
 """Files and folders that the texts' commands name; the tests move them."""
 
@@ -94,14 +94,14 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port, self.http, self.operate = free_port(), free_port(), free_port()
+        self.port, self.http, self.operate, self.web = free_port(), free_port(), free_port(), free_port()
 
     def moved(self, text: str) -> str:
         """The same text with this place's ports, files and programs."""
         for name in FILES:
             text = re.sub(rf"(?<!\S){name}(?!\S)", str(self.folder / name), text)
         text = re.sub(r"(?<!\S)\.venv/bin/", f"{Path(sys.executable).parent}/", text)
-        for usual, port in ((50051, self.port), (50052, self.operate), (9464, self.http)):
+        for usual, port in ((50051, self.port), (50052, self.operate), (9464, self.http), (8080, self.web)):
             text = text.replace(f"127.0.0.1:{usual}", f"127.0.0.1:{port}")
         return text
 
@@ -197,6 +197,11 @@ TESTED_BELOW = (
     ".venv/bin/decider serve --tokens",
     ".venv/bin/decider get --token-file",
     ".venv/bin/decider serve --operate-listen",
+    ".venv/bin/decider serve --web",
+    "curl -H 'Origin: https://shop.example'",
+    ".venv/bin/decider serve --db flags.db",
+    "curl -s http://127.0.0.1:8080/ofrep",
+    "curl -s http://127.0.0.1:8080/flagd",
     ".venv/bin/decider list --target",
 )
 
@@ -431,6 +436,34 @@ def test_who_may_do_what_is_asked_as_the_texts_say(tmp_path: Path) -> None:
         assert stop(server) == 0
 
 
+def test_a_page_calls_with_its_key_as_the_texts_say(tmp_path: Path) -> None:
+    """From the site that the row names, and from no other one."""
+    place = Place(tmp_path)
+    place.run(only(".venv/bin/decider token storefront-page"))
+    (key,) = re.findall(r'^key = "(.*)"$', (tmp_path / "tokens.toml").read_text(), re.MULTILINE)
+    server = place.start(only(".venv/bin/decider serve --web"))
+    try:
+        call = only("curl -H 'Origin: https://shop.example'").replace("page_...", key)
+        assert '"propensity"' in place.run(call)
+        assert "OTHER_ORIGIN" not in place.run(call)
+        assert "permission_denied" in place.run(call.replace("shop.example", "evil.example"))
+    finally:
+        assert stop(server) == 0
+
+
+def test_flags_are_asked_for_as_the_texts_say(tmp_path: Path) -> None:
+    """Each of the calls is a decision, and the log is what it would be by `Decide`."""
+    place = Place(tmp_path)
+    calls = [one for one in COMMANDS if one.startswith("curl -s http://127.0.0.1:8080/")]
+    server = place.start(only(".venv/bin/decider serve --db flags.db"))
+    try:
+        answers = [place.run(call) for call in calls]
+    finally:
+        assert stop(server) == 0
+    assert all(any(f'"{name}"' in one for name in ("decisionId", "decision_id")) for one in answers)
+    assert place.run(".venv/bin/simulator verify flags.db") == f"{len(calls)} of {len(calls)} decisions equal\n"
+
+
 @pytest.mark.parametrize(("id_", "decisions"), [("front-page", 1), ("newsletter", 2)])
 def test_the_calls_of_the_experiments_shown_are_answered(tmp_path: Path, id_: str, decisions: int) -> None:
     """People copy file and call together."""
@@ -555,8 +588,8 @@ def test_the_experiment_file_shown_is_valid(tmp_path: Path) -> None:
     file = tmp_path / "experiment.toml"
     ids = []
     for content in blocks("toml"):
-        if content.startswith(("[[tokens]]", "[[certificates]]")):
-            continue  # test_access.py reads such files
+        if content.startswith(("[[tokens]]", "[[certificates]]", "[[pages]]")):
+            continue  # test_access.py and test_page_keys.py read such files
         file.write_text(content, encoding="utf-8")
         made = from_message(read_toml(file))
         check_combinations(made, None)

@@ -14,12 +14,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from decider.server.listeners import FLAGS
 from decider.server.serve import Server
 from decider.server.settings import Settings
 from decider.v1 import decider_service_pb2 as pb
 from tests.rpc_clients import ANY_PORT, PATIENCE, InProcessClient, ServerProcess, code_of, experiment, fetch, status_of
 
-SERVICES = ("decider.v1.DeciderService", "decider.v1.ExperimentService")
+SERVICES = ("decider.v1.DeciderService", "decider.v1.ExperimentService", *FLAGS)
+
+RESOLVES = [f"Resolve{type_}" for type_ in ("Boolean", "String", "Float", "Int", "Object")]
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,8 @@ def test_reflection_describes_every_method(client: InProcessClient) -> None:
         SERVICES[1]: [
             f"{verb}Experiment{'s' * (verb == 'List')}" for verb in ("Apply", "Get", "List", "Pause", "Resume")
         ],
+        FLAGS[0]: ["ResolveAll", *RESOLVES, "EventStream"],
+        FLAGS[1]: [*RESOLVES, "EventStream"],
     }
     fields = pool.FindMessageTypeByName("decider.v1.DecideRequest").fields_by_name
     assert list(fields) == list(pb.DecideRequest.DESCRIPTOR.fields_by_name)

@@ -6,9 +6,14 @@ import base64
 import gzip
 import http.client
 import json
+import os
+import re
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
@@ -23,9 +28,11 @@ from decider.server.methods import Stream, StreamMethod
 from decider.server.roles import Role
 from decider.server.settings import Settings
 from decider.server.web.port import WebPort
+from decider.server.web.routes import File
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
-from tests.rpc_clients import InProcessClient, until
+from simulator.studies.certificates import authority, issue
+from tests.rpc_clients import InProcessClient, ServerProcess, until
 
 SERVICE = "/decider.v1.DeciderService"
 SHOP = "https://shop.example"
@@ -395,3 +402,42 @@ def test_a_request_that_is_no_frame_is_refused(body: bytes, ticking: tuple[str, 
     address, _ = ticking
     ((flags, end),) = unframe(send(address, "/test.Ticker/Tick", body, content_type="application/connect+json").body)
     assert (flags, json.loads(end)["error"]["code"]) == (2, "invalid_argument")
+
+
+def test_tls_by_the_certificates_of_all_ports(tmp_path: Path) -> None:
+    """Pages of a site over https may call nothing else."""
+    ours = authority(tmp_path / "ca", "ours")
+    pair = issue(tmp_path / "ca", "server", ours)
+    settings = Settings(web="127.0.0.1:0", tls_cert=pair.cert, tls_key=pair.key)
+    calls = CommitExecutor(lambda _: [], threads=1)
+    port = WebPort(
+        settings, [], calls=calls, access=Access(settings), files=[File("/client.js", "text/javascript", b"1")]
+    )
+    port.start()
+    try:
+        trust = ssl.create_default_context(cafile=ours.cert)
+        with closing(
+            http.client.HTTPSConnection("127.0.0.1", port.port, timeout=PATIENCE, context=trust)
+        ) as connection:
+            connection.request("GET", "/client.js")
+            assert connection.getresponse().read() == b"1"
+    finally:
+        port.stop()
+        calls.shutdown()
+
+
+def test_workers_share_the_port(tmp_path: Path) -> None:
+    """As they share gRPC's; the address is told before calls are taken."""
+    file = tmp_path / "home.toml"
+    file.write_text('id = "home"\n[[actions]]\nid = "a"\n[[actions]]\nid = "b"\n')
+    os.utime(file, (1, 1))
+    options = ("--workers", "2", "--web", "127.0.0.1:0", "--experiments", str(file))
+    server = ServerProcess(tmp_path / "log.db", *options)
+    try:
+        told = re.search(r"^Connect and JSON on http://(\S+)/$", server.output, re.MULTILINE)
+        assert told
+        for _ in range(4):
+            assert send_json(told[1], "Decide", {"experiment": "home", "unitId": "u"}).status == 200
+        assert server.terminate() == 0
+    finally:
+        server.kill()

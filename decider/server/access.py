@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 
 from decider.errors import DeciderError, Unauthenticated
 from decider.server.certificates import BadCertificates, Certificates
-from decider.server.listeners import DECISIONS, EXPERIMENTS, SERVICES, listeners
+from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, SERVICES, listeners
+from decider.server.pages import PageKey
 from decider.server.roles import Rights
 from decider.server.settings import Settings, split_address
-from decider.server.tokens import parse_tokens, read_tokens
+from decider.server.tokens import Tokens, parse_tokens, read_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,11 @@ class Access:
         self.certificates = _certificates(settings)
         self._path = settings.tokens
         self._content = self._seen = read_tokens(self._path) if self._path else b""
-        self._tokens = parse_tokens(self._content) if self._path else None
+        self._processes = max(1, settings.workers)
+        self._tokens: Tokens | None = None
+        self._page_origins: Collection[str] = ()
+        if self._path:
+            self._take(self._content)
         self.asks_certificates = self.certificates is not None and self.certificates.client_ca is not None
         self.asks = self._path is not None or self.asks_certificates
         for warning in self._warnings:
@@ -55,6 +60,31 @@ class Access:
             raise Unauthenticated("show a certificate of --tls-client-ca", reason="NO_CERTIFICATE")
         raise Unauthenticated("authorization: send 'Bearer TOKEN'", reason="NO_TOKEN")
 
+    def page(self, key: str) -> PageKey | None:
+        """Whose key this is; None: nobody's. Raises Unauthenticated where its time is over."""
+        return self._tokens.page(key) if self._tokens is not None else None
+
+    def missing(self, known: Container[str]) -> Sequence[str]:
+        """Keys of pages that are for experiments which there are not, for /readyz."""
+        pages = self._tokens.pages if self._tokens is not None else ()
+        return [
+            f"tokens: the page's key {page.rights.name!r} is for experiment {id_!r}, which there is not: calls for it "
+            "get EXPERIMENT_NOT_FOUND"
+            for page in pages
+            for id_ in sorted(page.rights.experiments or ())
+            if id_ not in known
+        ]
+
+    def is_page(self, origin: str) -> bool:
+        """Whether pages of this origin have a key."""
+        return origin in self._page_origins
+
+    def _take(self, content: bytes) -> None:
+        """Raises BadTokens."""
+        tokens = parse_tokens(content).with_rates(self._processes, self._tokens)
+        self._tokens, self._content = tokens, content
+        self._page_origins = frozenset().union(*[page.origins for page in tokens.pages])
+
     def look(self) -> None:
         """Whether the files say something else."""
         if self._path is not None:
@@ -68,8 +98,7 @@ class Access:
         self._seen = content
         if content == self._content or content != before:  # it may be half written: two looks must agree
             return False
-        self._tokens = parse_tokens(content)
-        self._content = content
+        self._take(content)
         return True
 
     def _try_to(self, files: str, look: Callable[[], bool]) -> None:
@@ -94,8 +123,8 @@ def _certificates(settings: Settings) -> Certificates | None:
 
 
 _DEEDS: Mapping[tuple[str, ...], str] = {
-    SERVICES: "decide, send rewards, read and change every experiment",
-    (DECISIONS,): "decide and send rewards",
+    (*SERVICES, *FLAGS): "decide, send rewards, read and change every experiment",
+    (DECISIONS, *FLAGS): "decide and send rewards",
     (EXPERIMENTS,): "read and change every experiment",
 }
 """What a listener of gRPC lets do, by its services."""
@@ -103,11 +132,12 @@ _DEEDS: Mapping[tuple[str, ...], str] = {
 
 def exposures(settings: Settings) -> Sequence[str]:
     """Warnings about listeners that others than this machine reach, one of each."""
+    web = [("--web", settings.web, _DEEDS[(DECISIONS, *FLAGS)])] if settings.web is not None else []
     pages = "read every decision, and change experiments" if settings.page_writes else "read every decision"
     grpc = [(one.option, one.address, _DEEDS[one.services]) for one in listeners(settings)]
     open_ = [
         (f"{address} ({option})", may)
-        for option, address, may in [*grpc, ("--http", settings.http, pages)]
+        for option, address, may in [*grpc, *web, ("--http", settings.http, pages)]
         if not is_loopback(split_address(address)[0])
     ]
     tls = settings.tls_cert is not None

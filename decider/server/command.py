@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import logging
 import os
 import signal
@@ -112,6 +113,15 @@ def _origins(context: click.Context, parameter: click.Parameter, values: tuple[s
     return _sites(context, parameter, named) + ((ANY_ORIGIN,) if len(named) < len(values) else ())
 
 
+def _proxies(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            ipaddress.ip_network(value)
+        except ValueError as error:
+            raise click.BadParameter(f"{error}; name an address, or a network like 10.0.0.0/28") from error
+    return values
+
+
 _SPECIAL: dict[str, dict[str, Any]] = {
     "--experiments": {"type": click.Path(path_type=Path, readable=False), "multiple": True},  # no file stops a start
     "--strict": {"is_flag": True},
@@ -128,6 +138,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--http": {"callback": _address},
     "--web": {"callback": _address},
     "--web-origin": {"callback": _origins, "multiple": True, "metavar": "ORIGIN"},
+    "--web-proxy": {"callback": _proxies, "multiple": True, "metavar": "ADDRESS"},
     "--page-writes": {"callback": _sites, "multiple": True, "metavar": "URL"},
     "--learn-interval": {"type": Finite(min=0.01, max=3600)},
     "--store-interval": {"type": Finite(min=0.1, max=86_400)},

@@ -12,9 +12,7 @@ import socket
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
-
-from decider.server.rpc_port import RpcPort
+from typing import NamedTuple, Protocol
 
 TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 """Every connection of the machine, or of the container (proc_pid_net(5)): local address in the second column, state in
@@ -91,10 +89,17 @@ def _sockets(table: str) -> Iterator[_Socket]:
         yield _Socket(int(fields[1].rpartition(":")[2], 16), fields[3], fields[9])
 
 
+class Port(Protocol):
+    """What listens."""
+
+    port: int
+    most_connections: int
+
+
 class Connections:
     """ports: by the option that names their address."""
 
-    def __init__(self, ports: Mapping[str, RpcPort]) -> None:
+    def __init__(self, ports: Mapping[str, Port]) -> None:
         self._ports = ports
 
     @property

@@ -16,10 +16,10 @@ from decider.server.certificates import Certificates
 from decider.server.experiment_threads import ExperimentThreads
 from decider.server.health import NOT_SERVING, SERVING, Health
 from decider.server.health import SERVICE as HEALTH
-from decider.server.intake import Elsewhere, Intake, Run, Unary
+from decider.server.intake import Elsewhere, Intake, Run, Streaming, Unary
 from decider.server.limits import Limit
-from decider.server.listeners import DECISIONS, EXPERIMENTS, Listener
-from decider.server.methods import Method, descriptors_of, methods_of, observer_of_refusals
+from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, Listener
+from decider.server.methods import Method, StreamMethod, descriptors_of, methods_of, observer_of_refusals, streams_of
 from decider.server.reflection import SERVICE as REFLECTION
 from decider.server.reflection import Reflection
 from decider.server.rpc import behaviour_of
@@ -98,7 +98,7 @@ class GrpcPort:
         self._health = Health(("", *listener.services))  # the empty name is the server's
         self._reflection = Reflection((*listener.services, HEALTH, REFLECTION))
         runs: Mapping[str, Callable[[str], Run]] = {
-            DECISIONS: lambda _: calls.run,
+            **dict.fromkeys((DECISIONS, *FLAGS), lambda _: calls.run),
             EXPERIMENTS: self._experiments.run_of,
         }
         added = {
@@ -145,7 +145,14 @@ def _handlers(
     service: str, servicer: object, metrics: RpcMetrics, run_of: Callable[[str], Run]
 ) -> dict[str, grpc.RpcMethodHandler]:
     """Every method of a service as a gRPC handler. run_of: gives a call of this method to its threads."""
-    return {method.name: _handler(method, run_of(method.name)) for method in methods_of(service, servicer, metrics)}
+    return {
+        **{method.name: _handler(method, run_of(method.name)) for method in methods_of(service, servicer, metrics)},
+        **{method.name: _stream_handler(method) for method in streams_of(service, servicer)},
+    }
+
+
+def _stream_handler(method: StreamMethod) -> grpc.RpcMethodHandler:
+    return grpc.unary_stream_rpc_method_handler(Streaming(method.answer, method.role))
 
 
 def _handler(method: Method, run: Run) -> grpc.RpcMethodHandler:

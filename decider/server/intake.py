@@ -32,7 +32,7 @@ from decider.server import allocator
 from decider.server.access import Access
 from decider.server.arrivals import MOST_SLOW, Arrivals
 from decider.server.limits import Limit
-from decider.server.roles import Rights, Role
+from decider.server.roles import ALL, Rights, Role
 from decider.server.rpc import UNPARSABLE, to_status
 
 logger = logging.getLogger(__name__)
@@ -79,10 +79,11 @@ class Elsewhere:
 
 
 class Stream:
-    """An open stream of a caller. Nobody waits for it: what comes is given to callbacks, in gRPC's own thread."""
+    """An open stream of a caller. Nobody waits for it: what comes is given to callbacks, in gRPC's own thread. rights:
+    the caller's, when it was opened."""
 
-    def __init__(self, call: Any, state: Any) -> None:
-        self._call, self._state = call, state
+    def __init__(self, call: Any, state: Any, rights: Rights = ALL) -> None:
+        self._call, self._state, self.rights = call, state, rights
 
     def receive(self, then: Callable[[bytes], object]) -> None:
         """The next request; where no more come, the stream ends."""
@@ -150,7 +151,7 @@ class Intake(Executor):
             _turn_away(method, event.call, state, error)
             return _NOTHING
         if isinstance(method, Streaming):
-            self._open(method, event, state, caller)
+            self._open(method, event, state, caller, rights or ALL)
             return _NOTHING
         behaviour = method.behaviour if rights is None else partial(method.behaviour, rights=rights)
         request: list[bytes] = []
@@ -217,14 +218,14 @@ class Intake(Executor):
                 return
         leave()  # its caller has left
 
-    def _open(self, method: Streaming, event: Any, state: Any, caller: str) -> None:
+    def _open(self, method: Streaming, event: Any, state: Any, caller: str, rights: Rights) -> None:
         limit = self._checks if method.brief else self._streams
         try:
             limit.enter(caller)
         except LimitReached as error:
             _turn_away(method, event.call, state, error)
         else:
-            stream = Stream(event.call, state)
+            stream = Stream(event.call, state, rights)
             if self._access is not None and method.role is not None:
                 self._open_streams[stream] = _Held(method, event, state)
             stream.on_end(lambda: self._forget(stream, limit, caller))

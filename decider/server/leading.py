@@ -153,6 +153,7 @@ class LeaderPart:
             **options_of(process, self._guard, stopping=self._stopping.is_set),
         )
         process.warnings.append(lambda: [REPLACED] if lease.replaced else [])
+        process.warnings.append(lambda: process.access.missing(process.current.known))
         process.name_build()
         lines, self._leave_outs = ChangeLines(log), LeaveOuts(log)
         process.tell += (lines.tell, self._leave_outs.tell)

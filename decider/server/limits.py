@@ -29,8 +29,8 @@ def raise_descriptors() -> None:
 def share_of_descriptors(one_of: int, *, most: int) -> int:
     """`most`, or one of so many of the files that the process may open, where that is less; at least 1.
 
-    Half of them are for gRPC, a quarter for HTTP, a sixteenth each for handshakes over HTTP and for operators. What is
-    left is the log's.
+    Half of them are for gRPC, a quarter for HTTP, a sixteenth each for handshakes over HTTP and for operators; with a
+    web port half of gRPC's are that one's. What is left is the log's.
     """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return most if descriptors == resource.RLIM_INFINITY else min(most, max(1, descriptors // one_of))

@@ -15,6 +15,9 @@ from decider.server.settings import Settings
 
 DECISIONS, EXPERIMENTS = SERVICES = ("decider.v1.DeciderService", "decider.v1.ExperimentService")
 
+FLAGS = ("flagd.evaluation.v1.Service", "flagd.evaluation.v2.Service")
+"""Decisions in the words of OpenFeature's flagd providers: answered where DECISIONS is."""
+
 LISTEN, OPERATE_LISTEN = "--listen", "--operate-listen"
 
 WEB = "--web"
@@ -38,11 +41,13 @@ class Listener(NamedTuple):
 
 def listeners(settings: Settings) -> Sequence[Listener]:
     """The one for decisions first."""
-    most = share_of_descriptors(2, most=settings.max_connections)
+    most = share_of_descriptors(2 if settings.web is None else 4, most=settings.max_connections)
     if settings.operate_listen is None:
-        return [Listener(LISTEN, settings.listen, SERVICES, {}, most)]
+        return [Listener(LISTEN, settings.listen, (*SERVICES, *FLAGS), {}, most)]
     few = share_of_descriptors(16, most=OPERATORS)
     return [
-        Listener(LISTEN, settings.listen, (DECISIONS,), {EXPERIMENTS: OPERATE_LISTEN}, most),
-        Listener(OPERATE_LISTEN, settings.operate_listen, (EXPERIMENTS,), {DECISIONS: LISTEN}, few),
+        Listener(LISTEN, settings.listen, (DECISIONS, *FLAGS), {EXPERIMENTS: OPERATE_LISTEN}, most),
+        Listener(
+            OPERATE_LISTEN, settings.operate_listen, (EXPERIMENTS,), dict.fromkeys((DECISIONS, *FLAGS), LISTEN), few
+        ),
     ]

@@ -12,13 +12,19 @@ import grpc
 from google.protobuf.message import Message
 
 from decider.errors import DeciderError
+from decider.flagd.v1 import evaluation_pb2 as flagd_v1
+from decider.flagd.v2 import evaluation_pb2 as flagd_v2
 from decider.metrics.rpc import RpcMetrics
-from decider.server.listeners import DECISIONS, EXPERIMENTS
-from decider.server.roles import METHODS, Role
+from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS
+from decider.server.roles import METHODS, Rights, Role
 from decider.server.rpc import Answer, answer_of, code_name
 from decider.v1 import decider_service_pb2, experiment_service_pb2
 
-MODULES = {DECISIONS: decider_service_pb2, EXPERIMENTS: experiment_service_pb2}
+MODULES = {
+    DECISIONS: decider_service_pb2,
+    EXPERIMENTS: experiment_service_pb2,
+    **dict(zip(FLAGS, (flagd_v1, flagd_v2), strict=True)),
+}
 """Of each service."""
 
 
@@ -37,6 +43,10 @@ class Method:
 
 class Stream(Protocol):
     """An open stream of a caller, over gRPC (`intake.py`) or HTTP (`web/streams.py`). Nobody waits for it."""
+
+    @property
+    def rights(self) -> Rights:
+        """The caller's, when it was opened."""
 
     def send(self, message: bytes, then: Callable[[], object]) -> None:
         """Send a reply; one at a time. `then` is called once it has left, and never where the stream has ended."""
@@ -62,9 +72,29 @@ class StreamMethod:
 
 
 def methods_of(service: str, servicer: object, metrics: RpcMetrics) -> Sequence[Method]:
-    """Of a service; `servicer` has their handlers, under the same names. Raises KeyError for a method without a row in
-    `roles.py`."""
-    return [_method(service, one, getattr(servicer, one.name), metrics) for one in descriptors_of(service)]
+    """Of a service, those with one reply; `servicer` has their handlers, under the same names. Raises KeyError for a
+    method without a row in `roles.py`."""
+    return [
+        _method(service, one, getattr(servicer, one.name), metrics)
+        for one in descriptors_of(service)
+        if not one.server_streaming
+    ]
+
+
+def streams_of(service: str, servicer: object) -> Sequence[StreamMethod]:
+    """Those with many replies, in the same way."""
+    return [
+        StreamMethod(
+            service,
+            one.name,
+            METHODS[f"{service}/{one.name}"],
+            request=one.input_type._concrete_class,
+            reply=one.output_type._concrete_class,
+            answer=getattr(servicer, one.name),
+        )
+        for one in descriptors_of(service)
+        if one.server_streaming
+    ]
 
 
 def descriptors_of(service: str) -> Iterable[Any]:

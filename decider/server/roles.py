@@ -29,6 +29,19 @@ METHODS: dict[str, Role | None] = {
     "decider.v1.DeciderService/Reward": Role.REWARD,
     "decider.v1.DeciderService/RewardBatch": Role.REWARD,
     "decider.v1.DeciderService/LinkUnits": Role.REWARD,
+    "flagd.evaluation.v1.Service/ResolveAll": Role.DECIDE,
+    "flagd.evaluation.v1.Service/ResolveBoolean": Role.DECIDE,
+    "flagd.evaluation.v1.Service/ResolveString": Role.DECIDE,
+    "flagd.evaluation.v1.Service/ResolveFloat": Role.DECIDE,
+    "flagd.evaluation.v1.Service/ResolveInt": Role.DECIDE,
+    "flagd.evaluation.v1.Service/ResolveObject": Role.DECIDE,
+    "flagd.evaluation.v1.Service/EventStream": Role.DECIDE,
+    "flagd.evaluation.v2.Service/ResolveBoolean": Role.DECIDE,
+    "flagd.evaluation.v2.Service/ResolveString": Role.DECIDE,
+    "flagd.evaluation.v2.Service/ResolveFloat": Role.DECIDE,
+    "flagd.evaluation.v2.Service/ResolveInt": Role.DECIDE,
+    "flagd.evaluation.v2.Service/ResolveObject": Role.DECIDE,
+    "flagd.evaluation.v2.Service/EventStream": Role.DECIDE,
     "decider.v1.ExperimentService/ApplyExperiment": Role.OPERATE,
     "decider.v1.ExperimentService/GetExperiment": Role.READ,
     "decider.v1.ExperimentService/ListExperiments": Role.READ,
@@ -40,6 +53,15 @@ METHODS: dict[str, Role | None] = {
     "grpc.health.v1.Health/Watch": None,
 }
 """Of each RPC; None: anybody may call it."""
+
+OFREP = "/ofrep/v1/evaluate/flags"
+"""OpenFeature's protocol over HTTP: all flags; one of them by a key behind it."""
+
+WEB_PATHS: dict[str, Role | None] = {
+    OFREP: Role.DECIDE,
+    f"{OFREP}/{{key}}": Role.DECIDE,
+}
+"""Of each path of the web port that is no RPC, to POST to it."""
 
 PATHS: dict[str, Role | None] = {
     "/": Role.READ,

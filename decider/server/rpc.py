@@ -14,7 +14,7 @@ from inspect import signature
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
@@ -34,11 +34,14 @@ from decider.errors import (
     NotAnsweredHere,
     NotFound,
     PermissionDenied,
+    RateExceeded,
     Unauthenticated,
     Violation,
 )
 from decider.log.protocol import Caller
 from decider.metrics.rpc import RpcMetrics
+from decider.server import pages
+from decider.server.pages import PageRights, shorten_error
 from decider.server.roles import ALL, Rights
 
 logger = logging.getLogger(__name__)
@@ -76,10 +79,16 @@ def to_status(error: Exception) -> status_pb2.Status:
     if not isinstance(error, DeciderError):
         return status_pb2.Status(code=code_pb2.INTERNAL, message=str(unexpected(error)))
     code = _code_of(error)
-    details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
+    details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, InvalidArgument):
         details.append(_bad_request(error.violations))
+    if isinstance(error, RateExceeded):
+        details.append(error_details_pb2.RetryInfo(retry_delay=_seconds(error.after)))
     return status_pb2.Status(code=code, message=_truncate(str(error), LONGEST_MESSAGE), details=map(_to_any, details))
+
+
+def _seconds(seconds: float) -> duration_pb2.Duration:
+    return duration_pb2.Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
 
 
 def code_name(error: DeciderError) -> str:
@@ -145,6 +154,16 @@ Handler = Callable[..., Any]
 """(request) -> reply; also with `caller`, `rights` or both."""
 
 
+def status_for(error: Exception, rights: Rights) -> status_pb2.Status:
+    """What this caller is told; counted where it has a page's key."""
+    status = to_status(error)
+    if isinstance(rights, PageRights):
+        shorten_error(status)
+        if isinstance(error, PermissionDenied | RateExceeded):
+            rights.refused(error)
+    return status
+
+
 class Refused(Exception):
     """A call that ends with an error. status: what its caller is told (google.rpc.Status)."""
 
@@ -163,17 +182,21 @@ Answer = Callable[[bytes, Parse, Caller, Rights], Any]
 def answer_of(handler: Handler, *, service: str, method: str, metrics: RpcMetrics) -> Answer:
     """What answers every call of a method, in whatever way it came in; it counts them."""
     observe, clock = metrics.method(service, method), time.perf_counter
-    call = _with_all(handler)
+    handle = _with_all(handler)
 
     def answer(request: bytes, parse: Parse, caller: Caller, rights: Rights) -> Any:
         started, done = clock(), False
         try:
             _check_deadline(caller)
-            reply = call(_parsed(request, parse), caller, rights)
+            message = _parsed(request, parse)
+            if isinstance(rights, PageRights):
+                reply = pages.answer(handle, message, caller, rights)
+            else:
+                reply = handle(message, caller, rights)
             done = True
             check_caller(caller)  # what was committed stays; metrics must not count an answer that nobody gets
         except Exception as error:
-            status = to_status(error)
+            status = status_for(error, rights)
             observe(_NAMES[status.code], clock() - started)
             if isinstance(error, GaveUp):
                 metrics.count_abandoned(method, done=done)

@@ -181,9 +181,13 @@ class DeciderService(Feedback):
             reply.ignored_actions.extend([id_[:MAX_SHOWN] for id_ in chosen.ignored[:SHOWN]])
 
     def DecideBatch(
-        self, request: pb.DecideBatchRequest, caller: Caller = PATIENT, rights: Rights = ALL
+        self,
+        request: pb.DecideBatchRequest,
+        caller: Caller = PATIENT,
+        rights: Rights = ALL,
+        size_of: Callable[[pb.DecideBatchResponse], int] = pb.DecideBatchResponse.ByteSize,
     ) -> pb.DecideBatchResponse:
-        """Choose all, append in one commit, answer each."""
+        """Choose all, append in one commit, answer each. size_of: the bytes of what the caller is told of a reply."""
         convert.check_batch(len(request.requests))
 
         def choose(one: pb.DecideRequest) -> _Answer:
@@ -194,9 +198,7 @@ class DeciderService(Feedback):
         response = pb.DecideBatchResponse()
         for message, choice in zip(request.requests, chosen, strict=True):
             self._add_result(response, message, choice)
-        self._check_size(
-            response.ByteSize(), "requests", "send fewer requests a call, or shorten the actions' payloads"
-        )
+        self._check_size(size_of(response), "requests", "send fewer requests a call, or shorten the actions' payloads")
         new = [Awaited(c.unit or c.decision, caller) for c in chosen if isinstance(c, _Answer) and not c.stored]
         marks = self._append(new)
         if None in marks:

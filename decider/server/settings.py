@@ -25,6 +25,8 @@ ANY_ORIGIN = "*"
 
 _ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]\s]*:[^\[\]\s]*)\]|(?P<host>[^:\[\]\s]+)):(?P<port>[0-9]{1,5})")
 
+_ORIGIN = re.compile(r"https?://([a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+
 
 def _setting(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -57,6 +59,11 @@ class Settings:
         (),
         "Origin of pages that may call --web, like https://shop.example; * is every one. May be repeated; pages of "
         "other origins are refused.",
+    )
+    web_proxy: tuple[str, ...] = _setting(
+        (),
+        "Address of a proxy before --web, or network like 10.0.0.0/28, whose X-Forwarded-For is believed: keys of "
+        "pages have rates by address. May be repeated.",
     )
     tls_cert: Path | None = _setting(None, "PEM file of certificates: all ports then take TLS only.")
     tls_key: Path | None = _setting(None, "PEM file of the key of --tls-cert, without a password.")
@@ -168,6 +175,25 @@ def site_of(address: str) -> str:
     host = f"[{found.hostname}]" if ":" in found.hostname else found.hostname
     port = "" if found.port in (None, WEB_PORTS[found.scheme]) else f":{found.port}"
     return f"{found.scheme}://{host}{port}"
+
+
+def page_origin(address: Any) -> str:
+    """As browsers send it in `Origin`. One site's alone: with a pattern, whoever gets hold of a forgotten subdomain
+    would be let in. Raises ValueError, whose text does not repeat what may be a secret in the wrong place.
+
+    >>> page_origin("https://Shop.example/"), page_origin("http://localhost:5173")
+    ('https://shop.example', 'http://localhost:5173')
+    """
+    try:
+        origin = site_of(address) if isinstance(address, str) else ""
+    except ValueError:
+        origin = ""
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError(
+            "is not the address of a site, like https://shop.example or http://localhost:5173: no path, no * (name "
+            "each subdomain), and xn-- where letters are not ASCII"
+        )
+    return origin
 
 
 def split_address(address: str) -> tuple[str, int]:

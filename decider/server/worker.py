@@ -6,16 +6,24 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from decider.flagd.v1 import evaluation_pb2 as flagd_v1
+from decider.flagd.v2 import evaluation_pb2 as flagd_v2
 from decider.learn.leader import Progress
 from decider.learn.limits import largest_definition
 from decider.log.group_commit import Call, CommitExecutor
+from decider.metrics.access import RefusalMetrics
 from decider.metrics.connections import ConnectionsCollector
 from decider.metrics.rpc import RpcMetrics
+from decider.metrics.web import WebMetrics
 from decider.server.connections import Connections, stop_listening
 from decider.server.experiments import ExperimentService
+from decider.server.flags.events import LOOK_INTERVAL, FlagEvents
+from decider.server.flags.flagd import Flagd
+from decider.server.flags.flags import Flags
+from decider.server.flags.ofrep import endpoints
 from decider.server.grpc_port import ALONE
-from decider.server.listeners import DECISIONS, EXPERIMENTS, LISTEN, WEB, Listener
-from decider.server.methods import methods_of
+from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, LISTEN, WEB, Listener
+from decider.server.methods import methods_of, streams_of
 from decider.server.process import Process
 from decider.server.rpc_port import RpcPort, port_class
 from decider.server.service import DeciderService
@@ -52,19 +60,24 @@ class Worker:
         process, settings = self._process, self._process.settings
         calls = CommitExecutor(process.log.append, threads=settings.threads)
         process.opened.callback(calls.shutdown)
+        locate_all = calls.share(process.log.locate_all)
+        decisions = DeciderService(
+            process.current,
+            process.log,
+            append=calls.append,
+            budget=process.budget,
+            locate_all=locate_all,
+            metrics=process.requests,
+            agreement=process.agreement,
+            clock=process.clock,
+            follow=process.follower.follow,
+            max_reply_bytes=settings.max_reply_bytes,
+        )
+        flags = Flags(decisions, process.current, process.log, locate_all=locate_all)
+        self._events = events = FlagEvents(process.current)
         services = {
-            DECISIONS: DeciderService(
-                process.current,
-                process.log,
-                append=calls.append,
-                budget=process.budget,
-                locate_all=calls.share(process.log.locate_all),
-                metrics=process.requests,
-                agreement=process.agreement,
-                clock=process.clock,
-                follow=process.follower.follow,
-                max_reply_bytes=settings.max_reply_bytes,
-            ),
+            DECISIONS: decisions,
+            **{name: Flagd(of, flags, events) for name, of in zip(FLAGS, (flagd_v1, flagd_v2), strict=True)},
             EXPERIMENTS: ExperimentService(
                 process.log,
                 process.current,
@@ -90,14 +103,27 @@ class Worker:
             process.opened.callback(port.stop)
             process.access_looks.append(port.look)
             self._ports[listener.option] = port
+        refused = RefusalMetrics(process.registry).count
         if settings.web is not None:
-            methods = methods_of(DECISIONS, services[DECISIONS], metrics)
-            shared = self._sharing is not ALONE
-            self._web = WebPort(settings, methods, calls=calls, access=process.access, shared=shared)
+            names = (DECISIONS, *FLAGS)
+            methods = [one for name in names for one in methods_of(name, services[name], metrics)]
+            streams = [one for name in names for one in streams_of(name, services[name])]
+            self._web = WebPort(
+                settings,
+                [*methods, *streams],
+                calls=calls,
+                access=process.access,
+                endpoints=endpoints(flags, metrics),
+                count=WebMetrics(process.registry).count,
+                refused=refused,
+                shared=self._sharing is not ALONE,
+            )
             process.opened.callback(self._web.stop)
             process.access_looks.append(self._web.look)
         self._calls = calls
-        self._connections = connections = Connections(self._ports)
+        self._connections = connections = Connections(
+            self._ports if self._web is None else {**self._ports, WEB: self._web}
+        )
         process.registry.register(ConnectionsCollector(connections.count, connections.limits))
         process.warnings.append(lambda: connections.warnings)
 
@@ -114,10 +140,15 @@ class Worker:
 
     def start(self) -> None:
         """Take calls."""
+        self._process.run(self._tell_events, "flag events")
         for port in self._ports.values():
             port.start()
         if self._web is not None:
             self._web.start()
+
+    def _tell_events(self) -> None:
+        while not self._process.stopping.wait(LOOK_INTERVAL):
+            self._process.try_to(self._events.look)
 
     def answers(self) -> bool:
         """Whether a call that does nothing has gone through the threads that answer, since this was asked last."""
@@ -130,6 +161,8 @@ class Worker:
     def stop_listening(self) -> None:
         """No new connection comes to this process; those that are there stay."""
         stop_listening([port.port for port in self._ports.values()])
+        if self._web is not None:
+            self._web.leave()
 
     def has_connections(self) -> bool:
         """As far as the system tells."""
@@ -137,6 +170,7 @@ class Worker:
 
     def drain(self, deadline: float) -> None:
         """Set NOT_SERVING and finish calls in flight, until the monotonic clock reads `deadline`."""
+        self._events.end()
         for port in self._ports.values():
             port.refuse(deadline - time.monotonic())
         if self._web is not None:

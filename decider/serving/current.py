@@ -58,6 +58,11 @@ class Current(dict[ExperimentId, Serving]):
         way_out = known if self.tells_names else "ListExperiments names those that the caller may read"
         raise NotFound(f"there is no experiment {id_!r}; {way_out}", reason="EXPERIMENT_NOT_FOUND")
 
+    @property
+    def known(self) -> frozenset[ExperimentId]:
+        """Those that there are, whether they serve or not."""
+        return frozenset([*self, *self.ended, *self.held])
+
     def put(self, version: ExperimentVersion, model: Model) -> None:
         """Serve this version with this model from now on."""
         self[version.experiment.id] = Serving(version, model, SlotsCache())

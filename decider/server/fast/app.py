@@ -175,12 +175,12 @@ class FastApp:
         encoding = headers.get(b"grpc-encoding", b"")
         check = partial(self._identify, scope, headers, one.role)
         try:
-            name, _ = check()
+            name, rights = check()
             limit.enter(name)
         except DeciderError as error:
             await send_status(send, to_status(error))
             return
-        stream = FastStream(name, check, Messages(receive, most), encoding, most)
+        stream = FastStream(name, rights, check, Messages(receive, most), encoding, most)
         self._open_streams.add(stream)
         try:
             stream.receive(partial(one.answer, stream))

@@ -33,10 +33,10 @@ from decider.server.grpc_port import ALONE, HANDSHAKE_MS, LAST_BYTES, LONGEST_LE
 from decider.server.health import NOT_SERVING, SERVING, Health
 from decider.server.health import SERVICE as HEALTH
 from decider.server.http.listen import open_socket
-from decider.server.intake import LAST_ARRIVALS, LOOK_AGAIN, Run
+from decider.server.intake import LAST_ARRIVALS, LOOK_AGAIN, Run, Streaming
 from decider.server.limits import Limit
-from decider.server.listeners import DECISIONS, EXPERIMENTS, Listener
-from decider.server.methods import descriptors_of, methods_of, observer_of_refusals
+from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, Listener
+from decider.server.methods import descriptors_of, methods_of, observer_of_refusals, streams_of
 from decider.server.reflection import SERVICE as REFLECTION
 from decider.server.reflection import Reflection
 from decider.server.settings import Settings, join_address, split_address
@@ -83,7 +83,7 @@ class FastPort:
         self._health = Health(("", *listener.services))
         self._reflection = Reflection((*listener.services, HEALTH, REFLECTION))
         runs: Mapping[str, Callable[[str], Run]] = {
-            DECISIONS: lambda _: calls.run,
+            **dict.fromkeys((DECISIONS, *FLAGS), lambda _: calls.run),
             EXPERIMENTS: self._experiments.run_of,
         }
         known: dict[str, Known] = {}
@@ -259,10 +259,9 @@ class FastPort:
 
 
 def _methods(service: str, servicer: object, metrics: RpcMetrics, run_of: Callable[[str], Run]) -> dict[str, Known]:
-    return {
-        f"/{service}/{method.name}": Unary(method, run_of(method.name))
-        for method in methods_of(service, servicer, metrics)
-    }
+    unary = [Unary(one, run_of(one.name)) for one in methods_of(service, servicer, metrics)]
+    streams = {f"/{service}/{one.name}": Streaming(one.answer, one.role) for one in streams_of(service, servicer)}
+    return {f"/{service}/{one.method.name}": one for one in unary} | streams
 
 
 def _refusals(service: str, option: str, metrics: RpcMetrics) -> dict[str, Known]:

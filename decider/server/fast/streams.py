@@ -11,6 +11,7 @@ from google.rpc import code_pb2, status_pb2
 
 from decider.errors import DeciderError
 from decider.server.fast.messages import START, Messages, Send, send_end, send_piece, send_status, unpack
+from decider.server.roles import Rights
 from decider.server.rpc import UNPARSABLE, to_status
 from decider.server.web.streams import WebStream
 
@@ -27,9 +28,9 @@ class FastStream(WebStream):
     """Made in the loop. encoding: of packed requests. most: bytes of one."""
 
     def __init__(
-        self, caller: str, check: Callable[[], object], requests: Messages, encoding: bytes, most: int
+        self, caller: str, rights: Rights, check: Callable[[], object], requests: Messages, encoding: bytes, most: int
     ) -> None:
-        super().__init__(caller, check)
+        super().__init__(caller, rights, check)
         self._requests, self._encoding, self._most = requests, encoding, most
 
     def receive(self, then: Callable[[bytes], object]) -> None:

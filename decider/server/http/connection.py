@@ -1,4 +1,5 @@
-"""One HTTP connection, and what a caller may cost. Called by uvicorn for every connection of `port.py`.
+"""One HTTP connection, and what a caller may cost. Called by uvicorn for every connection of `port.py`; that of
+`web/connection.py` is bounded by the same class, over another parser.
 
 uvicorn bounds how long a connection may be idle after an answer. It does not bound how long a request may take to
 arrive, how long an answer may take to be read, or how many connections there are: this does.
@@ -11,12 +12,18 @@ import logging
 import socket
 import struct
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from decider.server.certificates import certificate_name
-from decider.server.limits import share_of_descriptors
+
+if TYPE_CHECKING:
+    _Base = H11Protocol  # what is used of it, other parsers of uvicorn have as well
+else:
+    _Base = object
 
 PATIENCE = 10.0
 """Seconds that a caller may take to send a whole request, or to read a whole answer."""
@@ -41,9 +48,29 @@ SAY_AGAIN = 60.0
 """Seconds until the same complaint about callers is logged again."""
 
 
-class Connection(H11Protocol):
-    """See above. A caller *owes* while we wait for the rest of its request, or for it to read our answer. Nothing that
-    arrives begins that time anew, so a byte now and then does not help."""
+class Bounds:
+    """Of the connections of one port. most: at once, by the files that the process may open. idle: seconds that one may
+    be open without a next request; None: as many as a request may take. leaving: whether each is to be closed after its
+    answer."""
+
+    def __init__(self, most: Callable[[], int], *, idle: int | None = None) -> None:
+        self.most, self.idle = most, idle
+        self.leaving = False
+        self.owing: dict[Bounded, None] = {}  # whose caller has kept us waiting longest comes first
+
+    def drop_one(self) -> None:
+        """Make room for another one."""
+        for first in self.owing:
+            first.drop()
+            return
+
+
+class Bounded(_Base):
+    """Over a connection of uvicorn's. A caller *owes* while we wait for the rest of its request, or for it to read our
+    answer. Nothing that arrives begins that time anew, so a byte now and then does not help."""
+
+    bounds: Bounds
+    """Of its port; `serving.py` makes a class for each port."""
 
     _over: asyncio.TimerHandle | None = None
     """Runs while the caller owes."""
@@ -56,10 +83,15 @@ class Connection(H11Protocol):
         tls = transport.get_extra_info("ssl_object")
         # A session of TLS 1.2 that is taken up again: whether its certificate still holds was not looked at.
         name = None if tls is not None and tls.session_reused else certificate_name(tls and tls.getpeercert())
-        self.app_state = {**self.app_state, "certificate": name}  # uvicorn gives it to each request as `state`
-        self._watch()
-        if len(self.connections) > share_of_descriptors(4, most=MOST_CONNECTIONS):
-            self._make_room()
+        # uvicorn gives it to each request as `state`
+        self.app_state = {**self.app_state, "certificate": name, "is_there": self.is_there}
+        self.watch()
+        if len(self.connections) > self.bounds.most():
+            self.bounds.drop_one()
+
+    def is_there(self) -> bool:
+        """Whether the caller has not gone; any thread may ask."""
+        return not self.transport.is_closing()
 
     @property
     def descriptor(self) -> int:
@@ -67,23 +99,10 @@ class Connection(H11Protocol):
         sock = self.transport.get_extra_info("socket")
         return -1 if sock is None else int(sock.fileno())
 
-    def _make_room(self) -> None:
-        owing = [other for other in self.connections if isinstance(other, Connection) and other._over is not None]
-        min(owing, key=lambda other: other._over.when() if other._over else 0.0)._drop()
-
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         super().connection_lost(exc)
-        self._stop_watching()
-
-    def handle_events(self) -> None:
-        """Something arrived, or can be looked at now."""
-        try:
-            super().handle_events()
-        except h11.LocalProtocolError:  # what arrived is no HTTP, and an answer has begun: nothing more can be said
-            self._drop()
-        else:
-            self._watch()
+        self.stop_watching()
 
     def _unsupported_upgrade_warning(self) -> None:
         """Anybody can ask for WebSockets; uvicorn would advise the operator to install some."""
@@ -95,58 +114,82 @@ class Connection(H11Protocol):
             self.cycle.message_event.set()
         super().send_400_response(msg)
 
-    def eof_received(self) -> bool:  # type: ignore[override]
-        """A caller that has closed its half, as `nc -N` does, still gets its answer."""
-        if self._owes():
-            return False
-        self.cycle.keep_alive = False
-        return True
-
     def on_response_complete(self) -> None:
         """All of an answer is written, though perhaps not read."""
         super().on_response_complete()
-        self._watch()
+        self.watch()
 
     def pause_writing(self) -> None:
         """The caller does not read as fast as we write."""
         super().pause_writing()
-        self._watch()
+        self.watch()
 
     def resume_writing(self) -> None:
         """It has read."""
         super().resume_writing()
-        self._watch()
+        self.watch()
 
     def shutdown(self) -> None:
         """The server stops: answers under way get finished, nobody who owes is waited for."""
         self._patience = LAST_BYTES
-        if self._owes():
-            self._stop_watching()
+        if self.owes():
+            self.stop_watching()
             self.transport.close()  # after what is still to be read
-            self._watch()
+            self.watch()
         else:
             self.cycle.keep_alive = False
 
-    def _owes(self) -> bool:
+    def owes(self) -> bool:
+        """See above."""
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body or self.flow.write_paused
 
-    def _watch(self) -> None:
-        if not self._owes():
-            self._stop_watching()
-        elif self._over is None and self in self.connections:
-            self._over = self.loop.call_later(self._patience, self._drop)
+    def watch(self) -> None:
+        """Something may have changed that its caller owes."""
+        if not self.owes():
+            self.stop_watching()
+        elif self not in self.bounds.owing and self in self.connections:
+            self.bounds.owing[self] = None
+            if self.bounds.idle is None or not self.is_idle():
+                self._over = self.loop.call_later(self._patience, self.drop)
 
-    def _stop_watching(self) -> None:
+    def is_idle(self) -> bool:
+        """Whether nothing but a next request is missing: uvicorn bounds how long that may take."""
+        return self.cycle is not None and self.cycle.response_complete and not self.flow.write_paused
+
+    def stop_watching(self) -> None:
+        """Its caller owes nothing."""
+        self.bounds.owing.pop(self, None)
         if self._over is not None:
             self._over.cancel()
             self._over = None
 
-    def _drop(self) -> None:
-        self._stop_watching()
+    def drop(self) -> None:
+        """End it at once."""
+        self.stop_watching()
         self.connections.discard(self)
         if self.descriptor != -1:
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.transport.abort()
+
+
+class Connection(Bounded, H11Protocol):
+    """Of the page and of /metrics."""
+
+    def handle_events(self) -> None:
+        """Something arrived, or can be looked at now."""
+        try:
+            super().handle_events()
+        except h11.LocalProtocolError:  # what arrived is no HTTP, and an answer has begun: nothing more can be said
+            self.drop()
+        else:
+            self.watch()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A caller that has closed its half, as `nc -N` does, still gets its answer."""
+        if self.owes():
+            return False
+        self.cycle.keep_alive = False
+        return True
 
 
 class SayOnce(logging.Filter):

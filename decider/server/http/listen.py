@@ -64,7 +64,15 @@ def _given(count: int) -> socket.socket:
             "port of gRPC cannot be given)"
         )
     found.set_inheritable(False)
+    _send_at_once(found)
     return found
+
+
+def _send_at_once(listening: socket.socket) -> None:
+    """What is accepted inherits it. Head and body of an answer are written apart: on a connection that has had another
+    one, the body would wait 40 ms for the caller's acknowledgement. asyncio asks for it only where the socket names its
+    protocol."""
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def open_socket(host: str, port: int, *, shared: bool = False, what: str = "HTTP") -> socket.socket:
@@ -73,13 +81,15 @@ def open_socket(host: str, port: int, *, shared: bool = False, what: str = "HTTP
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
-        return socket.create_server(
+        opened = socket.create_server(
             address,
             family=family,
             backlog=BACKLOG,
             reuse_port=shared,
             dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
         )
+        _send_at_once(opened)
+        return opened
     except (OSError, UnicodeError) as error:
         reason = str(error).partition(" (while")[0]
         raise AddressInUse(f"cannot listen on {join_address(host, port)} for {what}: {reason}") from error

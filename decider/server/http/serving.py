@@ -14,11 +14,22 @@ from typing import Any, Literal
 import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from decider.server.certificates import Certificates
-from decider.server.http.connection import AT_ONCE, LARGEST_HEAD, PATIENCE, Connection, SayOnce
+from decider.server.http.connection import (
+    AT_ONCE,
+    LARGEST_HEAD,
+    MOST_CONNECTIONS,
+    PATIENCE,
+    Bounded,
+    Bounds,
+    Connection,
+    SayOnce,
+)
 from decider.server.http.handshakes import HandshakeSocket
 from decider.server.http.listen import BACKLOG
+from decider.server.limits import share_of_descriptors
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +41,17 @@ def make_server(
     app: ASGIApp,
     *,
     certificates: Certificates | None,
-    http: type[asyncio.Protocol] = Connection,
+    bounds: Bounds | None = None,
+    http: type[Bounded] = Connection,
     lifespan: Literal["on", "off"] = "on",
-    keep_alive: int = KEEP_ALIVE,
 ) -> BoundedServer:
-    """A server of this application. certificates: it speaks TLS alone. http: what a connection is."""
+    """A server of this application. certificates: it speaks TLS alone. bounds: of its connections, by default the
+    page's; http: what one is."""
+    bounds = bounds or Bounds(lambda: share_of_descriptors(4, most=MOST_CONNECTIONS))
     return BoundedServer(
         uvicorn.Config(
             refuse_two_lengths(app),
-            http=http,
+            http=type(http.__name__, (http,), {"bounds": bounds}),
             ws="none",
             loop="asyncio",
             lifespan=lifespan,
@@ -49,7 +62,7 @@ def make_server(
             server_header=False,
             proxy_headers=False,
             backlog=AT_ONCE,
-            timeout_keep_alive=keep_alive,
+            timeout_keep_alive=KEEP_ALIVE if bounds.idle is None else bounds.idle,
             h11_max_incomplete_event_size=LARGEST_HEAD,
             ssl_context_factory=None if certificates is None else lambda *_: certificates.http,
         )
@@ -73,7 +86,7 @@ class BoundedServer(uvicorn.Server):
             one.listen(BACKLOG)  # for asyncio, `backlog` is also how many it accepts in one go
 
     def _connected(self) -> set[int]:
-        return {one.descriptor for one in self.server_state.connections if isinstance(one, Connection)}
+        return {one.descriptor for one in self.server_state.connections if isinstance(one, Bounded)}
 
     async def main_loop(self) -> None:
         """Serve until a stop; then let go of the port before what is under way ends."""
@@ -83,6 +96,12 @@ class BoundedServer(uvicorn.Server):
         for one in self._handshakes:
             one.drop_all()
         await asyncio.sleep(0.01)  # what was accepted in this moment becomes a connection, which `shutdown` closes
+
+
+def believe(proxies: Sequence[str], app: Any) -> Any:
+    """The same application, called as if by those for whom these proxies call. proxies: addresses and networks; of
+    `X-Forwarded-For` the last address counts that is none of them, since anybody can send what stands before it."""
+    return ProxyHeadersMiddleware(app, [*proxies]) if proxies else app
 
 
 def refuse_two_lengths(app: ASGIApp) -> ASGIApp:

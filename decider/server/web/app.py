@@ -5,11 +5,12 @@ server that speaks ASGI can run it.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from decider.errors import NotFound
 from decider.server.rpc import Refused, to_status
@@ -25,19 +26,24 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 @dataclass(frozen=True, slots=True)
 class Route:
     """What answers at a path. methods: of HTTP. answer: may raise DeciderError or Refused; fail: says that in the words
-    of its protocol. public: every page may read it, whoever's it is."""
+    of its protocol. public: every page may read it, whoever's it is. protocol: for the metrics."""
 
     methods: Sequence[str]
     answer: Callable[[Request], Awaitable[Reply]]
     fail: Callable[[status_pb2.Status], Reply] = ConnectUnary.fail
     public: bool = False
+    protocol: str = "http"
 
 
 class WebApp:
-    """routes: by path; one that ends with a slash answers all that is behind it, up to the next slash."""
+    """routes: by path; one that ends with a slash answers all that is behind it, up to the next slash. count: is told
+    of each request its protocol, and whether it failed."""
 
-    def __init__(self, routes: Mapping[str, Route], guard: Guard) -> None:
-        self._routes, self._guard = routes, guard
+    def __init__(
+        self, routes: Mapping[str, Route], guard: Guard, count: Callable[[str, bool], object] = lambda *_: None
+    ) -> None:
+        self._routes, self._guard, self._count = routes, guard, count
+        self._nothing = Route(EVERY_METHOD, self._say_paths, protocol="none")
 
     async def __call__(self, scope: dict[str, Any], receive: Callable[[], Any], send: Send) -> None:
         """As ASGI has it."""
@@ -50,7 +56,8 @@ class WebApp:
             allowed = (PUBLIC,) if route.public else self._guard.check_origin(request)
             reply = await self._reply(route, request)
         except Exception as error:
-            reply = route.fail(status_of(error))
+            reply = told(error, route.fail)
+        self._count(request.protocol or route.protocol, request.failed or reply.status >= LEAST_ERROR)
         await _send(reply, allowed, send)
 
     def _route(self, request: Request) -> Route:
@@ -65,12 +72,9 @@ class WebApp:
             return await route.answer(request)
         methods = ", ".join(route.methods).encode()
         if request.method == "OPTIONS":
+            request.protocol = "preflight"
             return Reply(204, self._guard.preflight(methods))
         return Reply(405, [(b"allow", methods), TEXT], b"this takes " + methods + b"\n")
-
-    @property
-    def _nothing(self) -> Route:
-        return Route(EVERY_METHOD, self._say_paths)
 
     async def _say_paths(self, _: Request) -> Reply:
         raise NotFound(f"there are {', '.join(self._routes)}")
@@ -78,14 +82,23 @@ class WebApp:
 
 EVERY_METHOD = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
+LEAST_ERROR = 400
+"""Of HTTP's statuses."""
+
 PUBLIC = (b"access-control-allow-origin", b"*")
 
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 
-def status_of(error: Exception) -> status_pb2.Status:
-    """What is told of it; of an error that nobody raises on purpose, nothing but that it is in the server's log."""
-    return error.status if isinstance(error, Refused) else to_status(error)
+def told(error: Exception, fail: Callable[[status_pb2.Status], Reply]) -> Reply:
+    """The reply that tells of it; of an error that nobody raises on purpose, nothing but that it is in the server's
+    log."""
+    status = error.status if isinstance(error, Refused) else to_status(error)
+    reply, info = fail(status), error_details_pb2.RetryInfo()
+    if any(one.Unpack(info) for one in status.details):
+        seconds = math.ceil(info.retry_delay.ToTimedelta().total_seconds())
+        return reply._replace(headers=[*reply.headers, (b"retry-after", b"%d" % seconds)])
+    return reply
 
 
 async def _send(reply: Reply, allowed: Headers, send: Send) -> None:

@@ -26,15 +26,18 @@ class Reply(NamedTuple):
 
 class Request:
     """What a page or a program asks. headers: by name in lower case, the last of several. rest: of the path, behind a
-    prefix that is answered as a whole."""
+    prefix that is answered as a whole. protocol: in which it asks, one of few words; empty: that of its route. failed:
+    whether it got an error."""
 
-    __slots__ = ("_gone", "_receive", "headers", "method", "path", "rest", "scope")
+    __slots__ = ("_gone", "_receive", "failed", "headers", "method", "path", "protocol", "rest", "scope")
 
     def __init__(self, scope: Any, receive: Callable[[], Any]) -> None:
         self.scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.rest = ""
+        self.protocol = ""
+        self.failed = False
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
         self._gone = False

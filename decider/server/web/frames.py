@@ -178,7 +178,7 @@ class Framed:
         return lambda body: parse(only_message(self.read(body), encoding, most))
 
     async def _stream(self, method: StreamMethod, request: Request) -> Reply:
-        caller, _ = self.intake.guard.identify(request, method.role)
+        caller, rights = self.intake.guard.identify(request, method.role)
         seconds = self.seconds(request)
         parse = self._reader(request, self.codec.parser_of(method.request))
         body = await request.body(self.intake.most_bytes)
@@ -186,7 +186,8 @@ class Framed:
             message = parse(body)
         except DecodeError as error:
             raise InvalidArgument([Violation("request", UNPARSABLE)]) from error
-        stream = self.intake.streams.open(caller, partial(self.intake.guard.identify, request, method.role))
+        look = partial(self.intake.guard.look_again, request, method.role)
+        stream = self.intake.streams.open(caller, rights, look)
         if seconds is not None:
             stream.end_after(seconds)
         method.answer(stream, message.SerializeToString())

@@ -6,6 +6,7 @@ A part that adds something gives it here: a service (its table of methods), an E
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +14,12 @@ from typing import Any, Protocol
 
 from google.rpc import status_pb2
 
+from decider.errors import DeciderError
 from decider.log.protocol import Caller
 from decider.server.methods import Method, StreamMethod
 from decider.server.roles import Rights, Role
-from decider.server.web.app import TEXT, Route, status_of
+from decider.server.rpc import Refused, status_for
+from decider.server.web.app import TEXT, Route, told
 from decider.server.web.codecs import JSON, PROTO
 from decider.server.web.connect import ConnectUnary
 from decider.server.web.exchange import Reply, Request
@@ -80,7 +83,7 @@ def rpc_routes(methods: Iterable[Method | StreamMethod], intake: WebIntake) -> M
 
 
 def _by_type(method: Method | StreamMethod, ways: Mapping[bytes, Way]) -> Callable[[Request], Awaitable[Reply]]:
-    answers = {kind: (way.answer_of(method), way.fail) for kind, way in ways.items()}
+    answers = {kind: (way.answer_of(method), way.fail, _label(kind)) for kind, way in ways.items()}
     known = b", ".join(ways)
 
     async def answer(request: Request) -> Reply:
@@ -88,13 +91,23 @@ def _by_type(method: Method | StreamMethod, ways: Mapping[bytes, Way]) -> Callab
         found = answers.get(kind) or answers.get(kind.partition(b";")[0].strip().lower())
         if found is None:
             return Reply(415, [(b"accept-post", known), TEXT], b"content-type: send one of " + known + b"\n")
-        answer_it, fail = found
+        answer_it, fail, request.protocol = found
         try:
             return await answer_it(request)
         except Exception as error:
-            return fail(status_of(error))
+            request.failed = True
+            return told(error, fail)
 
     return answer
+
+
+def _label(kind: bytes) -> str:
+    """Of a type of content, in the metrics.
+
+    >>> _label(b"application/grpc-web+proto"), _label(b"text/plain")
+    ('grpc_web_proto', 'text_plain')
+    """
+    return re.sub(r"\W", "_", kind.decode().removeprefix("application/"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +130,13 @@ def endpoint_routes(endpoints: Iterable[Endpoint], intake: WebIntake) -> Mapping
 
 
 async def _answer_endpoint(one: Endpoint, intake: WebIntake, request: Request) -> Reply:
-    return await intake.call(request, one.role, partial(one.answer, request), seconds=one.seconds)
+    def work(body: bytes, caller: Caller, rights: Rights) -> Reply:
+        try:
+            return one.answer(request, body, caller, rights)
+        except DeciderError as error:
+            raise Refused(status_for(error, rights)) from None
+
+    return await intake.call(request, one.role, work, seconds=one.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +150,7 @@ class File:
 
 def file_routes(files: Iterable[File]) -> Mapping[str, Route]:
     """By path."""
-    return {one.path: Route(("GET", "HEAD"), _file_answer(one), public=True) for one in files}
+    return {one.path: Route(("GET", "HEAD"), _file_answer(one), public=True, protocol="file") for one in files}
 
 
 def _file_answer(file: File) -> Callable[[Request], Awaitable[Reply]]:

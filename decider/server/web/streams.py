@@ -17,6 +17,8 @@ from google.rpc import code_pb2, status_pb2
 
 from decider.errors import DeadlineExceeded, DeciderError
 from decider.server.limits import Limit
+from decider.server.pages import PageRights
+from decider.server.roles import Rights
 from decider.server.rpc import to_status
 from decider.server.web.exchange import Request
 
@@ -33,8 +35,8 @@ class _Message(NamedTuple):
 class WebStream:
     """See `methods.Stream`; made in the loop. caller: its name, for the limits."""
 
-    def __init__(self, caller: str, check: Callable[[], object]) -> None:
-        self.caller, self._check = caller, check
+    def __init__(self, caller: str, rights: Rights, check: Callable[[], object]) -> None:
+        self.caller, self.rights, self._check = caller, rights, check
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
         self._lock = threading.Lock()
@@ -102,23 +104,25 @@ class WebStream:
 
 
 class Streams:
-    """All that are open. limit: of them."""
+    """All that are open. limit: of them. of_pages: of those with a page's key, which everybody has: beside them there
+    is always room for others."""
 
-    def __init__(self, limit: Limit) -> None:
-        self._limit = limit
+    def __init__(self, limit: Limit, *, of_pages: Limit) -> None:
+        self._limit, self._of_pages = limit, of_pages
         self._open: set[WebStream] = set()
 
-    def open(self, caller: str, check: Callable[[], object]) -> WebStream:
+    def open(self, caller: str, rights: Rights, check: Callable[[], object]) -> WebStream:
         """A new one. check: raises where its caller may no longer call. Raises LimitReached."""
-        self._limit.enter(caller)
-        stream = WebStream(caller, check)
+        limit = self._of_pages if isinstance(rights, PageRights) else self._limit
+        limit.enter(caller)
+        stream = WebStream(caller, rights, check)
         self._open.add(stream)
-        stream.on_end(lambda: self._forget(stream))
+        stream.on_end(lambda: self._forget(stream, limit))
         return stream
 
-    def _forget(self, stream: WebStream) -> None:
+    def _forget(self, stream: WebStream, limit: Limit) -> None:
         self._open.discard(stream)
-        self._limit.leave(stream.caller)
+        limit.leave(stream.caller)
 
     def look(self) -> None:
         """End those whose callers may no longer call."""

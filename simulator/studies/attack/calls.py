@@ -17,6 +17,8 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from decider.flagd.v1 import evaluation_pb2 as flagd_v1
+from decider.flagd.v2 import evaluation_pb2 as flagd_v2
 from decider.server.roles import METHODS, Role
 from decider.v1 import decider_service_pb2, experiment_service_pb2
 from decider.v1.decider_service_pb2 import DecideRequest
@@ -24,7 +26,10 @@ from simulator.studies.attack.findings import Finding
 from simulator.studies.attack.names import OWN, Aim, Identity, leaks
 from simulator.studies.attack.requests import request_of
 
-SERVED = (decider_service_pb2, experiment_service_pb2, health_pb2, reflection_pb2)
+SERVED = (decider_service_pb2, experiment_service_pb2, flagd_v1, flagd_v2, health_pb2, reflection_pb2)
+
+OF_ALL = ("ResolveAll", "EventStream")
+"""RPCs that tell of every experiment that their caller may use, and name none."""
 
 PATIENCE = 10.0
 """Seconds for a call."""
@@ -169,10 +174,12 @@ def _foreign(method: Method, request: Any, reply: bytes) -> str:
         return (
             "of another experiment" if any(_is_foreign(one) for one, done in pairs if done.HasField("response")) else ""
         )
+    if method.name.endswith(OF_ALL):
+        return ""
     return "of another experiment" if _is_foreign(request) else ""
 
 
 def _is_foreign(request: Any) -> bool:
     """Whether nothing in it but the stranger's own experiment could have answered."""
-    named = getattr(request, "experiment", "")
+    named = getattr(request, "experiment", "") or getattr(request, "flag_key", "")
     return named != OWN

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from decider.v1 import experiment_pb2
 from simulator.studies.attack.names import KNOWN_DECISIONS, KNOWN_UNIT, MARK, OWN, SITE, VICTIM
 
-EXPERIMENTS = {"experiment", "id"}
+EXPERIMENTS = {"experiment", "id", "flag_key"}
 """Fields that name one; the fields below, too, name something of the victim's or something new."""
 
 VALUES: Mapping[str, Sequence[str]] = {
@@ -32,6 +32,9 @@ VALUES: Mapping[str, Sequence[str]] = {
     "file_containing_symbol": ("decider.v1.DeciderService",),
     "file_by_filename": ("decider/v1/decider_service.proto",),
 }
+
+FLAG_CONTEXT = {"targetingKey": KNOWN_UNIT, "device": MARK}
+"""Of a flag: a message that has no fields by which it could be filled."""
 
 NEW_IDS = {"DecideRequest": "decision_id", "DecideSlateRequest": "slate_id"}
 """Where an id is of something that is made."""
@@ -81,6 +84,7 @@ def _fill(message: Any, random: Random, *, own: bool, depth: int) -> None:
 
 def _share(field: FieldDescriptor) -> float:
     known = field.name in VALUES or field.name in EXPERIMENTS or field.name in NEW_IDS.values()
+    known = known or _is_flag_context(field)
     return FILLED if known or (_is_ours(field) and field.name not in REFUSED) else SELDOM
 
 
@@ -90,9 +94,15 @@ def _is_ours(field: FieldDescriptor) -> bool:
     )  # fmt: skip
 
 
+def _is_flag_context(field: FieldDescriptor) -> bool:
+    return bool(field.name == "context" and field.message_type.full_name == "google.protobuf.Struct")
+
+
 def _set(message: Any, field: FieldDescriptor, random: Random, *, own: bool, depth: int) -> None:
     if field.message_type is not None:
-        if _is_ours(field) and depth < 3:
+        if _is_flag_context(field):
+            message.context.update(FLAG_CONTEXT)
+        elif _is_ours(field) and depth < 3:
             _set_message(message, field, random, own=own, depth=depth)
         return
     value = _value(message, field, random, own=own)
