@@ -1,12 +1,15 @@
-"""Three ways to reach the service, so that one test can go through all of them.
+"""Four ways to reach the service, so that one test can go through all of them.
 
 `ServicerClient` calls the servicer objects, `InProcessClient` a whole server in this process over gRPC,
-`SubprocessClient` the `decider serve` command as a process of its own. All take and return messages. They raise what
+`SubprocessClient` the `decider serve` command as a process of its own, `ConnectClient` a server in this process over
+Connect. All take and return messages. They raise what
 the way itself raises, a DeciderError or a grpc.RpcError; `status_of` gives the google.rpc.Status for either.
 """
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import re
 import signal
@@ -19,15 +22,20 @@ import time
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf import json_format
+from google.protobuf.any_pb2 import Any as Any_
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+from google.rpc.code_pb2 import Code
 from grpc_status import rpc_status
 
 from decider.errors import DeciderError
@@ -351,6 +359,62 @@ class InProcessClient(GrpcClient):
         assert not stopping.is_alive(), "the server does not stop"
 
 
+class ConnectClient(InProcessClient):
+    """A whole server in this process, whose DeciderService is called by Connect in JSON. What fails is raised as gRPC
+    raises it."""
+
+    def __init__(self, db: Path) -> None:
+        super().__init__(db, web=ANY_PORT)
+        host, _, port = self.server.grpc_addresses["--web"].rpartition(":")
+        self._web = http.client.HTTPConnection(host, int(port), timeout=PATIENCE)
+        self._lock = threading.Lock()
+
+    def call(self, service: str, method: str, request: Message, *, timeout: float = PATIENCE) -> Any:
+        """See RpcClient."""
+        if service != "DeciderService":
+            return super().call(service, method, request, timeout=timeout)
+        head = {"content-type": "application/json", "connect-timeout-ms": str(round(1000 * timeout))}
+        body = json_format.MessageToJson(request).encode()
+        with self._lock:
+            self._web.request("POST", f"/decider.v1.{service}/{method}", body, head)
+            answer = self._web.getresponse()
+            content = answer.read()
+        if answer.status != HTTPStatus.OK:
+            raise ConnectError(json.loads(content))
+        return json_format.Parse(content, getattr(pb, f"{method}Response")())
+
+    def close(self) -> None:
+        """See RpcClient."""
+        self._web.close()
+        super().close()
+
+
+class ConnectError(grpc.RpcError):  # type: ignore[misc]
+    """As gRPC has it. found: of Connect."""
+
+    def __init__(self, found: Mapping[str, Any]) -> None:
+        super().__init__(found["message"])
+        name = {"canceled": "CANCELLED"}.get(found["code"], found["code"].upper())
+        details = [
+            Any_(type_url=f"type.googleapis.com/{one['type']}", value=b64decode(one["value"] + "=="))
+            for one in found.get("details", ())
+        ]
+        status = status_pb2.Status(code=Code.Value(name), message=found["message"], details=details)
+        self._rich = rpc_status.to_status(status)
+
+    def code(self) -> grpc.StatusCode:
+        """As of a grpc.Call."""
+        return self._rich.code
+
+    def details(self) -> str:
+        """As of a grpc.Call."""
+        return str(self._rich.details)
+
+    def trailing_metadata(self) -> Any:
+        """As of a grpc.Call."""
+        return self._rich.trailing_metadata
+
+
 _READY = re.compile(r"^gRPC on (\S+), metrics on https?://(\S+)/metrics$", re.MULTILINE)
 
 
@@ -460,3 +524,6 @@ CLIENTS: dict[str, Callable[[Path], RpcClient]] = {
     "in-process": InProcessClient,
     "subprocess": SubprocessClient,
 }
+
+EVERY_WAY: dict[str, Callable[[Path], RpcClient]] = {**CLIENTS, "connect": ConnectClient}
+"""For tests of what calls mean; others would only take longer by one more way."""

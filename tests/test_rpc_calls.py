@@ -1,21 +1,33 @@
-"""The same behaviour through the servicer objects, a server in this process and `decider serve` in one of its own."""
+"""The same behaviour through the servicer objects, a server in this process, over gRPC and over Connect, and `decider
+serve` in one of its own.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TypeVar
 
+import pytest
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
-from tests.rpc_clients import RpcClient, code_of, experiment, fields_of, outcome_name, reason_of, status_of
+from tests.rpc_clients import EVERY_WAY, RpcClient, code_of, experiment, fields_of, outcome_name, reason_of, status_of
 
 T = TypeVar("T")
+
+
+@pytest.fixture(scope="module", params=EVERY_WAY)
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RpcClient]:
+    """One service for all tests of a way to call it: each test has an experiment of its own."""
+    with closing(EVERY_WAY[request.param](tmp_path_factory.mktemp(request.param) / "log.db")) as opened:
+        yield opened
+
 
 SHORT = 0.3
 """A window, in seconds, that a test can wait for."""
