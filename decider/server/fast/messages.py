@@ -121,10 +121,9 @@ def _gone() -> Cancelled:
 
 
 async def send_reply(send: Send, content: bytes) -> None:
-    """The only reply, and that all is well."""
+    """The only reply; OK follows."""
     await send(START)
     await send({"type": "http.response.body", "body": b"\0" + len(content).to_bytes(HEAD - 1) + content})
-    await send(OK)
 
 
 async def send_status(send: Send, status: status_pb2.Status) -> None:
