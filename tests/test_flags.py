@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import grpc
 import pytest
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
@@ -22,24 +22,20 @@ from decider.flagd.v1.evaluation_pb2_grpc import ServiceStub as StubV1
 from decider.flagd.v2 import evaluation_pb2 as v2
 from decider.flagd.v2.evaluation_pb2_grpc import ServiceStub as StubV2
 from decider.log.open import open_reader
-from decider.policy.make import make_policy
-from decider.policy.protocol import Model
-from decider.policy.spec import PolicySpec
 from decider.server import worker
 from decider.server.flags.contexts import MOST_DEPTH, MOST_VIOLATIONS, plain, read_context
 from decider.server.flags.evaluations import bulk_bytes, evaluated, reason_of
-from decider.server.flags.events import KEEP_ALIVE_LOOKS, FlagEvents
+from decider.server.flags.events import FlagEvents
 from decider.server.flags.flagd import Flagd
 from decider.server.flags.flags import Flags
-from decider.server.roles import ALL, Rights, Role
+from decider.server.roles import ALL
 from decider.server.service import PATIENT
 from decider.serving.current import Current
-from decider.types import ExperimentId, Time
+from decider.types import Time
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from decider.v1.decider_service_pb2_grpc import DeciderServiceStub
 from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
-from tests.conftest import sample_version
 from tests.rpc_clients import (
     PATIENCE,
     InProcessClient,
@@ -52,6 +48,9 @@ from tests.rpc_clients import reason_of as error_reason
 
 HOME, OFF, OVER = "home", "off", "over"
 """Experiments: one that serves, one that is paused, one that has ended."""
+
+
+TYPES = ("Boolean", "String", "Float", "Int", "Object")
 
 
 class Place:
@@ -382,127 +381,68 @@ def open_events(place: Place, version: str = "v2") -> Any:
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_a_stream_tells_which_flags_have_changed(place: Place, version: str) -> None:
     """Clients drop what they have kept of these; a model that has learned is no change."""
-    stream = open_events(place, version)
+    stream, id_ = open_events(place, version), f"new-{version}"
+
+    def changed() -> bool:
+        """Whether the next event that names it names both of its flags."""
+        events = (event for event in stream if event.type == "configuration_change")
+        return next(
+            {f"{id_}:object"} <= keys for keys in (set(one.data["flags"].keys()) for one in events) if id_ in keys
+        )
+
     try:
-        place.client.apply(experiment(f"new-{version}"))
-        event = next(stream)
-        assert event.type == "configuration_change"
-        keys = {f"new-{version}", f"new-{version}:object"}
-        assert keys <= set(event.data["flags"].keys())
-        place.client.pause(f"new-{version}")
-        assert set(next(stream).data["flags"].keys()) == keys
-        place.client.apply(experiment(f"new-{version}", state=experiment_pb2.EXPERIMENT_STATE_ENDED))
-        assert set(next(stream).data["flags"].keys()) == keys
+        place.client.apply(experiment(id_))
+        assert changed()
+        place.client.pause(id_)
+        assert changed()
+        place.client.apply(experiment(id_, state=experiment_pb2.EXPERIMENT_STATE_ENDED))
+        assert changed()
     finally:
         stream.cancel()
 
 
-class Written:
-    """A stream whose client is slow: what was sent leaves when the test says so."""
-
-    def __init__(self, rights: Rights) -> None:
-        self.rights = rights
-        self.sent: list[Any] = []
-        self.code: Any = None
-        self._then: Any = None
-
-    def send(self, message: bytes, then: Any) -> None:
-        """One at a time."""
-        assert self._then is None
-        self.sent.append(v2.EventStreamResponse.FromString(message))
-        self._then = then
-
-    def leave(self) -> None:
-        """What was sent last has left."""
-        then, self._then = self._then, None
-        then()
-
-    def end(self, code: grpc.StatusCode = grpc.StatusCode.OK, details: str = "") -> None:
-        """With this status."""
-        self.code, self.details = code, details
-
-    def on_end(self, callback: Any) -> None:
-        """See Stream."""
-        self.gone = callback
+def test_a_kept_decision_is_told_with_its_own_end(place: Place) -> None:
+    """Its window began with the first answer: later rewards are late, whenever a page asked again."""
+    sticky = experiment("kept", "a", "b")
+    sticky.sticky.FromSeconds(3600)
+    place.client.apply(sticky)
+    first, again = [place.resolve("v2", "String", "kept") for _ in range(2)]
+    assert (again.reason, again.metadata) == ("SPLIT", first.metadata)
+    place.client.apply(experiment("kept", state=experiment_pb2.EXPERIMENT_STATE_ENDED))
 
 
-def changes(*versions: tuple[str, int]) -> Current:
-    """What serves, by id and version number."""
-    current = Current()
-    for id_, number in versions:
-        put(current, id_, number)
-    return current
+def test_a_context_that_an_experiment_refuses_is_named(place: Place) -> None:
+    """In the words of who sent it; alone it fails, and the others do not."""
+    strict = experiment("strict", "a", "b")
+    strict.schema.on_problem = experiment_pb2.ON_FEATURE_PROBLEM_REFUSE
+    strict.schema.features["device"].required = True
+    place.client.apply(strict)
+    status = place.refused("String", "strict", {"targetingKey": "ann", "colour": "red"})
+    assert code_of(status) == "INVALID_ARGUMENT"
+    assert set(fields_of(status)) == {"context[colour]", "context[device]"}
+    assert f"{HOME}:object" in place.resolve_all({"targetingKey": "ann", "colour": "red"}).flags
+    place.client.apply(experiment("strict", state=experiment_pb2.EXPERIMENT_STATE_ENDED))
 
 
-def put(current: Current, id_: str, number: int) -> None:
-    """Another version, or the same with another model."""
-    policy = PolicySpec("fixed", {})
-    current.put(sample_version(id=ExperimentId(id_), position=number, policy=policy), Model(make_policy(policy)))
+FIELDS = {
+    **{f"Resolve{type_}Request": {"flag_key": 1, "context": 2} for type_ in TYPES},
+    **{f"Resolve{type_}Response": {"value": 1, "reason": 2, "variant": 3, "metadata": 4} for type_ in TYPES},
+    "AnyFlag": {
+        **{"reason": 1, "variant": 2, "metadata": 7},
+        **{"bool_value": 3, "string_value": 4, "double_value": 5, "object_value": 6},
+    },
+    "EventStreamRequest": {},
+    "EventStreamResponse": {"type": 1, "data": 2},
+}
+OF_V1 = {"ResolveAllRequest": {"context": 1}, "ResolveAllResponse": {"flags": 1, "metadata": 2}}
 
 
-def open_stream(events: FlagEvents, rights: Rights = ALL) -> Written:
-    """Of a client of version 2."""
-    stream = Written(rights)
-    events.open(stream, lambda type_, data: v2.EventStreamResponse(type=type_, data=data).SerializeToString())
-    return stream
-
-
-def test_changes_that_come_while_an_event_leaves_are_one_event() -> None:
-    """A slow client costs a set of names, not a queue of events; nothing is told twice."""
-    current = changes(("home", 1), ("cart", 2))
-    events = FlagEvents(current)
-    stream = open_stream(events)
-    put(current, "home", 3)
-    events.look()
-    put(current, "cart", 4)
-    put(current, "cart", 5)
-    events.look()
-    put(current, "cart", 5)  # another model
-    events.look()
-    assert [one.type for one in stream.sent] == ["provider_ready"]
-    stream.leave()
-    assert set(stream.sent[1].data["flags"].keys()) == {"home", "home:object", "cart", "cart:object"}
-    stream.leave()
-    events.look()
-    assert len(stream.sent) == 2
-    stream.gone()
-    put(current, "home", 6)
-    events.look()
-    assert len(stream.sent) == 2
-
-
-def test_a_silent_stream_is_kept_alive() -> None:
-    """Proxies end connections on which nothing comes; a client that does not read gets nothing more."""
-    events = FlagEvents(changes(("home", 1)))
-    stream = open_stream(events)
-    for _ in range(KEEP_ALIVE_LOOKS):
-        events.look()
-    assert len(stream.sent) == 1
-    stream.leave()
-    for _ in range(2 * KEEP_ALIVE_LOOKS):
-        events.look()
-    assert [one.type for one in stream.sent] == ["provider_ready", "keep_alive"]
-
-
-def test_a_caller_for_some_experiments_hears_of_no_others() -> None:
-    """Their names alone would say what somebody else tries."""
-    current = changes(("home", 1), ("secret", 2))
-    events = FlagEvents(current)
-    stream = open_stream(events, Rights("shop", frozenset({Role.DECIDE}), frozenset({"home"})))
-    stream.leave()
-    put(current, "secret", 3)
-    events.look()
-    assert len(stream.sent) == 1
-    put(current, "home", 4)
-    events.look()
-    assert set(stream.sent[1].data["flags"].keys()) == {"home", "home:object"}
-
-
-def test_a_stop_ends_streams_and_those_that_come_later() -> None:
-    """With an error: some clients stay with a stream that ended well, and connect nowhere."""
-    events = FlagEvents(changes(("home", 1)))
-    stream = open_stream(events)
-    events.end()
-    late = open_stream(events)
-    assert stream.code is late.code is grpc.StatusCode.UNAVAILABLE
-    assert not late.sent
+@pytest.mark.parametrize(("messages", "fields"), [(v1, FIELDS | OF_V1), (v2, FIELDS)])
+def test_the_wire_format_is_flagds(messages: ModuleType, fields: dict[str, dict[str, int]]) -> None:
+    """As open-feature/flagd-schemas has it: every client was generated from that."""
+    found = messages.DESCRIPTOR.message_types_by_name
+    assert {name: {one.name: one.number for one in kind.fields} for name, kind in found.items()} == fields
+    types = [found[f"Resolve{type_}Response"].fields_by_name["value"].type for type_ in TYPES]
+    assert types == [FieldDescriptor.TYPE_BOOL, FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_DOUBLE,
+                     FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_MESSAGE]  # fmt: skip
+    assert messages.DESCRIPTOR.package == f"flagd.evaluation.{'v1' if messages is v1 else 'v2'}"

@@ -15,12 +15,13 @@ from decider.server.rates import BURST, Rate, Rates, neighbours
 TICKS = 1000
 """Of a second: the clock of these tests moves by whole ones, so that a model in fractions can follow it."""
 
-CALLS = st.lists(
-    st.tuples(st.integers(0, 3 * TICKS), st.sampled_from("abc"), st.sampled_from([1, 1, 1, 2, 5, 30])), max_size=60
-)
+WAITS = st.sampled_from([0, 0, 1, 100, 900, 1500, 2900, 5900, 6100, 13_000]) | st.integers(0, 3000)
+
+CALLS = st.lists(st.tuples(WAITS, st.sampled_from("aab"), st.sampled_from([1, 1, 3, 5, 11])), min_size=3, max_size=40)
 """(ticks since the call before, address, calls in it)."""
 
-RATES = st.sampled_from([0.1, 0.5, 1.0, 2.0, 3.0, 20.0])
+RATES = st.sampled_from([0.3, 1.0, 2.0])
+TOTALS = st.sampled_from([1.5, 1_000.0, 1_000.0])
 
 
 class Model:
@@ -37,7 +38,7 @@ class Model:
         return self.there
 
 
-@given(CALLS, RATES, RATES)
+@given(CALLS, RATES, TOTALS)
 def test_it_takes_what_a_token_bucket_would(
     calls: Sequence[tuple[int, str, int]], address: float, total: float
 ) -> None:
@@ -45,7 +46,7 @@ def test_it_takes_what_a_token_bucket_would(
     and what is refused uses up nothing."""
     now = 0.0
     rates = Rates(Rate(address), Rate(total), clock=lambda: now)
-    buckets, in_all = {name: Model(address) for name in "abc"}, Model(total)
+    buckets, in_all = {name: Model(address) for name in "ab"}, Model(total)
     ticks = 0
     for after, name, many in calls:
         ticks += after
@@ -92,6 +93,34 @@ def test_addresses_do_not_fill_the_memory() -> None:
     assert len(rates) == 1
 
 
+def test_nothing_that_counts_is_forgotten() -> None:
+    """Addresses are forgotten in two steps: who has just used up his burst is not among them, whoever comes between."""
+    now = 0.0
+    rates = Rates(Rate(1.0), Rate(1_000.0), clock=lambda: now)
+    taken = 0
+    for step in range(600):
+        now = step / 10
+        rates.take(f"{step % 7}", 1)
+        taken += rates.take("greedy", 1) == 0.0
+    assert taken == 5 + 59
+    assert rates.take("at once", 5) == 0.0
+    for step in range(1, 36):
+        now = 59.9 + step / 10
+        rates.take(f"{step % 7}", 1)
+    assert [rates.take("at once", 1) == 0.0 for _ in range(5)] == [True, True, True, False, False]
+
+
+def test_who_was_away_has_one_burst_and_not_more() -> None:
+    """Also where he is remembered from two times."""
+    now = 0.0
+    rates = Rates(Rate(1.0), Rate(1_000.0), clock=lambda: now)
+    for at, name in ((0.0, "other"), (5.9, "ann"), (6.1, "other"), (6.2, "ann")):
+        now = at
+        assert rates.take(name, 1) == 0.0
+    now = 11.9
+    assert [rates.take("ann", 1) == 0.0 for _ in range(6)] == [True] * 5 + [False]
+
+
 def test_one_address_leaves_the_rest_to_others() -> None:
     """What is refused of one address must not count for the key."""
     now = 0.0
@@ -113,6 +142,7 @@ def test_one_address_leaves_the_rest_to_others() -> None:
         ("", "unknown"),
         ("203.0.113.7:80", "unknown"),
         ("<script>", "unknown"),
+        ("fe80::1%" + "x" * 10_000, "unknown"),
     ],
 )
 def test_what_counts_as_one_address(address: str, expected: str) -> None:

@@ -21,6 +21,9 @@ BURST = 5.0
 UNKNOWN = "unknown"
 """Whoever has no address, as where a proxy sends a name in its place: all of them are one."""
 
+LONGEST_ADDRESS = 64
+"""Characters; longer ones are not remembered as texts either."""
+
 _SHARE = 1e-6
 """Of a call: by so little may sums of times be wrong."""
 
@@ -116,7 +119,6 @@ class Rates:
         return len(self._by_address)
 
 
-@lru_cache(maxsize=4096)
 def neighbours(address: str) -> str:
     """All that counts as one address: a network of /64 of IPv6, since whoever has one of its addresses has all.
 
@@ -125,6 +127,11 @@ def neighbours(address: str) -> str:
     >>> neighbours("no address")
     'unknown'
     """
+    return _neighbours(address) if len(address) <= LONGEST_ADDRESS else UNKNOWN
+
+
+@lru_cache(maxsize=4096)
+def _neighbours(address: str) -> str:
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -185,7 +185,7 @@ def answer_of(handler: Handler, *, service: str, method: str, metrics: RpcMetric
     handle = _with_all(handler)
 
     def answer(request: bytes, parse: Parse, caller: Caller, rights: Rights) -> Any:
-        started, done = clock(), False
+        started, done, message = clock(), False, None
         try:
             _check_deadline(caller)
             message = _parsed(request, parse)
@@ -196,7 +196,8 @@ def answer_of(handler: Handler, *, service: str, method: str, metrics: RpcMetric
             done = True
             check_caller(caller)  # what was committed stays; metrics must not count an answer that nobody gets
         except Exception as error:
-            status = status_for(error, rights)
+            # What is no request at all is told in full: nothing but its own words and the protocol's is in that.
+            status = to_status(error) if message is None else status_for(error, rights)
             observe(_NAMES[status.code], clock() - started)
             if isinstance(error, GaveUp):
                 metrics.count_abandoned(method, done=done)

@@ -181,7 +181,7 @@ class Framed:
         caller, rights = self.intake.guard.identify(request, method.role)
         seconds = self.seconds(request)
         parse = self._reader(request, self.codec.parser_of(method.request))
-        body = await request.body(self.intake.most_bytes)
+        body = await self.intake.body(request, caller)
         try:
             message = parse(body)
         except DecodeError as error:

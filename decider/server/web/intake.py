@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from decider.errors import DeciderError
 from decider.log.protocol import Caller
+from decider.server.limits import Limit
 from decider.server.roles import Rights, Role
 from decider.server.web.calls import Calls
 from decider.server.web.exchange import Request
@@ -30,12 +31,22 @@ def _ignore(_: DeciderError) -> None:
 
 @dataclass(frozen=True, slots=True)
 class WebIntake:
-    """guard: says who calls. most_bytes: of a request."""
+    """guard: says who calls. large: limit of requests of more than SMALL bytes. most_bytes: of a request."""
 
     guard: Guard
     calls: Calls
     streams: Streams
+    large: Limit
     most_bytes: int
+
+    async def body(self, request: Request, name: str) -> bytes:
+        """All of it. name: of the caller, for the limits. Raises DeciderError."""
+
+        def grow() -> None:
+            self.large.enter(name)
+            request.after(lambda: self.large.leave(name))
+
+        return await request.body(self.most_bytes, grow)
 
     async def call(
         self,
@@ -51,15 +62,15 @@ class WebIntake:
         it does not begin; Refused where the caller's time is over."""
         try:
             name, rights = self.guard.identify(request, role)
-            body = await request.body(self.most_bytes)
-            self.calls.enter(name)
+            body = await self.body(request, name)
+            ended = self.calls.enter(request, name)
         except DeciderError as error:
             refused(error)
             raise
         watch = None if request.tells_end else asyncio.create_task(request.watch())
         try:
             caller = request.caller(min(seconds, LONGEST_CALL))
-            return await self.calls.run(partial(work, body, caller, rights), caller, name)
+            return await self.calls.run(partial(work, body, caller, rights), caller, ended)
         finally:
             if watch is not None:
                 watch.cancel()
