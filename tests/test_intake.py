@@ -83,7 +83,8 @@ def test_calls_whose_requests_do_not_come_keep_nobody_waiting(tmp_path: Path, me
 
 def arriving(client: InProcessClient) -> Arrivals[Any, Any]:
     """The calls that a server waits for."""
-    return client.server.grpc_port._intake._arriving
+    held: Arrivals[Any, Any] = client.server.grpc_port._intake._arriving
+    return held
 
 
 def test_where_many_requests_do_not_come_the_calls_of_their_caller_are_refused(

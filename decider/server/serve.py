@@ -12,12 +12,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from decider.log.clock import LogClock
 from decider.log.protocol import EventLog, Lease
 from decider.server.board import Board, Reporter, worker_name
 from decider.server.crew import Crew, NoCrew, Workers
-from decider.server.grpc_port import GrpcPort, shared
+from decider.server.grpc_port import shared
 from decider.server.leading import FILES_INTERVAL, NO_EXPERIMENT, LeaderPart
 from decider.server.listeners import listeners
 from decider.server.process import Process
@@ -359,14 +360,14 @@ class Server(_Leading):
         self._worker = Worker(self._process, progress=self._leading.progress)
 
     @property
-    def grpc_port(self) -> GrpcPort:
-        """The one for decisions, once it is open."""
+    def grpc_port(self) -> Any:
+        """The one for decisions, an RpcPort, once it is open."""
         return self._worker.grpc_port
 
     @property
     def port(self) -> int:
         """Its number."""
-        return self.grpc_port.port
+        return int(self.grpc_port.port)
 
     @property
     def grpc_addresses(self) -> Mapping[str, str]:

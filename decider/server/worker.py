@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from decider.flagd.v1 import evaluation_pb2 as flagd_v1
 from decider.flagd.v2 import evaluation_pb2 as flagd_v2
@@ -21,10 +22,11 @@ from decider.server.flags.events import LOOK_INTERVAL, FlagEvents
 from decider.server.flags.flagd import Flagd
 from decider.server.flags.flags import Flags
 from decider.server.flags.ofrep import endpoints
-from decider.server.grpc_port import ALONE, GrpcPort
+from decider.server.grpc_port import ALONE
 from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, LISTEN, WEB, Listener
 from decider.server.methods import methods_of, streams_of
 from decider.server.process import Process
+from decider.server.rpc_port import RpcPort, port_class
 from decider.server.service import DeciderService
 from decider.server.web.files import client_files
 from decider.server.web.port import WebPort
@@ -51,7 +53,7 @@ class Worker:
         self._process = process
         self._progress = progress
         self._sharing = sharing
-        self._ports: dict[str, GrpcPort] = {}
+        self._ports: dict[str, RpcPort] = {}
         self._web: WebPort | None = None
         self._pulse: Call | None = None
 
@@ -91,7 +93,7 @@ class Worker:
         for listener in listeners:
             if listener.option == LISTEN and listener.most_connections < settings.max_connections:
                 logger.warning("%s", FEW_FILES.format(listener.most_connections))
-            port = GrpcPort(
+            port = port_class(settings.rpc)(
                 settings,
                 listener,
                 services,
@@ -129,8 +131,8 @@ class Worker:
         process.warnings.append(lambda: connections.warnings)
 
     @property
-    def grpc_port(self) -> GrpcPort:
-        """The one for decisions."""
+    def grpc_port(self) -> Any:
+        """The one for decisions, an RpcPort."""
         return self._ports[LISTEN]
 
     @property
