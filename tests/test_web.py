@@ -286,6 +286,7 @@ def test_gzip_both_ways(web: str) -> None:
         (b"{}", "br", 501, "unimplemented"),
         (b" " * 70_000, "identity", 429, "resource_exhausted"),
     ],
+    ids=["a bomb", "half of a file", "no gzip", "another encoding", "too large"],
 )
 def test_what_is_too_large_or_not_gzip_is_refused(body: bytes, encoding: str, status: int, code: str, web: str) -> None:
     """What unpacks to gigabytes is not unpacked."""
