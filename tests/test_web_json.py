@@ -162,6 +162,16 @@ _OF_TYPE: dict[int, st.SearchStrategy[Any]] = {
 """By FieldDescriptor.type."""
 
 
+@pytest.mark.parametrize("part", ['" at "a".\n"[', 'has no field named "" at "a".\n"[', '".\n Available', "x"])
+def test_words_that_the_caller_chose_are_told_at_once_and_not_at_length(part: str) -> None:
+    """They stand in the words of protobuf's error. A pattern that was sought there took hours (the 4th power of their
+    length), and held Python's lock: every other call waited."""
+    text = json.dumps({"value": 'has no field named "' + 4_000 * part})
+    with pytest.raises(InvalidArgument) as raised:
+        json_parser(pb.RewardRequest)(text.encode())
+    assert len(str(raised.value)) < 500
+
+
 @pytest.mark.parametrize("kind", [*REPLIES, status_pb2.Status])
 @given(data=st.data())
 @settings(max_examples=30, deadline=None)
