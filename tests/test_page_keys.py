@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 from base64 import b64decode
@@ -647,6 +648,32 @@ def test_of_too_many_calls_some_are_refused(site: Site) -> None:
     assert site.count()[0][0] == before[0][0] + 2
     counted = 'decider_web_refused_total{key="few",reason="RATE_EXCEEDED"} 3.0'
     assert counted in site.metrics()
+
+
+def test_a_large_request_counts_as_several_and_a_larger_one_is_refused(site: Site) -> None:
+    """JSON of 4 MiB can be written so that it takes 5 s to read, and 20 of those a second would keep everybody waiting:
+    with a key that everybody has, more than a beacon takes is never read, however small it is packed."""
+    one = {"experiment": OWN, "unitId": "unit", "context": {"features": {"text": "x" * 70_000}}}
+    before = site.count()
+    for method, body in (("Decide", one), ("RewardBatch", {"requests": [{"name": "x" * 66_000}]})):
+        assert site.ask(method, body).error[0] == 401
+        large = site.ask(method, body, site.key)
+        assert (large.status, large.body["code"]) == (429, "resource_exhausted")
+        assert "65,536 bytes" in large.body["message"]
+    headers = {"Content-Type": "application/json", "Origin": SHOP, "X-API-Key": site.key, "Content-Encoding": "gzip"}
+    with closing(HTTPConnection(site.web, timeout=20)) as connection:
+        packed = gzip.compress(json.dumps(one).encode())
+        connection.request("POST", "/decider.v1.DeciderService/Decide", packed, headers)
+        answer = connection.getresponse()
+        assert (answer.status, b"65,536 bytes" in answer.read()) == (429, True)
+    one["context"] = {"features": {}}
+    address = next(ADDRESSES)
+    pieces = [
+        site.ask("Decide", {**one, "decisionId": "x" * 60_000}, site.key, X_Forwarded_For=address) for _ in range(26)
+    ]
+    assert {piece.status for piece in pieces[:20]} == {400}
+    assert pieces[-1].error == (429, "RATE_EXCEEDED")
+    assert site.count() == before
 
 
 def test_flags_are_for_a_key_as_decisions_are(site: Site) -> None:

@@ -30,6 +30,12 @@ ROLES = frozenset({Role.DECIDE, Role.REWARD})
 RATE, TOTAL = 20.0, 2_000.0
 """Calls a second of one address, and of the key: the defaults."""
 
+LARGEST = 65_536
+"""Bytes of a page's request, also unpacked: navigator.sendBeacon takes no more."""
+
+A_CALL = 16_384
+"""Bytes that count as one more call: JSON may be written so that so many take 20 ms to read."""
+
 LEAST_RATE, MOST_RATE = 0.1, 100_000.0
 """A smaller one would have to be remembered for long, a larger one of many."""
 
@@ -121,6 +127,10 @@ class PageRights(Rights):
         PermissionDenied, RateExceeded."""
         self.key.check(request)
         self.take_more(calls_of(request) - 1)
+
+    def take_size(self, size: int) -> None:
+        """Bytes of a request. Raises RateExceeded."""
+        self.take_more(size // A_CALL)
 
     def take_more(self, calls: int) -> None:
         """What one call asks for beside the first. Raises RateExceeded."""

@@ -29,7 +29,9 @@ def gunzip(packed: bytes, most: int) -> bytes:
     except zlib.error:
         raise InvalidArgument([Violation("request", "is said to be gzip, and is not")]) from None
     if len(content) > most:
-        raise LimitReached(f"the request unpacks to more than {most:,} bytes, as many as --max-request-bytes allows")
+        raise LimitReached(
+            f"the request unpacks to more than {most:,} bytes, as many as --max-request-bytes or a page's key allows"
+        )
     if not unpacking.eof or unpacking.unused_data:
         raise InvalidArgument([Violation("request", "is said to be gzip, and is not, or not all of it")])
     return content

@@ -67,7 +67,7 @@ class ConnectUnary:
             encoding = headers.get(b"content-encoding", b"")
 
             def work(body: bytes, caller: Caller, rights: Rights) -> Reply:
-                read = compression.unpacking(parse, encoding, intake.most_bytes) if encoding else parse
+                read = compression.unpacking(parse, encoding, intake.most_of(rights)) if encoding else parse
                 content = write(method.answer(body, read, caller, rights))
                 if reads_gzip and len(content) >= compression.SMALLEST:
                     return Reply(200, packed, compression.compress(content))

@@ -10,11 +10,16 @@ from typing import Any, NamedTuple
 
 from decider.errors import Cancelled, LimitReached
 from decider.log.protocol import Caller
+from decider.server.pages import LARGEST
 
 SMALL = 65_536
 """Bytes of a request that uvicorn keeps by itself: of larger ones there may be few at once before they are whole."""
 
 Headers = Sequence[tuple[bytes, bytes]]
+
+
+PACKING = frozenset({b"content-encoding", b"connect-content-encoding", b"grpc-encoding"})
+"""Headers that name a compression."""
 
 
 class Reply(NamedTuple):
@@ -78,6 +83,11 @@ class Request:
         found: bytes = self.scope.get("query_string", b"")
         return found
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether its body, or messages in it, may be compressed."""
+        return not PACKING.isdisjoint(self.headers)
+
     async def body(self, most: int, grows: Callable[[], object]) -> bytes:
         """All of it. grows: called where it is large and not whole yet. Raises LimitReached above so many bytes,
         Cancelled where its caller goes before its end, and what `grows` raises."""
@@ -125,7 +135,8 @@ class Request:
 
 
 def _too_large(most: int) -> LimitReached:
-    return LimitReached(f"the body has more than {most:,} bytes, as many as --max-request-bytes allows")
+    allowed = f"as many as --max-request-bytes allows, and a page's key {LARGEST:,}"
+    return LimitReached(f"the body has more than {most:,} bytes, {allowed}")
 
 
 def header(request: Request, name: bytes) -> str:

@@ -141,9 +141,10 @@ class Framed:
         return Reply(200, [(b"content-type", self.content_type)], body)
 
     async def _call(self, method: Method, request: Request) -> Reply:
-        read = self._reader(request, self.codec.parser_of(method.request))
+        parse = self.codec.parser_of(method.request)
 
         def work(body: bytes, caller: Caller, rights: Rights) -> bytes:
+            read = self._reader(request, parse, rights)
             return self.codec.write(method.answer(body, read, caller, rights))
 
         seconds = self.seconds(request)
@@ -156,16 +157,16 @@ class Framed:
         )
         return self._reply(self.write(frame(content) + self.end(status_pb2.Status())))
 
-    def _reader(self, request: Request, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def _reader(self, request: Request, parse: Callable[[bytes], Any], rights: Rights) -> Callable[[bytes], Any]:
         """Of the body of a request."""
-        encoding, most = request.headers.get(self.encoding, b""), self.intake.most_bytes
+        encoding, most = request.headers.get(self.encoding, b""), self.intake.most_of(rights)
         return lambda body: parse(only_message(self.read(body), encoding, most))
 
     async def _stream(self, method: StreamMethod, request: Request) -> Reply:
         caller, rights = self.intake.guard.identify(request, method.role)
         seconds = self.seconds(request)
-        parse = self._reader(request, self.codec.parser_of(method.request))
-        body = await self.intake.body(request, caller)
+        parse = self._reader(request, self.codec.parser_of(method.request), rights)
+        body = await self.intake.body(request, caller, rights)
         try:
             message = parse(body)
         except DecodeError as error:

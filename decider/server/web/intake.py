@@ -13,6 +13,7 @@ from typing import TypeVar
 from decider.errors import DeciderError
 from decider.log.protocol import Caller
 from decider.server.limits import Limit
+from decider.server.pages import LARGEST, PageRights
 from decider.server.roles import Rights, Role
 from decider.server.web.calls import Calls
 from decider.server.web.exchange import Request
@@ -39,14 +40,22 @@ class WebIntake:
     large: Limit
     most_bytes: int
 
-    async def body(self, request: Request, name: str) -> bytes:
-        """All of it. name: of the caller, for the limits. Raises DeciderError."""
+    async def body(self, request: Request, name: str, rights: Rights) -> bytes:
+        """All of it; a page's counts as more calls where it is large. name: of the caller, for the limits. Raises
+        DeciderError."""
 
         def grow() -> None:
             self.large.enter(name)
             request.after(lambda: self.large.leave(name))
 
-        return await request.body(self.most_bytes, grow)
+        body = await request.body(self.most_of(rights), grow)
+        if isinstance(rights, PageRights):
+            rights.take_size(LARGEST if request.is_packed else len(body))
+        return body
+
+    def most_of(self, rights: Rights) -> int:
+        """Bytes of a request of who has these rights; unpacked, too."""
+        return min(self.most_bytes, LARGEST) if isinstance(rights, PageRights) else self.most_bytes
 
     async def call(
         self,
@@ -62,7 +71,7 @@ class WebIntake:
         it does not begin; Refused where the caller's time is over."""
         try:
             name, rights = self.guard.identify(request, role)
-            body = await self.body(request, name)
+            body = await self.body(request, name, rights)
             ended = self.calls.enter(request, name)
         except DeciderError as error:
             refused(error)
