@@ -160,24 +160,35 @@ def test_requests_ahead_of_answers_are_few(common: Opened) -> None:
     assert answers(common, post() * (MOST_AHEAD * 10))[-1] == 400
 
 
+def reply(sock: socket.socket) -> bytes:
+    """One answer, whose head and body come apart."""
+    received = b""
+    while not received.endswith(b"}") and (piece := sock.recv(65_536)):
+        received += piece
+    return received
+
+
 def test_the_slow_are_dropped(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who send a head or a body byte by byte, and those who say nothing; who has called may be silent longer."""
-    monkeypatch.setattr(WebConnection, "_patience", 0.3)
     whole = post()
     with ExitStack() as stack:
-        silent, head, body, idle = [stack.enter_context(closing(opened.connect())) for _ in range(4)]
-        head.sendall(whole[:20])
-        body.sendall(whole[:-5])
+        idle = stack.enter_context(closing(opened.connect()))
         idle.sendall(whole)
-        assert idle.recv(65_536).startswith(b"HTTP/1.1 200")
+        assert reply(idle).startswith(b"HTTP/1.1 200")
+        monkeypatch.setattr(WebConnection, "_patience", 0.3)
+        silent, head, body = [stack.enter_context(closing(opened.connect())) for _ in range(3)]
+        with suppress(OSError):  # on a busy machine they are dropped by now
+            head.sendall(whole[:20])
+            body.sendall(whole[:-5])
         began = time.monotonic()
         for sock in (silent, head, body):
             sock.settimeout(PATIENCE)
             with pytest.raises(ConnectionResetError):
                 sock.recv(10)
         assert time.monotonic() - began < 5
+        monkeypatch.undo()
         idle.sendall(whole)
-        assert idle.recv(65_536).startswith(b"HTTP/1.1 200")
+        assert reply(idle).startswith(b"HTTP/1.1 200")
 
 
 def test_many_connections_keep_nobody_out(opened: Opened) -> None:
