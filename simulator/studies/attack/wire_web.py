@@ -30,6 +30,8 @@ BURST_SECONDS, SLACK = 5.0, 10
 """A page's rate may come so many seconds at once; and what a slow machine adds."""
 
 TRIES = 60
+AT_ONCE = 4
+"""Requests before an answer that a connection may send."""
 
 
 def head(path: str, length: int | None, kind: str = JSON, *more: str, token: str = "") -> bytes:
@@ -203,8 +205,9 @@ def read_no_answers(wire: Wire, random: Random) -> str:
     """Many calls at once, whose answers nobody reads."""
     connection = connect(wire.aim.web, wire.web, source=STRANGER)
     one = _body(random)
-    send(connection, (head(random.choice(PATHS), len(one), token=_token(wire)) + one) * 50)
-    send(connection, (b"GET /client.js HTTP/1.1\r\nHost: a\r\n\r\n") * 50)
+    several = random.choice((AT_ONCE, 50))
+    send(connection, (head(random.choice(PATHS), len(one), token=_token(wire)) + one) * several)
+    send(connection, (b"GET /client.js HTTP/1.1\r\nHost: a\r\n\r\n") * several)
     wire.held.add(connection)
     return "held"
 
@@ -216,7 +219,7 @@ def preflight_often(wire: Wire, random: Random) -> str:
         f"OPTIONS {random.choice(PATHS)} HTTP/1.1\r\nHost: a\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: POST"
     )
     with connect(wire.aim.web, wire.web, source=STRANGER) as connection:
-        send(connection, f"{one}\r\n\r\n".encode() * 20)
+        send(connection, f"{one}\r\n\r\n".encode() * random.choice((AT_ONCE, 20)))
         answer = read_some(connection, 2)
     if origin != SITE and b"access-control-allow-origin" in answer.lower():
         wire.found(f"a preflight of {origin} is let in")
