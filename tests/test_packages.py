@@ -146,17 +146,8 @@ def test_a_fault_of_ours_is_no_missing_package(environments: Environments, comma
 @pytest.mark.parametrize(
     ("extra", "command", "others"),
     [
-        # The simulator asks for the first two; the others have extras of their own.
-        (
-            "server",
-            "decider",
-            [
-                "decider.log.memory_arrow",
-                "decider.log.sqlite.arrow",
-                "decider.log.postgres",
-                "decider.server.fast.port",
-            ],
-        ),
+        # The simulator asks for the first two; the last one has an extra of its own.
+        ("server", "decider", ["decider.log.memory_arrow", "decider.log.sqlite.arrow", "decider.log.postgres"]),
         ("simulator", "simulator", []),
     ],
 )
