@@ -24,7 +24,7 @@ from decider.server.fast.messages import Headers, is_grpc
 from decider.server.rpc_port import RpcNotInstalled, port_class
 from decider.v1 import decider_service_pb2 as pb
 from simulator.studies.load import DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, control, opening
-from tests import test_errors, test_intake, test_standard_grpc
+from tests import test_errors, test_intake, test_listeners, test_standard_grpc
 from tests.rpc_clients import InProcessClient, until
 
 DECIDE = "/decider.v1.DeciderService/Decide"
@@ -42,11 +42,13 @@ ALSO_OVER_H2CORN = (
     test_errors.test_error_reaches_the_caller_however_large_the_input,
     test_errors.test_too_large_request_is_resource_exhausted,
     test_errors.test_call_whose_deadline_passed_while_it_waited_is_not_done,
+    test_errors.test_more_calls_at_once_than_allowed_are_refused,
     test_intake.test_calls_whose_requests_do_not_come_keep_nobody_waiting,
     test_intake.test_a_burst_of_calls_as_large_as_a_caller_may_make_is_answered,
     test_intake.test_bytes_that_are_no_request_are_the_callers_fault,
     test_intake.test_a_thousand_watches_use_up_no_calls_and_all_hear_of_the_end,
     test_intake.test_one_caller_leaves_calls_to_the_others,
+    test_listeners.test_an_address_that_is_taken_is_told_with_its_option,
 )
 globals().update({one.__name__: one for one in ALSO_OVER_H2CORN})
 
