@@ -29,15 +29,8 @@ from tests.rpc_clients import InProcessClient, until
 
 DECIDE = "/decider.v1.DeciderService/Decide"
 
-CANNOT = ("test_watches_of_unknown_services_leave_nothing_behind",)
-"""h2corn ends a connection with more than some 100 resets a second, and this test cancels more watches."""
-
 ALSO_OVER_H2CORN = (
-    *(
-        getattr(test_standard_grpc, name)
-        for name in dir(test_standard_grpc)
-        if name.startswith("test_") and name not in CANNOT
-    ),
+    *(getattr(test_standard_grpc, name) for name in dir(test_standard_grpc) if name.startswith("test_")),
     test_errors.test_call_is_refused_with_reason_and_fields,
     test_errors.test_error_reaches_the_caller_however_large_the_input,
     test_errors.test_too_large_request_is_resource_exhausted,

@@ -8,7 +8,7 @@ share commits. h2corn cancels a call's task where its caller goes away.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,6 @@ from decider.server.access import Access
 from decider.server.arrivals import MOST_SLOW, Arrivals
 from decider.server.fast.calls import Returns, Work
 from decider.server.fast.messages import (
-    OK,
     Headers,
     Messages,
     Receive,
@@ -146,11 +145,10 @@ class FastApp:
         work = Work(future, method.answer, (content, parse, caller, rights), partial(self._calls.leave, name))
         self._returns.start(work, one.run)
         try:
-            end = await _answer(future, send)
+            await _answer(future, send)
         finally:
             if not future.cancelled():  # else its work still runs, and leaves when it ends
                 self._calls.leave(name)
-        await end  # afterwards: whoever has its answer may call again
 
     async def _request(self, name: str, messages: Messages, check: Callable[[], object]) -> bytes:
         """All that its caller sends. Raises DeciderError."""
@@ -240,16 +238,15 @@ def _parse(parse: Callable[[bytes], Any], encoding: bytes, most: int, body: byte
     return parse(unpack(body, encoding, most))
 
 
-async def _answer(future: asyncio.Future[bytes], send: Send) -> Awaitable[None]:
-    """All but the end, which is what comes back."""
+async def _answer(future: asyncio.Future[bytes], send: Send) -> None:
     try:
         content = await future
     except Refused as refused:
-        return send_status(send, refused.status)
+        await send_status(send, refused.status)
     except Exception as error:
-        return send_status(send, to_status(unexpected(error)))
-    await send_reply(send, content)
-    return send(OK)
+        await send_status(send, to_status(unexpected(error)))
+    else:
+        await send_reply(send, content)
 
 
 async def _refuse_http(send: Send) -> None:

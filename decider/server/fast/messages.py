@@ -121,9 +121,10 @@ def _gone() -> Cancelled:
 
 
 async def send_reply(send: Send, content: bytes) -> None:
-    """The only reply; OK follows."""
+    """The only reply, and that all is well."""
     await send(START)
     await send({"type": "http.response.body", "body": b"\0" + len(content).to_bytes(HEAD - 1) + content})
+    await send(OK)
 
 
 async def send_status(send: Send, status: status_pb2.Status) -> None:
