@@ -135,7 +135,7 @@ def test_what_is_no_grpc_gets_a_text(client: InProcessClient) -> None:
 def test_clients_that_are_asked_to_connect_anew_lose_no_call(client: InProcessClient) -> None:
     """As with `--workers`, and when certificates change: a new generation takes the place of the one before."""
     port: Any = client.server.grpc_port
-    answered: list[str] = []
+    answered = []
 
     def keep_calling() -> None:
         while not done.is_set():

@@ -83,8 +83,7 @@ def test_calls_whose_requests_do_not_come_keep_nobody_waiting(tmp_path: Path, me
 
 def arriving(client: InProcessClient) -> Arrivals[Any, Any]:
     """The calls that a server waits for."""
-    held: Arrivals[Any, Any] = client.server.grpc_port._intake._arriving
-    return held
+    return client.server.grpc_port._intake._arriving
 
 
 def test_where_many_requests_do_not_come_the_calls_of_their_caller_are_refused(

@@ -12,7 +12,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from decider.log.clock import LogClock
 from decider.log.protocol import EventLog, Lease
@@ -22,6 +21,7 @@ from decider.server.grpc_port import shared
 from decider.server.leading import FILES_INTERVAL, NO_EXPERIMENT, LeaderPart
 from decider.server.listeners import listeners
 from decider.server.process import Process
+from decider.server.rpc_port import RpcPort
 from decider.server.settings import Settings
 from decider.server.worker import Worker
 from decider.serving.follower import Copies, Owner
@@ -360,14 +360,14 @@ class Server(_Leading):
         self._worker = Worker(self._process, progress=self._leading.progress)
 
     @property
-    def grpc_port(self) -> Any:
-        """The one for decisions, an RpcPort, once it is open."""
+    def grpc_port(self) -> RpcPort:
+        """The one for decisions, once it is open."""
         return self._worker.grpc_port
 
     @property
     def port(self) -> int:
         """Its number."""
-        return int(self.grpc_port.port)
+        return self.grpc_port.port
 
     @property
     def grpc_addresses(self) -> Mapping[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from decider.flagd.v1 import evaluation_pb2 as flagd_v1
 from decider.flagd.v2 import evaluation_pb2 as flagd_v2
@@ -131,8 +130,8 @@ class Worker:
         process.warnings.append(lambda: connections.warnings)
 
     @property
-    def grpc_port(self) -> Any:
-        """The one for decisions, an RpcPort."""
+    def grpc_port(self) -> RpcPort:
+        """The one for decisions."""
         return self._ports[LISTEN]
 
     @property

@@ -74,8 +74,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """decisions: of a call. method: of ours; the echo's is `Decide` or `Reward`. cores: of both servers. options: of
-    ours."""
+    """decisions: of a call. method: of ours; the echo's is `Decide` or `Reward`. cores: of both servers."""
 
     name: str
     actions: int = 10
@@ -87,7 +86,6 @@ class Row:
     window: float = FROZEN
     trickle: bool = True
     cores: frozenset[int] = SERVER_CORE
-    options: Sequence[str] = ()
     targets: Sequence[Target] = ()
 
 
@@ -129,17 +127,12 @@ def p99_within(most: float) -> Target:
     return Target(f"p99 <= {most:g} x the echo's", lambda row: row.p99_ratio <= most)
 
 
-FAST = ("--rpc", "h2corn")
-
 ROWS: Sequence[Row] = (
     Row("Decide, 1 in flight", in_flight=1),
     Row("Decide", targets=(of_echo(0.62), p99_within(2))),
     Row("Decide, learning all of it", window=LEARNING, targets=(of_echo(0.50),)),
     Row("Decide, 32 connections", connections=32),
     Row("Decide, all cores", cores=ALL_CORES),
-    Row("Decide, --rpc h2corn", options=FAST, targets=(of_echo(1.0), p99_within(1.2))),
-    Row("Decide, --rpc h2corn, 32 connections", options=FAST, connections=32),
-    Row("Reward, --rpc h2corn", options=FAST, method="Reward"),
     Row("Decide, 3 actions", actions=3),
     Row("Decide, 50 actions", actions=50),
     Row("Decide, 200 actions", actions=200),
@@ -249,7 +242,7 @@ def contestants(row: Row, folder: Path, seconds: float) -> Iterator[tuple[Contes
     method = "Reward" if row.method.startswith("Reward") else "Decide"
     bare = [frames(METHOD + method, message.SerializeToString()) for message in echo_messages(row)]
     in_flight = row.in_flight if row.decisions == 1 else 32
-    with serving(db, *row.options, cores=row.cores) as server, serving_echo(row.cores, folder) as (pid, port):
+    with serving(db, cores=row.cores) as server, serving_echo(row.cores, folder) as (pid, port):
         check_answers(server.port, row.method, first)
         yield (
             Contestant(server.pid, server.port, ours, row.decisions, row.in_flight, row.connections),

@@ -183,7 +183,7 @@ class FastApp:
         stream = FastStream(name, rights, check, Messages(receive, most), encoding, most)
         self._open_streams.add(stream)
         try:
-            stream.receive(partial(one.answer, stream))  # type: ignore[arg-type]  # has all that a Stream has
+            stream.receive(partial(one.answer, stream))
             await stream.run(send)
         finally:
             self._open_streams.discard(stream)

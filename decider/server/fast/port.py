@@ -8,7 +8,6 @@ sockets and certificates that are given to it, and writes no lines of its own. S
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import random
@@ -55,10 +54,6 @@ UNREAD = 10.0
 
 LARGEST_HEADERS = 32_768
 """Bytes of the headers of a call; grpcio takes 8 to 16 KiB."""
-
-GARBAGE = 20_000
-"""New objects after which Python looks for garbage, instead of 700: each call makes a task and what belongs to it, and
-the looks took 6 us of a call."""
 
 START_WAIT = 30.0
 """Seconds for h2corn to listen."""
@@ -166,7 +161,6 @@ class FastPort:
 
     def start(self) -> None:
         """Take calls. Raises BadCertificates."""
-        gc.set_threshold(GARBAGE)
         self._thread.start()
         self._listens.wait(START_WAIT)
         if self._failed is not None:
@@ -265,12 +259,9 @@ class FastPort:
 
 
 def _methods(service: str, servicer: object, metrics: RpcMetrics, run_of: Callable[[str], Run]) -> dict[str, Known]:
-    known: dict[str, Known] = {
-        f"/{service}/{one.name}": Unary(one, run_of(one.name)) for one in methods_of(service, servicer, metrics)
-    }
-    for one in streams_of(service, servicer):
-        known[f"/{service}/{one.name}"] = Streaming(one.answer, one.role)
-    return known
+    unary = [Unary(one, run_of(one.name)) for one in methods_of(service, servicer, metrics)]
+    streams = {f"/{service}/{one.name}": Streaming(one.answer, one.role) for one in streams_of(service, servicer)}
+    return {f"/{service}/{one.method.name}": one for one in unary} | streams
 
 
 def _refusals(service: str, option: str, metrics: RpcMetrics) -> dict[str, Known]:
