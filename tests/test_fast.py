@@ -146,6 +146,7 @@ def test_clients_that_are_asked_to_connect_anew_lose_no_call(client: InProcessCl
     for caller in callers:
         caller.start()
     for _ in range(5):
+        port._renew.set()
         port._tell()
         time.sleep(0.2)
     done.set()

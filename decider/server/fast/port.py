@@ -60,9 +60,8 @@ START_WAIT = 30.0
 
 
 class FastPort:
-    """As GrpcPort, with the same arguments. A new certificate, and the age of connections (also of idle ones), begin a
-    new generation of the server at the same socket; the one before asks its clients to connect anew, and ends once they
-    have left."""
+    """As GrpcPort, with the same arguments. A new certificate, and the age of connections, begin a new generation of
+    the server at the same socket; the one before asks its clients to connect anew, and ends once they have left."""
 
     def __init__(
         self,
@@ -78,7 +77,7 @@ class FastPort:
         self._stopped = False
         self.most_connections = listener.most_connections
         self._settings, self._certificates = settings, access.certificates
-        self._age = settings.max_idle if sharing is ALONE else min(settings.max_age, settings.max_idle)
+        self._max_age = None if sharing is ALONE else settings.max_age
         self._experiments = ExperimentThreads()
         self._health = Health(("", *listener.services))
         self._reflection = Reflection((*listener.services, HEALTH, REFLECTION))
@@ -108,7 +107,7 @@ class FastPort:
         self.address = join_address(host, self.port)
         self._config = self._make_config(listener)
         self._given = self._material()
-        self._stops, self._listens = threading.Event(), threading.Event()
+        self._stops, self._listens, self._renew = threading.Event(), threading.Event(), threading.Event()
         self._failed: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
@@ -146,7 +145,7 @@ class FastPort:
             limit_connections=listener.most_connections,
             timeout_handshake=HANDSHAKE_MS / 1000,
             timeout_graceful_shutdown=LONGEST_LEFTOVER_MS / 1000,
-            timeout_keep_alive=0,  # h2corn's own end of idleness may meet a call, which is lost then
+            timeout_keep_alive=settings.max_idle,
             timeout_request_header=HANDSHAKE_MS / 1000,
             timeout_request_body_idle=BODY_IDLE,
             h2_timeout_response_stall=UNREAD,
@@ -189,6 +188,7 @@ class FastPort:
         material = self._material()
         if material != self._given:
             self._given = material
+            self._renew.set()
             self._tell()
 
     def stop(self) -> None:
@@ -228,9 +228,10 @@ class FastPort:
             self._listens.set()
         while not self._stops.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._age * random.uniform(0.9, 1.1))
+                await asyncio.wait_for(self._wake.wait(), self._age())
             self._wake.clear()
-            if not self._stops.is_set():
+            if not self._stops.is_set() and (self._renew.is_set() or self._max_age is not None):
+                self._renew.clear()
                 await self._follow(generations)
         for server, _ in generations:
             server.shutdown()
@@ -238,6 +239,9 @@ class FastPort:
             self._socket.shutdown(socket.SHUT_RD)  # h2corn's copy stays open until the last call has ended
         self._socket.close()
         await asyncio.gather(*[task for _, task in generations], return_exceptions=True)
+
+    def _age(self) -> float | None:
+        return None if self._max_age is None else self._max_age * random.uniform(0.9, 1.1)
 
     async def _follow(self, generations: list[tuple[Server, asyncio.Task[None]]]) -> None:
         """A new generation takes the place of the newest one."""
