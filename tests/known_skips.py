@@ -37,7 +37,6 @@ KNOWN = (
     KnownSkip("Ray is not installed", 25, "250 MB that only clusters need: .ci/run installs it where it can."),
     KnownSkip("the npm packages are not installed", 60, "230 MB that only tests need: .ci/run tries to install it."),
     KnownSkip("the stock Python providers are not installed", 20, "As the npm packages: make frontends."),
-    KnownSkip("h2corn is not installed", 1, "An extra of its own, for x86-64 and arm64 alone."),
     KnownSkip("a log in memory has one process", 1, "No second one can open it."),
     KnownSkip("only root may mount", 2, "A disk that is really full is a small file system."),
     KnownSkip("network namespaces and mounts need root", 2, "Hosts of one machine are made by root alone."),

@@ -46,7 +46,6 @@ from decider.log.sqlite.writer import SqliteLog
 from decider.server.experiments import ExperimentService
 from decider.server.leading import FILES_INTERVAL
 from decider.server.rpc import to_status
-from decider.server.rpc_port import GRPCIO
 from decider.server.serve import Server
 from decider.server.service import DeciderService
 from decider.server.settings import Settings
@@ -339,13 +338,7 @@ class InProcessClient(GrpcClient):
         return self.server.log._writer
 
     def __init__(self, db: Path, *, files_interval: float = FILES_INTERVAL, **settings: Any) -> None:
-        given = {
-            "learn_interval": LEARN_INTERVAL,
-            "listen": ANY_PORT,
-            "http": ANY_PORT,
-            "rpc": os.environ.get("DECIDER_RPC", GRPCIO),
-            **settings,
-        }
+        given = {"learn_interval": LEARN_INTERVAL, "listen": ANY_PORT, "http": ANY_PORT, **settings}
         self.server = Server(Settings(db=db, **given), files_interval=files_interval)
         self.server.start()
         super().__init__(db, f"127.0.0.1:{self.server.port}", f"127.0.0.1:{self.server.http_port}")

@@ -176,9 +176,8 @@ class FastPort:
         """Wait until no call is in flight, at most so many seconds."""
         now = time.monotonic()
         arrived, end = now + min(seconds, LAST_ARRIVALS), now + seconds
-        while self._thread.is_alive() and (  # it ends as soon as nobody waits for an answer
-            (time.monotonic() < end and not self._intake.is_idle())
-            or (time.monotonic() < arrived and not self._intake.is_quiet())
+        while (time.monotonic() < end and not self._intake.is_idle()) or (
+            time.monotonic() < arrived and not self._intake.is_quiet()
         ):
             time.sleep(LOOK_AGAIN)
 
