@@ -11,7 +11,6 @@ import asyncio
 import logging
 import os
 import random
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +48,7 @@ STREAM_WINDOW, CONNECTION_WINDOW = 262_144, 1_048_576
 BODY_IDLE = 30.0
 """Seconds without a byte of a request that is not whole."""
 
-UNREAD = 10.0
+UNREAD = 30.0
 """Seconds for which a client may not read what is sent."""
 
 LARGEST_HEADERS = 32_768
@@ -102,7 +101,7 @@ class FastPort:
             most_bytes=settings.max_request_bytes,
         )
         host, wanted = split_address(listener.address)
-        self._socket = open_socket(host, wanted, shared=sharing is not ALONE, what=f"gRPC ({listener.option})")
+        self._socket = open_socket(host, wanted, shared=sharing is not ALONE)
         self.port: int = self._socket.getsockname()[1]
         self.address = join_address(host, self.port)
         self._config = self._make_config(listener)
@@ -232,11 +231,9 @@ class FastPort:
             if not self._stops.is_set() and (self._renew.is_set() or self._max_age is not None):
                 self._renew.clear()
                 await self._follow(generations)
+        self._socket.close()
         for server, _ in generations:
             server.shutdown()
-        with suppress(OSError):  # `stop_listening` has done it
-            self._socket.shutdown(socket.SHUT_RD)  # h2corn's copy stays open until the last call has ended
-        self._socket.close()
         await asyncio.gather(*[task for _, task in generations], return_exceptions=True)
 
     def _age(self) -> float | None:

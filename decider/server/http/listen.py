@@ -75,9 +75,9 @@ def _send_at_once(listening: socket.socket) -> None:
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def open_socket(host: str, port: int, *, shared: bool = False, what: str = "HTTP") -> socket.socket:
+def open_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A socket of IPv4 or IPv6; of both for `::`, as gRPC's. A name that has addresses of both is its IPv4 one. shared:
-    other processes listen there, too. what: that is spoken there. Raises AddressInUse."""
+    other processes listen there, too. Raises AddressInUse."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
@@ -92,4 +92,4 @@ def open_socket(host: str, port: int, *, shared: bool = False, what: str = "HTTP
         return opened
     except (OSError, UnicodeError) as error:
         reason = str(error).partition(" (while")[0]
-        raise AddressInUse(f"cannot listen on {join_address(host, port)} for {what}: {reason}") from error
+        raise AddressInUse(f"cannot listen on {join_address(host, port)} for HTTP: {reason}") from error
