@@ -29,7 +29,6 @@ from decider.server.fast.messages import (
     is_grpc,
     send_reply,
     send_status,
-    unpack,
 )
 from decider.server.fast.names import certificate_of
 from decider.server.fast.streams import FastStream
@@ -38,6 +37,7 @@ from decider.server.limits import Limit
 from decider.server.methods import Method
 from decider.server.roles import ALL, Rights, Role
 from decider.server.rpc import Refused, to_status, unexpected
+from decider.server.web.frames import only_message
 from decider.server.web.streams import STOPS
 
 _UNKNOWN = status_pb2.Status(code=code_pb2.UNIMPLEMENTED, message="Method not found!")
@@ -235,7 +235,7 @@ class FastApp:
 
 
 def _parse(parse: Callable[[bytes], Any], encoding: bytes, most: int, body: bytes) -> Any:
-    return parse(unpack(body, encoding, most))
+    return parse(only_message(body, encoding, most))
 
 
 async def _answer(future: asyncio.Future[bytes], send: Send) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from google.rpc import status_pb2
 
 from decider.errors import Cancelled, LimitReached
-from decider.server.web.frames import frame, grpc_headers, only_message, parse_timeout
+from decider.server.web.frames import frame, grpc_headers, parse_timeout
 
 Headers = Mapping[bytes, bytes]
 Receive = Callable[[], Awaitable[Any]]
@@ -24,9 +24,6 @@ HEAD = 5
 
 KIND = (b"content-type", b"application/grpc")
 TAKEN = (b"grpc-accept-encoding", b"identity, deflate, gzip")
-
-TOO_LARGE = "Received message larger than max"
-"""The words of grpcio."""
 
 START = {"type": "http.response.start", "status": 200, "headers": [KIND], "trailers": True}
 OK = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
@@ -96,7 +93,7 @@ class Messages:
             return None
         size = int.from_bytes(self._content[1:HEAD])
         if size > self._most:
-            raise LimitReached(f"{TOO_LARGE} ({size} vs. {self._most})")
+            raise LimitReached(f"the request has {size:,} bytes; --max-request-bytes allows {self._most:,}")
         return HEAD + size
 
     async def _take_piece(self) -> None:
@@ -106,14 +103,6 @@ class Messages:
             raise _gone()
         self._more = message.get("more_body", False)
         self._content += message.get("body", b"")
-
-
-def unpack(body: bytes, encoding: bytes, most: int) -> bytes:
-    """What is in a message that may be packed. Raises InvalidArgument, LimitReached, NotAnsweredHere."""
-    try:
-        return only_message(body, encoding, most)
-    except LimitReached as error:
-        raise LimitReached(f"{TOO_LARGE}: {error}") from None
 
 
 def _gone() -> Cancelled:

@@ -73,7 +73,6 @@ class FastPort:
         access: Access,
         sharing: Sequence[tuple[str, int]] = ALONE,
     ) -> None:
-        self._stopped = False
         self.most_connections = listener.most_connections
         self._settings, self._certificates = settings, access.certificates
         self._max_age = None if sharing is ALONE else settings.max_age
@@ -91,7 +90,7 @@ class FastPort:
             known |= _refusals(name, option, metrics)
         known |= dict([*paths(HEALTH, self._health.handlers()), *paths(REFLECTION, self._reflection.handlers())])
         most, of_one = settings.max_streams, settings.max_caller_streams
-        self._intake = FastApp(
+        self._app = FastApp(
             known,
             calls=Limit("calls", most=settings.max_concurrent_rpcs, most_of_one=settings.max_caller_rpcs),
             streams=Limit("streams", most=most, most_of_one=of_one),
@@ -175,14 +174,14 @@ class FastPort:
         """Wait until no call is in flight, at most so many seconds."""
         now = time.monotonic()
         arrived, end = now + min(seconds, LAST_ARRIVALS), now + seconds
-        while (time.monotonic() < end and not self._intake.is_idle()) or (
-            time.monotonic() < arrived and not self._intake.is_quiet()
+        while (time.monotonic() < end and not self._app.is_idle()) or (
+            time.monotonic() < arrived and not self._app.is_quiet()
         ):
             time.sleep(LOOK_AGAIN)
 
     def look(self) -> None:
         """As GrpcPort; and serve new certificates."""
-        self._intake.look()
+        self._app.look()
         material = self._material()
         if material != self._given:
             self._given = material
@@ -191,12 +190,9 @@ class FastPort:
 
     def stop(self) -> None:
         """End open streams (health watches, reflection). May be called again."""
-        if self._stopped:
-            return
-        self._stopped = True
         self.refuse(0)
         self._experiments.wait_for_applying()
-        self._intake.end_streams()
+        self._app.end_streams()
         if self._thread.ident is None:
             self._socket.close()
         else:
@@ -250,7 +246,7 @@ class FastPort:
         generations[:] = [one for one in generations if not one[1].done()] + [newest]
 
     async def _begin(self) -> tuple[Server, asyncio.Task[None]]:
-        server = Server(self._intake, self._config)
+        server = Server(self._app, self._config)
         tls = prepare_tls(self._config, self._given)
         serving = server._serve_worker_fds([os.dup(self._socket.fileno())], prepared_tls=tls)
         task = asyncio.ensure_future(serving)

@@ -10,9 +10,9 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 
 from decider.errors import DeciderError
-from decider.server.fast.messages import START, Messages, Send, send_end, send_piece, send_status, unpack
-from decider.server.roles import Rights
+from decider.server.fast.messages import START, Messages, Send, send_end, send_piece, send_status
 from decider.server.rpc import UNPARSABLE, to_status
+from decider.server.web.frames import only_message
 from decider.server.web.streams import WebStream
 
 _UNPARSABLE = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=UNPARSABLE)
@@ -28,9 +28,9 @@ class FastStream(WebStream):
     """Made in the loop. encoding: of packed requests. most: bytes of one."""
 
     def __init__(
-        self, caller: str, rights: Rights, check: Callable[[], object], requests: Messages, encoding: bytes, most: int
+        self, caller: str, check: Callable[[], object], requests: Messages, encoding: bytes, most: int
     ) -> None:
-        super().__init__(caller, rights, check)
+        super().__init__(caller, check)
         self._requests, self._encoding, self._most = requests, encoding, most
 
     def receive(self, then: Callable[[bytes], object]) -> None:
@@ -63,7 +63,7 @@ class FastStream(WebStream):
             if content is None:
                 self.end()
             else:
-                then(unpack(content, self._encoding, self._most))
+                then(only_message(content, self._encoding, self._most))
         except DecodeError:
             self.end_with(_UNPARSABLE)
         except DeciderError as error:
