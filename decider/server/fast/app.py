@@ -19,8 +19,9 @@ from decider.errors import DeciderError, LimitReached, NotAnsweredHere
 from decider.log.protocol import Caller
 from decider.server.access import Access
 from decider.server.arrivals import MOST_SLOW, Arrivals
-from decider.server.fast.calls import Returns, Work
+from decider.server.fast.calls import Returns
 from decider.server.fast.messages import (
+    HEAD,
     Headers,
     Messages,
     Receive,
@@ -103,7 +104,7 @@ class FastApp:
         self._calls, self._streams, self._checks = calls, streams, checks
         self._arriving: Arrivals[_Arriving, _Arriving] = Arrivals(most_of_one=most_arriving)
         self._open_streams: set[FastStream] = set()
-        self._returns = Returns()
+        self._returns: Returns | None = None
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
@@ -132,32 +133,46 @@ class FastApp:
         try:
             name, rights = self._identify(scope, headers, method.role)
             caller = Caller(deadline_of(headers), lambda: not future.cancelled())
-            messages, parse = Messages(receive, self._most_bytes), method.request.FromString
-            content = await messages.at_once()
-            if content is None:
-                content = await self._request(name, messages, partial(self._identify, scope, headers, method.role))
-                parse = partial(_parse, parse, headers.get(b"grpc-encoding", b""), self._most_bytes)
+            body = await self._request(name, receive, partial(self._identify, scope, headers, method.role))
             self._calls.enter(name)
         except DeciderError as error:
             method.refused(error)
             await send_status(send, to_status(error))
             return
-        work = Work(future, method.answer, (content, parse, caller, rights), partial(self._calls.leave, name))
-        self._returns.start(work, one.run)
+        leave = partial(self._calls.leave, name)
+        work = self._work(method, body, headers, caller, rights)
+        if self._returns is None:
+            self._returns = Returns(loop)
+        self._returns.start(future, work, one.run, leave)
         try:
             await _answer(future, send)
         finally:
             if not future.cancelled():  # else its work still runs, and leaves when it ends
-                self._calls.leave(name)
+                leave()
 
-    async def _request(self, name: str, messages: Messages, check: Callable[[], object]) -> bytes:
+    def _work(
+        self, method: Method, body: bytes, headers: Headers, caller: Caller, rights: Rights
+    ) -> Callable[[], bytes]:
+        parse: Callable[[bytes], Any] = method.request.FromString
+        if len(body) >= HEAD and not body[0] and int.from_bytes(body[1:HEAD]) == len(body) - HEAD:
+            content = body[HEAD:]
+        else:
+            content, parse = body, partial(_parse, parse, headers.get(b"grpc-encoding", b""), self._most_bytes)
+
+        def work() -> bytes:
+            reply: bytes = method.answer(content, parse, caller, rights).SerializeToString()
+            return reply
+
+        return work
+
+    async def _request(self, name: str, receive: Receive, check: Callable[[], object]) -> bytes:
         """All that its caller sends. Raises DeciderError."""
         arriving = _Arriving(check)
         leaves = self._arriving.add(name, arriving, arriving)
         if leaves is not None:
             self._turn_away(*leaves, LimitReached("the request did not come, and many other calls wait"))
         try:
-            return await messages.next() or b""
+            return await Messages(receive, self._most_bytes).only()
         except asyncio.CancelledError:
             if arriving.error is None:
                 raise

@@ -11,53 +11,44 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
-
-from google.protobuf.message import Message
 
 from decider.log.group_commit import Call
 from decider.server.intake import Run
 
 
-class Work(NamedTuple):
-    """future: gets the reply, or the error. answer: makes the reply of these arguments. late: called once the work has
-    ended, where nobody waits for the future any more."""
-
-    future: asyncio.Future[bytes]
-    answer: Callable[..., Message]
-    arguments: tuple[Any, ...]
-    late: Callable[[], object]
-
-
 class Returns:
     """Of one event loop, in which all but `_do` runs."""
 
-    def __init__(self) -> None:
-        self._ended: deque[tuple[Work, bytes, Exception | None]] = deque()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ended: deque[tuple[asyncio.Future[bytes], bytes, Exception | None, Callable[[], object]]] = deque()
         self._woken = False
 
-    def start(self, work: Work, run: Run) -> None:
-        """Let `run` do it."""
-        run(Call(self._do, (work,)))
+    def start(
+        self, future: asyncio.Future[bytes], work: Callable[[], bytes], run: Run, late: Callable[[], object]
+    ) -> None:
+        """Let `run` do the work; the future gets its result, or its error. late: called once the work has ended, where
+        nobody waits for the future any more."""
+        run(Call(self._do, (future, work, late)))
 
-    def _do(self, work: Work) -> None:
+    def _do(self, future: asyncio.Future[bytes], work: Callable[[], bytes], late: Callable[[], object]) -> None:
         try:
-            self._ended.append((work, work.answer(*work.arguments).SerializeToString(), None))
+            self._ended.append((future, work(), None, late))
         except Exception as error:
-            self._ended.append((work, b"", error))
+            self._ended.append((future, b"", error, late))
         # Append before the look at `_woken`: the loop clears it before it empties the queue.
         if not self._woken:
             self._woken = True
             with suppress(RuntimeError):  # the loop has ended, and with it everybody who waits
-                work.future.get_loop().call_soon_threadsafe(self._tell)
+                self._loop.call_soon_threadsafe(self._tell)
 
     def _tell(self) -> None:
         self._woken = False
         while self._ended:
-            work, reply, error = self._ended.popleft()
-            if work.future.done():
-                work.late()
+            future, result, error, late = self._ended.popleft()
+            if future.done():
+                late()
             elif error is None:
-                work.future.set_result(reply)
+                future.set_result(result)
             else:
-                work.future.set_exception(error)
+                future.set_exception(error)

@@ -45,74 +45,57 @@ def deadline_of(headers: Headers) -> float:
     return math.inf if text is None else time.monotonic() + parse_timeout(text.decode("latin-1"))
 
 
-_THERE = "_ReadyAwaitable"
-"""h2corn's type of what need not be waited for; under another name every call takes the longer way, and nothing else
-changes."""
-
-
 class Messages:
     """Of one call, as they come; each with its head. most: bytes of one."""
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive, self._most = receive, most
-        self._content, self._more = bytearray(), True
-        self._first: Awaitable[Any] | None = None
+        self._rest, self._more = b"", True
 
-    async def at_once(self) -> bytes | None:
-        """The first message, without its head, where it is there in one piece and is not packed, as nearly every one.
-        Else nothing has happened. Raises Cancelled where the caller has gone."""
-        first = self._receive()
-        if type(first).__name__ != _THERE:
-            self._first = first
-            return None
-        message = await first
-        if message["type"] != "http.request":
-            raise _gone()
-        piece: bytes = message.get("body", b"")
-        size = len(piece) - HEAD
-        if size >= 0 and not piece[0] and int.from_bytes(piece[1:HEAD]) == size <= self._most:
-            return piece[HEAD:]
-        self._content += piece
-        self._more = message.get("more_body", False)
-        return None
+    async def only(self) -> bytes:
+        """All that is sent, up to its end. Raises LimitReached above one message, Cancelled where the caller goes."""
+        content = await self._next_piece()
+        while self._more:
+            self._check(content)
+            piece = await self._next_piece()
+            content = content + piece if piece else content
+        self._check(content)
+        return content
 
     async def next(self) -> bytes | None:
-        """The next one, with its head; None where no more come. Raises LimitReached, and Cancelled where the caller
-        goes."""
-        while (size := self._size()) is None or len(self._content) < size:
+        """The next one; None where no more come. Raises as `only`."""
+        while not self._is_whole(self._rest):
+            self._check(self._rest[: self._size()])
             if not self._more:
                 return None
-            await self._take_piece()
-        whole = bytes(self._content[:size])
-        del self._content[:size]
+            self._rest += await self._next_piece()
+        size = self._size()
+        whole, self._rest = self._rest[:size], self._rest[size:]
         return whole
 
-    def _size(self) -> int | None:
-        """Of the next one with its head; None where that is not there yet."""
-        if len(self._content) < HEAD:
-            return None
-        size = int.from_bytes(self._content[1:HEAD])
-        if size > self._most:
-            raise LimitReached(f"the request has {size:,} bytes; --max-request-bytes allows {self._most:,}")
-        return HEAD + size
+    def _size(self) -> int:
+        return HEAD + int.from_bytes(self._rest[1:HEAD])
 
-    async def _take_piece(self) -> None:
-        first, self._first = self._first, None
-        message = await (self._receive() if first is None else first)
+    def _is_whole(self, content: bytes) -> bool:
+        return len(content) >= HEAD and len(content) >= self._size()
+
+    def _check(self, content: bytes) -> None:
+        if len(content) - HEAD > self._most or int.from_bytes(content[1:HEAD]) > self._most:
+            raise LimitReached(f"the request has more than {self._most:,} bytes, as many as --max-request-bytes allows")
+
+    async def _next_piece(self) -> bytes:
+        message = await self._receive()
         if message["type"] != "http.request":
-            raise _gone()
+            raise Cancelled("the caller went away before its request was here")
         self._more = message.get("more_body", False)
-        self._content += message.get("body", b"")
-
-
-def _gone() -> Cancelled:
-    return Cancelled("the caller went away before its request was here")
+        piece: bytes = message.get("body", b"")
+        return piece
 
 
 async def send_reply(send: Send, content: bytes) -> None:
     """The only reply, and that all is well."""
     await send(START)
-    await send({"type": "http.response.body", "body": b"\0" + len(content).to_bytes(HEAD - 1) + content})
+    await send({"type": "http.response.body", "body": frame(content)})
     await send(OK)
 
 
