@@ -47,11 +47,6 @@ class Certificates:
         self.http = self._load()
         self.http.sni_callback = self._take_newest
 
-    @property
-    def pem(self) -> Content:
-        """What serves now."""
-        return self._content
-
     def _read(self) -> Content:
         files = {"--tls-key": self._key, "--tls-cert": self._certificate}
         if self.client_ca is not None:

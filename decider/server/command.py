@@ -24,7 +24,6 @@ from decider.server.allocator import keep_what_is_there
 from decider.server.http.listen import Listening, listen
 from decider.server.limits import raise_descriptors
 from decider.server.listeners import LISTEN, OPERATE_LISTEN, WEB
-from decider.server.rpc_port import RPCS
 from decider.server.settings import ANY_ORIGIN, Settings, site_of, split_address, table, unfit_for_address
 
 if TYPE_CHECKING:
@@ -129,7 +128,6 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--synchronous": {"type": click.Choice(["NORMAL", "FULL"], case_sensitive=False)},
     "--guard": {"type": click.Choice(["on", "off"])},
     "--listen": {"callback": _address},
-    "--rpc": {"type": click.Choice(RPCS)},
     "--operate-listen": {"callback": _address},
     "--tls-cert": {"type": _FILE},
     "--tls-key": {"type": _FILE},

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import grpc
 
@@ -13,7 +16,6 @@ from decider.log.group_commit import CommitExecutor
 from decider.metrics.rpc import RpcMetrics
 from decider.server.access import Access
 from decider.server.certificates import Certificates
-from decider.server.experiment_threads import ExperimentThreads
 from decider.server.health import NOT_SERVING, SERVING, Health
 from decider.server.health import SERVICE as HEALTH
 from decider.server.intake import Elsewhere, Intake, Run, Streaming, Unary
@@ -24,6 +26,15 @@ from decider.server.reflection import SERVICE as REFLECTION
 from decider.server.reflection import Reflection
 from decider.server.rpc import behaviour_of
 from decider.server.settings import Settings, join_address, split_address
+
+APPLIERS, READERS = 4, 2
+"""Threads that apply versions, and that read them: while somebody keeps the log locked, only changes have to wait."""
+
+READS = ("Get", "List")
+"""Begin the names of methods that write nothing."""
+
+LONGEST_APPLY = 3.0
+"""Seconds that a stop waits for versions that are being applied."""
 
 LAST_BYTES = 0.2
 """Seconds for the last replies to leave."""
@@ -75,7 +86,8 @@ class GrpcPort:
     ) -> None:
         self._stopped = False
         self.most_connections = listener.most_connections
-        self._experiments = ExperimentThreads()
+        self._applying = ThreadPoolExecutor(APPLIERS, "experiments")
+        self._reading = ThreadPoolExecutor(READERS, "readers")
         self._intake = Intake(
             calls=Limit("calls", most=settings.max_concurrent_rpcs, most_of_one=settings.max_caller_rpcs),
             streams=Limit("streams", most=settings.max_streams, most_of_one=settings.max_caller_streams),
@@ -99,7 +111,7 @@ class GrpcPort:
         self._reflection = Reflection((*listener.services, HEALTH, REFLECTION))
         runs: Mapping[str, Callable[[str], Run]] = {
             **dict.fromkeys((DECISIONS, *FLAGS), lambda _: calls.run),
-            EXPERIMENTS: self._experiments.run_of,
+            EXPERIMENTS: self._run_of,
         }
         added = {
             **{name: _handlers(name, services[name], metrics, runs[name]) for name in listener.services},
@@ -111,6 +123,9 @@ class GrpcPort:
             self._server.add_registered_method_handlers(name, handlers)
         self.port = _bind(self._server, listener, access.certificates)
         self.address = join_address(split_address(listener.address)[0], self.port)
+
+    def _run_of(self, method: str) -> Run:
+        return self._reading.submit if method.startswith(READS) else self._applying.submit
 
     def start(self) -> None:
         """Take calls."""
@@ -135,10 +150,19 @@ class GrpcPort:
         if self._stopped:
             return
         self._stopped = True
-        self._experiments.wait_for_applying()
+        self._wait_for_applying()
         self._server.stop(LAST_BYTES).wait()
-        self._experiments.shutdown()
+        for pool in (self._applying, self._reading):
+            pool.shutdown()  # after the server: gRPC's own thread dies if a pool refuses a call
         self._reflection.stop()
+
+    def _wait_for_applying(self) -> None:
+        """Wait until no version is being applied."""
+        # The pool has APPLIERS threads: only when all of them are free can they meet at the barrier.
+        meeting = threading.Barrier(APPLIERS)
+        for free in [self._applying.submit(meeting.wait, LONGEST_APPLY) for _ in range(APPLIERS)]:
+            with suppress(threading.BrokenBarrierError):
+                free.result()
 
 
 def _handlers(

@@ -17,11 +17,10 @@ from decider.log.clock import LogClock
 from decider.log.protocol import EventLog, Lease
 from decider.server.board import Board, Reporter, worker_name
 from decider.server.crew import Crew, NoCrew, Workers
-from decider.server.grpc_port import shared
+from decider.server.grpc_port import GrpcPort, shared
 from decider.server.leading import FILES_INTERVAL, NO_EXPERIMENT, LeaderPart
 from decider.server.listeners import listeners
 from decider.server.process import Process
-from decider.server.rpc_port import RpcPort
 from decider.server.settings import Settings
 from decider.server.worker import Worker
 from decider.serving.follower import Copies, Owner
@@ -360,7 +359,7 @@ class Server(_Leading):
         self._worker = Worker(self._process, progress=self._leading.progress)
 
     @property
-    def grpc_port(self) -> RpcPort:
+    def grpc_port(self) -> GrpcPort:
         """The one for decisions, once it is open."""
         return self._worker.grpc_port
 

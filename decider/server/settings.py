@@ -45,9 +45,6 @@ class Settings:
         "The log: one SQLite file, or the address of one in PostgreSQL (postgresql://...); made if there is none.",
     )
     listen: str = _setting("127.0.0.1:50051", "HOST:PORT for gRPC; port 0 takes a free one, [::1]:50051 is IPv6.")
-    rpc: str = _setting(
-        "grpcio", "What speaks gRPC: grpcio, or h2corn (extra `fast`), which takes less processor time for a call."
-    )
     operate_listen: str | None = _setting(
         None, "HOST:PORT of a listener of its own for ExperimentService, which --listen then answers no longer."
     )

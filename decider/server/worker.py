@@ -21,11 +21,10 @@ from decider.server.flags.events import LOOK_INTERVAL, FlagEvents
 from decider.server.flags.flagd import Flagd
 from decider.server.flags.flags import Flags
 from decider.server.flags.ofrep import endpoints
-from decider.server.grpc_port import ALONE
+from decider.server.grpc_port import ALONE, GrpcPort
 from decider.server.listeners import DECISIONS, EXPERIMENTS, FLAGS, LISTEN, WEB, Listener
 from decider.server.methods import methods_of, streams_of
 from decider.server.process import Process
-from decider.server.rpc_port import RpcPort, port_class
 from decider.server.service import DeciderService
 from decider.server.web.files import client_files
 from decider.server.web.port import WebPort
@@ -52,7 +51,7 @@ class Worker:
         self._process = process
         self._progress = progress
         self._sharing = sharing
-        self._ports: dict[str, RpcPort] = {}
+        self._ports: dict[str, GrpcPort] = {}
         self._web: WebPort | None = None
         self._pulse: Call | None = None
 
@@ -92,7 +91,7 @@ class Worker:
         for listener in listeners:
             if listener.option == LISTEN and listener.most_connections < settings.max_connections:
                 logger.warning("%s", FEW_FILES.format(listener.most_connections))
-            port = port_class(settings.rpc)(
+            port = GrpcPort(
                 settings,
                 listener,
                 services,
@@ -130,7 +129,7 @@ class Worker:
         process.warnings.append(lambda: connections.warnings)
 
     @property
-    def grpc_port(self) -> RpcPort:
+    def grpc_port(self) -> GrpcPort:
         """The one for decisions."""
         return self._ports[LISTEN]
 

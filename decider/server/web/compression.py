@@ -10,7 +10,7 @@ from typing import Any
 
 from decider.errors import InvalidArgument, LimitReached, NotAnsweredHere, Violation
 
-GZIP, DEFLATE, IDENTITY = b"gzip", b"deflate", b"identity"
+GZIP, IDENTITY = b"gzip", b"identity"
 
 SMALLEST = 1_024
 """Bytes of a reply that is compressed: less than this fits into one packet anyway."""
@@ -18,26 +18,22 @@ SMALLEST = 1_024
 LEVEL = 5
 """Of zlib; a reply of 20 KB takes 0.2 ms."""
 
-_HEADS = {GZIP: 16 + zlib.MAX_WBITS, DEFLATE: zlib.MAX_WBITS}
-"""For zlib: which head is expected. Deflate is what RFC 9110 means by it, with the head of zlib."""
+_GZIP_HEAD = 16 + zlib.MAX_WBITS
 
 
-def unpack_bytes(packed: bytes, encoding: bytes, most: int) -> bytes:
-    """The content. Raises LimitReached above so many bytes, InvalidArgument where it is not packed like this, or not
-    all of it."""
-    unpacking = zlib.decompressobj(_HEADS[encoding])
+def gunzip(packed: bytes, most: int) -> bytes:
+    """The content. Raises LimitReached above so many bytes, InvalidArgument where it is no gzip, or not all of it."""
+    unpacking = zlib.decompressobj(_GZIP_HEAD)
     try:
         content = unpacking.decompress(packed, most + 1)
     except zlib.error:
-        raise InvalidArgument([Violation("request", f"is said to be {encoding.decode()}, and is not")]) from None
+        raise InvalidArgument([Violation("request", "is said to be gzip, and is not")]) from None
     if len(content) > most:
         raise LimitReached(
             f"the request unpacks to more than {most:,} bytes, as many as --max-request-bytes or a page's key allows"
         )
     if not unpacking.eof or unpacking.unused_data:
-        raise InvalidArgument(
-            [Violation("request", f"is said to be {encoding.decode()}, and is not, or not all of it")]
-        )
+        raise InvalidArgument([Violation("request", "is said to be gzip, and is not, or not all of it")])
     return content
 
 
@@ -47,9 +43,9 @@ def unpacking(parse: Callable[[bytes], Any], encoding: bytes, most: int) -> Call
         return parse
 
     def unpack(packed: bytes) -> Any:
-        if encoding not in _HEADS:
+        if encoding != GZIP:
             raise NotAnsweredHere("the request's compression is not known here; send gzip, or none", reason="ENCODING")
-        return parse(unpack_bytes(packed, encoding, most))
+        return parse(gunzip(packed, most))
 
     return unpack
 

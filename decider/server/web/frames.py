@@ -77,35 +77,19 @@ def connect_end(status: status_pb2.Status) -> bytes:
 
 def grpc_web_end(status: status_pb2.Status) -> bytes:
     """The trailers of gRPC-Web."""
-    return frame(b"".join([name + b": " + value + b"\r\n" for name, value in grpc_headers(status)]), TRAILERS)
-
-
-def grpc_headers(status: status_pb2.Status) -> list[tuple[bytes, bytes]]:
-    """What gRPC says of the end of a call.
-
-    >>> grpc_headers(status_pb2.Status(code=5, message="none\\u00e9"))
-    [(b'grpc-status', b'5'), (b'grpc-message', b'none%C3%A9')]
-    """
-    headers = [(b"grpc-status", b"%d" % status.code)]
+    lines = [f"grpc-status: {status.code}"]
     if status.message:
-        headers.append((b"grpc-message", quote(status.message, safe=_AS_IT_IS).encode()))
+        lines.append(f"grpc-message: {quote(status.message, safe=_AS_IT_IS)}")
     if status.details:
-        headers.append((b"grpc-status-details-bin", b64encode(status.SerializeToString()).rstrip(b"=")))
-    return headers
+        lines.append(f"grpc-status-details-bin: {b64encode(status.SerializeToString()).rstrip(b'=').decode()}")
+    return frame("".join(f"{line}\r\n" for line in lines).encode(), TRAILERS)
 
 
 def grpc_timeout(request: Request) -> float | None:
     """Seconds that its caller waits, by `grpc-timeout`; None: it does not say. Raises InvalidArgument."""
     text = header(request, b"grpc-timeout")
-    return parse_timeout(text) if text else None
-
-
-def parse_timeout(text: str) -> float:
-    """Seconds. Raises InvalidArgument.
-
-    >>> parse_timeout("250m")
-    0.25
-    """
+    if not text:
+        return None
     found = _GRPC_TIMEOUT.fullmatch(text)
     if found is None:
         raise InvalidArgument([Violation("grpc-timeout", "must be at most 8 digits and one of H, M, S, m, u, n")])

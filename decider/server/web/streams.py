@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import grpc
 from google.rpc import code_pb2, status_pb2
@@ -38,7 +38,7 @@ class WebStream:
     def __init__(self, caller: str, rights: Rights, check: Callable[[], object]) -> None:
         self.caller, self.rights, self._check = caller, rights, check
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Any] = asyncio.Queue()
+        self._queue: asyncio.Queue[_Message | status_pb2.Status] = asyncio.Queue()
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], object]] | None = []
 
@@ -54,7 +54,7 @@ class WebStream:
         """With this status; where it has ended, nothing happens."""
         self._put(status)
 
-    def _put(self, item: object) -> None:
+    def _put(self, item: _Message | status_pb2.Status) -> None:
         with suppress(RuntimeError):  # the loop has ended, and every stream with it
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
