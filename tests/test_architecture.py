@@ -114,8 +114,6 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "simulator.studies.walk",  # a registry for the handler that it walks through
     ),
     "starlette": ("decider.server.http",),
-    "h2corn": ("decider.server.fast.port",),
-    "uvloop": ("decider.server.fast.port",),
     "uvicorn": (
         "decider.server.http.serving",
         "decider.server.http.connection",
