@@ -142,6 +142,7 @@ LABELS = {
     "name": 52,
     "outcome": 10,
     "policy": 11,
+    "protocol": 14,
     "problem": 5,
     "reason": 10,
     "rule": 5,

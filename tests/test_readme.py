@@ -77,7 +77,7 @@ COMMANDS = [
 FILES = (
     *("demo.db", "shop.db", "obd.db", "drive.db", "demo.parquet", "imported.db", "personalizer-logs", "warm.db"),
     *("result.json", "report", "run-report", "compare-storefront", "demo-archive", "lift-page"),
-    *("decider-rules.yml", "decider-dashboard.json", "tokens.toml", "shop.token", "ann.token", "flags.db"),
+    *("decider-rules.yml", "decider-dashboard.json", "tokens.toml", "shop.token", "ann.token", "flags.db", "web.db"),
 )
 """Files and folders that the texts' commands name; the tests move them."""
 
@@ -202,6 +202,8 @@ TESTED_BELOW = (
     ".venv/bin/decider serve --web",
     "curl -H 'Origin: https://shop.example'",
     ".venv/bin/decider serve --db flags.db",
+    ".venv/bin/decider serve --db web.db",
+    "curl http://127.0.0.1:8080/decider.v1",
     "curl -s http://127.0.0.1:8080/ofrep",
     "curl -s http://127.0.0.1:8080/flagd",
     ".venv/bin/decider list --target",
@@ -452,6 +454,21 @@ def test_a_page_calls_with_its_key_as_the_texts_say(tmp_path: Path) -> None:
         assert "permission_denied" in place.run(call.replace("shop.example", "evil.example"))
     finally:
         assert stop(server) == 0
+
+
+def test_curl_calls_as_the_texts_say(tmp_path: Path) -> None:
+    """A decision, an activation and a reward without any client; the log replays."""
+    place = Place(tmp_path)
+    calls = [one for one in COMMANDS if one.startswith("curl http://127.0.0.1:8080/decider.v1")]
+    server = place.start(only(".venv/bin/decider serve --db web.db"))
+    try:
+        decided, activated, rewarded = [json.loads(place.run(call)) for call in calls]
+    finally:
+        assert stop(server) == 0
+    assert decided["decisionId"] == "visit-1"
+    assert activated["outcome"] == "ACTIVATION_OUTCOME_ACTIVATED"
+    assert rewarded["outcome"] == "REWARD_OUTCOME_JOINED"
+    assert place.run(".venv/bin/simulator verify web.db") == "1 of 1 decisions equal\n"
 
 
 def test_flags_are_asked_for_as_the_texts_say(tmp_path: Path) -> None:

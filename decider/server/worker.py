@@ -102,7 +102,7 @@ class Worker:
             process.opened.callback(port.stop)
             process.access_looks.append(port.look)
             self._ports[listener.option] = port
-        refused = RefusalMetrics(process.registry).count
+        refused, count = RefusalMetrics(process.registry).count, WebMetrics(process.registry).count
         if settings.web is not None:
             names = (DECISIONS, *FLAGS)
             methods = [one for name in names for one in methods_of(name, services[name], metrics)]
@@ -113,7 +113,7 @@ class Worker:
                 calls=calls,
                 access=process.access,
                 endpoints=endpoints(flags, metrics),
-                count=WebMetrics(process.registry).count,
+                count=count,
                 refused=refused,
                 shared=self._sharing is not ALONE,
             )

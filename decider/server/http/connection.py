@@ -84,7 +84,7 @@ class Bounded(_Base):
         # A session of TLS 1.2 that is taken up again: whether its certificate still holds was not looked at.
         name = None if tls is not None and tls.session_reused else certificate_name(tls and tls.getpeercert())
         # uvicorn gives it to each request as `state`
-        self.app_state = {**self.app_state, "certificate": name, "is_there": self.is_there}
+        self.app_state = {**self.app_state, "certificate": name, "is_there": self.is_there, "drain": self.flow.drain}
         self.watch()
         if len(self.connections) > self.bounds.most():
             self.bounds.drop_one()

@@ -58,7 +58,10 @@ class WebApp:
         except Exception as error:
             reply = told(error, route.fail)
         self._count(request.protocol or route.protocol, request.failed or reply.status >= LEAST_ERROR)
-        await _send(reply, allowed, send)
+        try:
+            await _send(reply, allowed, send)
+        finally:
+            await request.wait_until_read()
 
     def _route(self, request: Request) -> Route:
         path = request.path

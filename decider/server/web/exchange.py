@@ -12,6 +12,9 @@ from decider.errors import Cancelled, LimitReached
 from decider.log.protocol import Caller
 from decider.server.pages import LARGEST
 
+SMALL = 65_536
+"""Bytes of a request that uvicorn keeps by itself: of larger ones there may be few at once before they are whole."""
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -34,7 +37,7 @@ class Request:
     prefix that is answered as a whole. protocol: in which it asks, one of few words; empty: that of its route. failed:
     whether it got an error."""
 
-    __slots__ = ("_gone", "_receive", "failed", "headers", "method", "path", "protocol", "rest", "scope")
+    __slots__ = ("_after", "_gone", "_receive", "failed", "headers", "method", "path", "protocol", "rest", "scope")
 
     def __init__(self, scope: Any, receive: Callable[[], Any]) -> None:
         self.scope = scope
@@ -46,6 +49,21 @@ class Request:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
         self._gone = False
+        self._after: list[Callable[[], object]] = []
+
+    def after(self, callback: Callable[[], object]) -> None:
+        """Called in the loop once the reply has left, or never will."""
+        self._after.append(callback)
+
+    async def wait_until_read(self) -> None:
+        """Until its caller has read the reply but for a little, as far as the connection knows; then what waited for
+        that is called."""
+        try:
+            if self._after and (drain := self.scope.get("state", {}).get("drain")) is not None:
+                await drain()
+        finally:
+            for callback in self._after:
+                callback()
 
     @property
     def address(self) -> str:
@@ -70,8 +88,9 @@ class Request:
         """Whether its body, or messages in it, may be compressed."""
         return not PACKING.isdisjoint(self.headers)
 
-    async def body(self, most: int) -> bytes:
-        """All of it. Raises LimitReached above so many bytes, Cancelled where its caller goes before its end."""
+    async def body(self, most: int, grows: Callable[[], object]) -> bytes:
+        """All of it. grows: called where it is large and not whole yet. Raises LimitReached above so many bytes,
+        Cancelled where its caller goes before its end, and what `grows` raises."""
         length = self.headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > most:
             raise _too_large(most)
@@ -80,7 +99,7 @@ class Request:
             whole: bytes = message.get("body", b"")
             if len(whole) <= most:
                 return whole
-        pieces, size = [], 0
+        pieces, size, is_large = [], 0, False
         while message["type"] == "http.request":
             pieces.append(message.get("body", b""))
             size += len(pieces[-1])
@@ -88,6 +107,9 @@ class Request:
                 raise _too_large(most)
             if not message.get("more_body"):
                 return b"".join(pieces)
+            if size > SMALL and not is_large:
+                is_large = True
+                grows()
             message = await self._receive()
         raise Cancelled("the caller went away before its request was here")
 

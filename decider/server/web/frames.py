@@ -166,7 +166,7 @@ class Framed:
         caller, rights = self.intake.guard.identify(request, method.role)
         seconds = self.seconds(request)
         parse = self._reader(request, self.codec.parser_of(method.request), rights)
-        body = await request.body(self.intake.most_of(rights))
+        body = await self.intake.body(request, caller, rights)
         try:
             message = parse(body)
         except DecodeError as error:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from decider.errors import DeciderError
 from decider.log.protocol import Caller
+from decider.server.limits import Limit
 from decider.server.pages import LARGEST, PageRights
 from decider.server.roles import Rights, Role
 from decider.server.web.calls import Calls
@@ -31,12 +32,26 @@ def _ignore(_: DeciderError) -> None:
 
 @dataclass(frozen=True, slots=True)
 class WebIntake:
-    """guard: says who calls. most_bytes: of a request."""
+    """guard: says who calls. large: limit of requests of more than SMALL bytes. most_bytes: of a request."""
 
     guard: Guard
     calls: Calls
     streams: Streams
+    large: Limit
     most_bytes: int
+
+    async def body(self, request: Request, name: str, rights: Rights) -> bytes:
+        """All of it; a page's counts as more calls where it is large. name: of the caller, for the limits. Raises
+        DeciderError."""
+
+        def grow() -> None:
+            self.large.enter(name)
+            request.after(lambda: self.large.leave(name))
+
+        body = await request.body(self.most_of(rights), grow)
+        if isinstance(rights, PageRights):
+            rights.take_size(LARGEST if request.is_packed else len(body))
+        return body
 
     def most_of(self, rights: Rights) -> int:
         """Bytes of a request of who has these rights; unpacked, too."""
@@ -56,17 +71,15 @@ class WebIntake:
         it does not begin; Refused where the caller's time is over."""
         try:
             name, rights = self.guard.identify(request, role)
-            body = await request.body(self.most_of(rights))
-            if isinstance(rights, PageRights):
-                rights.take_size(LARGEST if request.is_packed else len(body))
-            self.calls.enter(name)
+            body = await self.body(request, name, rights)
+            ended = self.calls.enter(request, name)
         except DeciderError as error:
             refused(error)
             raise
         watch = None if request.tells_end else asyncio.create_task(request.watch())
         try:
             caller = request.caller(min(seconds, LONGEST_CALL))
-            return await self.calls.run(partial(work, body, caller, rights), caller, name)
+            return await self.calls.run(partial(work, body, caller, rights), caller, ended)
         finally:
             if watch is not None:
                 watch.cancel()

@@ -32,6 +32,10 @@ close it in the moment in which they send one."""
 LAST_ANSWERS = 0.5
 """Seconds for answers under way where a stop has no time of its own."""
 
+MOST_LARGE, MOST_LARGE_OF_ONE = 128, 32
+"""Requests of more than 64 KiB at once, from their first bytes until their replies have left: with 4 MiB each half a
+gigabyte."""
+
 MOST_PAGE_STREAMS = 100
 """At once, with one page's key and from one address, which may be an office."""
 
@@ -69,7 +73,8 @@ class WebPort:
         guard = Guard(access, settings.web_origin, refused=refused, behind_proxy=bool(settings.web_proxy))
         self._streams = Streams(open_, of_pages=of_pages)
         self._limit = limit
-        intake = WebIntake(guard, Calls(calls, limit), self._streams, settings.max_request_bytes)
+        large = Limit("large requests", most=MOST_LARGE, most_of_one=MOST_LARGE_OF_ONE)
+        intake = WebIntake(guard, Calls(calls, limit), self._streams, large, settings.max_request_bytes)
         routes = {**rpc_routes(methods, intake), **endpoint_routes(endpoints, intake), **file_routes(files)}
         app: Any = believe(settings.web_proxy, WebApp(routes, guard, count))
         self._bounds = Bounds(lambda: self.most_connections, idle=IDLE)
