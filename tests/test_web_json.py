@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decider.errors import InvalidArgument
-from decider.server.web.json_messages import json_parser, to_json
+from decider.server.web.json_messages import MOST_UNUSUAL, MOST_VALUES, json_parser, to_json
 from decider.v1 import decider_service_pb2 as pb
 
 REQUESTS: list[type[Message]] = [
@@ -97,7 +97,7 @@ FULL = {
     "context": {
         "segment": "vip",
         "intent_stage": "cart",
-        "features": {"age": 31, "share": 0.5, "new": True, "plan": "x"},
+        "features": {"age": 31, "share": 0.5, "new": True, "plan": "x", "size": None},
     },
     "actionFeatures": {"a": {"price": 3, "sale": True}, "b": {}},
     "actions": [{"id": "c", "payload": {"url": "/c"}}],
@@ -131,6 +131,29 @@ def test_what_is_wrong_is_named(text: str, words: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         PARSERS[pb.DecideRequest](text.encode())
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"requests": [' + "{}," * MOST_VALUES + "{}, {}]}", "more than 120,000 values; send fewer requests a call"),
+        ('{"x": 1, "requests": [' + "{}," * MOST_UNUSUAL + "{}]}", "an unknown field"),
+        ('{"requests": [{"eligibleActions": [' + "[]," * MOST_UNUSUAL + "[], []]}]}", "at most 20,000 values are read"),
+    ],
+    ids=["too many", "a wrong one among many", "unusual"],
+)
+def test_json_that_would_take_seconds_is_refused(text: str, words: str) -> None:
+    """Nobody else has an answer while it is read, and the same bytes over gRPC take milliseconds."""
+    with pytest.raises(InvalidArgument, match=words):
+        PARSERS[pb.DecideBatchRequest](text.encode())
+
+
+def test_a_large_batch_is_read() -> None:
+    """1,000 decisions with 100 features each, some of them unknown."""
+    features = {f"f{place}": place / 3 for place in range(99)} | {"size": None}
+    one = {"experiment": "home", "unitId": "u", "context": {"features": features}}
+    found = PARSERS[pb.DecideBatchRequest](json.dumps({"requests": [one] * 1_000}).encode())
+    assert len(found.requests[999].context.features) == 100
 
 
 def fill(message: Any, data: st.DataObject) -> None:
