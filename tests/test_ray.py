@@ -245,7 +245,7 @@ def test_ray_that_is_not_installed_is_said_with_the_way_out(tmp_path: Path, monk
     options = ["run", "storefront", "--policy", "best", "--rounds", "10", "--on", "ray", "--keep", str(tmp_path)]
     result = CliRunner().invoke(main, options)
     assert result.exit_code == 2
-    assert "Error: Ray is not installed here: pip install 'decider[ray]'" in result.output
+    assert "Error: Ray is not installed here: in its source folder, pip install '.[ray]'" in result.output
 
 
 @pytest.mark.parametrize("name", ["spark", "ray:10001", "ray://", "ray://a b:1", "ray://a:0", "ray://a:65536"])

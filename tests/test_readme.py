@@ -754,6 +754,14 @@ def test_every_command_in_a_sentence_can_be_called(call: str) -> None:
             assert {argument for argument in arguments if argument.startswith("--")} <= known
 
 
+def test_nothing_is_installed_by_our_name_from_pypi() -> None:
+    """The `decider` there is somebody else's: whoever copied that got a stranger's code."""
+    called = re.compile(r"pip install [^`\n]*(?<![\w/.-])decider(?![\w/.-])")
+    sources = [*(ROOT / "decider").rglob("*.py"), *(ROOT / "simulator").rglob("*.py")]
+    texts = {**LINKED, **{f"{path}": path.read_text(encoding="utf-8") for path in sources}}
+    assert {name: found for name, text in texts.items() if (found := called.findall(text))} == {}
+
+
 def test_every_decision_has_question_options_choice_and_cost() -> None:
     """Five lines each: whoever doubts a choice finds what was rejected, and what it costs."""
     entries = re.split(r"^### ", TEXTS[DECISIONS], flags=re.MULTILINE)[1:]

@@ -159,7 +159,7 @@ def _needs_psycopg(url: LogUrl) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise LogError(f"{url}: needs the extra `postgres`: pip install 'decider[postgres]'") from error
+        raise LogError(f"{url}: needs the extra `postgres`: in its source folder, pip install '.[postgres]'") from error
 
 
 def open_in_memory() -> EventLog:

@@ -123,8 +123,9 @@ def imported() -> ModuleType:
     try:
         import ray
     except ImportError as error:
-        raise EngineUnavailable("Ray is not installed here: pip install 'decider[ray]'") from error
-    return ray
+        raise EngineUnavailable("Ray is not installed here: in its source folder, pip install '.[ray]'") from error
+    found: ModuleType = ray  # without its types where it is not installed
+    return found
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """A web app in Python that decides on the server: the banner is in the page when it arrives.
 
-pip install fastapi uvicorn decider
+pip install fastapi uvicorn FOLDER
 uvicorn shop:app --port 8000
+
+FOLDER is the checkout of this project: PyPI's `decider` is somebody else's.
 """
 
 import os
