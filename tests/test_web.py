@@ -185,6 +185,8 @@ def details(error: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for one in error.get("details", ()):
         value = base64.b64decode(one["value"] + "==")
+        kind = getattr(error_details_pb2, one["type"].removeprefix("google.rpc."))
+        assert one["debug"] == json_format.MessageToDict(kind.FromString(value))  # whoever calls with curl reads this
         if one["type"] == "google.rpc.ErrorInfo":
             found["reason"] = error_details_pb2.ErrorInfo.FromString(value).reason
         else:

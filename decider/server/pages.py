@@ -8,6 +8,7 @@ refused, and what it has no need to know is left out of the answer.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -82,9 +83,8 @@ class PageKey:
         """Raises RateExceeded."""
         after = self.rates.take(neighbours(address), calls)
         if after:
-            raise RateExceeded(
-                f"too many calls with the key {self.rights.name!r}; the next one may come in {after:.1f} s", after
-            )
+            wait = f"the next one may come in {math.ceil(after * 1000)} ms"
+            raise RateExceeded(f"too many calls with the key {self.rights.name!r}; {wait}", after)
 
     def caller(self, address: str) -> str:
         """For the limits."""

@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from google.rpc import code_pb2, status_pb2
+from google.protobuf import json_format
+from google.protobuf.any_pb2 import Any as Packed
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from decider.errors import InvalidArgument, Violation
 from decider.log.protocol import Caller
@@ -45,6 +47,9 @@ CODES: dict[int, tuple[str, int]] = {
 
 LONGEST_TIMEOUT = 10
 """Digits."""
+
+READABLE = (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo)
+"""Details that a person gets as JSON, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,5 +104,15 @@ def timeout(request: Request) -> float:
 def error_json(status: status_pb2.Status) -> dict[str, Any]:
     """An error as Connect writes it."""
     name, _ = CODES.get(status.code, CODES[code_pb2.UNKNOWN])
-    details = [{"type": one.TypeName(), "value": b64encode(one.value).rstrip(b"=").decode()} for one in status.details]
+    details = [_detail(one) for one in status.details]
     return {"code": name, "message": status.message, **({"details": details} if details else {})}
+
+
+def _detail(packed: Packed) -> dict[str, Any]:
+    """`debug` is for people: programs read the value."""
+    found: dict[str, Any] = {"type": packed.TypeName(), "value": b64encode(packed.value).rstrip(b"=").decode()}
+    for kind in READABLE:
+        message = kind()
+        if packed.Unpack(message):
+            found["debug"] = json_format.MessageToDict(message)
+    return found
