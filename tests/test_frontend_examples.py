@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -348,6 +349,16 @@ def test_every_command_of_the_text_has_a_test() -> None:
     assert {name for name in named if not (ROOT / "decider" / name).exists()} == set()
     scripts = json.loads((EXAMPLES / "package.json").read_text(encoding="utf-8"))["scripts"]
     assert {"react", "build"} <= scripts.keys()
+
+
+def test_the_rewards_of_the_examples_are_those_of_their_experiment() -> None:
+    """Another name is refused, and whoever copies it has no rewards. Ports are those of the server that is started."""
+    weights = tomllib.loads((EXAMPLES / "storefront.toml").read_text(encoding="utf-8"))["reward"]["weights"]
+    sources = [path for path in EXAMPLES.rglob("*.*") if {"node_modules", "dist"}.isdisjoint(path.parts)]
+    texts = [TEXT, *(path.read_text(encoding="utf-8") for path in sources if path.is_file())]
+    named = re.findall(r'(?:reward\(.*, |track\()"([\w-]+)"[,)]', "\n".join(texts))
+    assert {"click", "order"} <= set(named) <= weights.keys()
+    assert "127.0.0.1:9465" not in TEXT
 
 
 def test_the_commands_of_the_text_reach_the_server_that_it_starts(tmp_path: Path) -> None:

@@ -48,7 +48,11 @@ baseline_action = "none"
 activation = "REQUIRED"
 actions = [{ id = "none" }, { id = "sale", payload = { title = "20 % off" } }, { id = "free-shipping" }]
 policy = { uniform = {} }
-reward = { window = "1h", attribution = "last", weights = { click = 1, purchase = 5 }, range = { maximum = 1000 } }
+[reward]
+window = "1h"
+attribution = "last"
+weights = { click = 1, order = 5, purchase = 5 }
+range = { maximum = 1000 }
 """
 ACTIONS = {"none", "sale", "free-shipping"}
 PYTHON = ROOT / ".venv-frontends" / "bin" / "python"
@@ -60,6 +64,8 @@ SERVICE = "decider/v1/decider_service.proto"
 SIMULATOR = (sys.executable, "-m", "simulator.cli")
 JARS = Path("/usr/share/java")
 """Where Debian puts them."""
+KNOWN = [("vip", 80.5)]
+"""What each client says of its visitor: segment and the feature cart_value. It must not get lost on the way."""
 VISITOR = "visitor-42"
 """Of the example."""
 IN_PAGES = [name for name in CLIENTS if name.startswith("web-")]
@@ -355,9 +361,8 @@ def test_real_clients(tmp_path: Path) -> None:
         decisions = {name: answer["decision"] for name, answer in live.items() if answer["decision"]}
         drives.buy(decisions)
         run_example(tmp_path, web=web, grpc=server.target)
-        assert rows(
-            server.db, "select name from rewards join decisions d on d.position = decision where unit_id = ?", VISITOR
-        )
+        run_example_in_page(tmp_path, origin=origin, web=web, db=server.db)
+        assert set(rewards_of(server.db, VISITOR)) == {"order", "click"}
         found = {name: seen(server.db, name, live[name]) for name in CLIENTS if name in live}
         os.kill(server.process.pid, signal.SIGSTOP)
         for name, answer in drives.decide_in_vain().items():
@@ -378,28 +383,52 @@ def run_example(folder: Path, *, web: str, grpc: str) -> None:
     """What the page of frontends has for Python."""
     (example,) = re.findall(r"^```python\n(.*?ofrep_provider.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     moved = (
-        example.replace("http://127.0.0.1:9465", web).replace("127.0.0.1:50051", grpc).replace("0.3)", f"{PATIENCE})")
+        example.replace("http://127.0.0.1:8080", web).replace("127.0.0.1:50051", grpc).replace("0.3)", f"{PATIENCE})")
     )
     (folder / "example.py").write_text(moved)
     subprocess.run([PYTHON, folder / "example.py"], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
+def run_example_in_page(folder: Path, *, origin: str, web: str, db: Path) -> None:
+    """What the page of frontends has for pages, bundled, but for what comes from the server."""
+    (example,) = re.findall(r"^```js\n(.*?withRewards.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    moved = example.replace("https://decider.shop.example", web).replace("300", f"{1000 * PATIENCE:.0f}")
+    (folder / "example.mjs").write_text(f"{moved}\nwindow.shown = action;")
+    bundle = [f"{MODULES}/.bin/esbuild", "example.mjs", "--bundle", "--format=esm", "--outfile=site/example.js"]
+    subprocess.run([*bundle, "--external:http://*", "--log-level=error"], check=True, cwd=folder)
+    (folder / "site" / "example.html").write_text('<!doctype html><script type="module" src="/example.js"></script>')
+    with browsers.browser() as chromium:
+        page = chromium.visit(f"{origin}/example.html")
+        until(lambda: page.run("window.shown") in ACTIONS, what="the page has a decision")
+        until(lambda: "click" in rewards_of(db, VISITOR), what="it is rewarded")
+
+
+def rewards_of(db: Path, unit: str) -> dict[str, str]:
+    """Their names, and the decision that got them."""
+    return dict(
+        rows(
+            db,
+            "select name, decision_id from rewards join decisions d on d.position = decision where unit_id = ?",
+            unit,
+        )
+    )
+
+
 def seen(db: Path, name: str, answer: Mapping[str, Any]) -> Found:
     """What the log has of a client."""
     id_ = answer["decision"]
-    made = rows(db, "select action from decisions where decision_id = ? and unit_id = ?", id_, name)
+    made = rows(db, "select segment, features from decisions where decision_id = ? and unit_id = ?", id_, name)
     ((activated,),) = rows(
         db,
         "select count(*) from activations join decisions d on d.position = decision"
         " where decision_id = ? and activations.action is null",
         id_,
     )
-    names = rows(
-        db, "select name, decision_id from rewards join decisions d on d.position = decision where unit_id = ?", name
-    )
+    names = rewards_of(db, name)
     return Found(
-        resolves=answer["value"] in ACTIONS and len(made) == 1,
-        tracks="click" in dict(names),
+        resolves=answer["value"] in ACTIONS
+        and [(one, json.loads(known)["cart_value"]) for one, known in made] == KNOWN,
+        tracks="click" in names,
         activates=activated == 1,
-        survives=("purchase", id_) in names,
+        survives=names.get("purchase") == id_,
     )

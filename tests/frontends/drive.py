@@ -58,7 +58,7 @@ class Drives:
                 assert isinstance(value, dict), value
                 decision = value.get("decision_id")
             found[name] = {"value": details.value, "reason": details.reason, "decision": decision}
-        reply = self.client.decide("storefront", "python-client", segment="vip")
+        reply = self.client.decide("storefront", "python-client", segment="vip", cart_value=80.5)
         self.client.activate(reply.decision_id)
         self.client.reward(reply.decision_id, "click")
         found["python-client"] = {"value": reply.action.id, "decision": reply.decision_id}

@@ -32,10 +32,11 @@ const keep = (kept, answers) => {
   return answers;
 };
 
-const request = (unit) => ({ experiment: "storefront", unitId: unit, context: { segment: "vip" } });
+const FEATURES = { cart_value: 80.5 };
+const request = (unit) => ({ experiment: "storefront", unitId: unit, context: { segment: "vip", features: FEATURES } });
 /** The client of client.js as the others are called. */
 export const callWith = (client) => async (method, { experiment, unitId, decisionId, name, value }) => {
-  if (method === "Decide") return client.decide(experiment, unitId, { segment: "vip", fallback: "code" });
+  if (method === "Decide") return client.decide(experiment, unitId, { segment: "vip", features: FEATURES, fallback: "code" });
   return method === "Activate" ? client.activate(decisionId) : client.reward(decisionId, name, value ?? 1);
 };
 

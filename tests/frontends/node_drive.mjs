@@ -28,9 +28,12 @@ await Promise.all(Object.entries(providers).map(([name, provider]) => OpenFeatur
 
 const { decider } = grpc.loadPackageDefinition(loader.loadSync("decider/v1/decider_service.proto", { includeDirs: [protos, common] }));
 const stub = new decider.v1.DeciderService(target, grpc.credentials.createInsecure());
+// As decider/README.md says: grpc-js drops a plain object in place of a Struct, and says nothing.
+const struct = (known) => ({ fields: Object.fromEntries(Object.entries(known).map(([name, numberValue]) => [name, { numberValue }])) });
+const written = ({ context, ...others }) => (context ? { ...others, context: { ...context, features: struct(context.features) } } : others);
 const grpcJs = (method, message) =>
   new Promise((done, failed) =>
-    stub[method](message, { deadline: Date.now() + DEADLINE }, (error, reply) => (error ? failed(error) : done(reply))),
+    stub[method](written(message), { deadline: Date.now() + DEADLINE }, (error, reply) => (error ? failed(error) : done(reply))),
   );
 const connect = (transport) => {
   const client = createClient(DeciderService, transport);

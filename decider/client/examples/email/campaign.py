@@ -42,7 +42,7 @@ def mails(client: Client, campaign: str, people: list[dict[str, str]], link: str
 
 
 def main(campaign: str, file: str, link: str) -> None:
-    """Whoever clicks comes with ?decision=ID: `client.reward(ID, "click")` there, `"purchase"` at the end.
+    """Whoever clicks comes with ?decision=ID: `client.reward(ID, "click")` there, `"order"` at the end.
 
     Mails are read days later: the experiment's `reward.window` has to be as long.
     """
