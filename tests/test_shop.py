@@ -132,6 +132,9 @@ def test_a_person_visits_the_shop_in_a_browser(opened: Opened) -> None:
         wait_for(lambda: page.run("document.querySelectorAll('.bars li').length") == 23)
         wait_for(lambda: page.run("document.querySelectorAll('.mine').length") == 2)  # banner and picks
         assert_readable(page)
+        page.run("scrollTo({ top: document.body.scrollHeight, behavior: 'instant' })")
+        covered = "document.querySelector('header').getBoundingClientRect().bottom"
+        assert page.run(f"document.querySelector('#behind').getBoundingClientRect().top >= {covered}")
         page.run("document.querySelector('.answers button, #picks-content .products button').click()")
         said("joined")
         page.run("document.querySelector('#product').open || document.querySelector('#all button').click()")
