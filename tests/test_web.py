@@ -444,3 +444,18 @@ def test_workers_share_the_port(tmp_path: Path) -> None:
         assert server.terminate() == 0
     finally:
         server.kill()
+
+
+def test_a_page_that_nobody_has_named_is_told_once_in_the_output(tmp_path: Path) -> None:
+    """Its browser says no more than CORS, whatever the answer is: who has forgotten --web-origin finds it here."""
+    server = ServerProcess(tmp_path / "log.db", "--web", "127.0.0.1:0")
+    try:
+        (web,) = re.findall(r"^Connect and JSON on http://(\S+)/$", server.output, re.MULTILINE)
+        for origin in ("http://localhost:3000", "https://stranger.example"):
+            assert send_json(web, "Decide", {"experiment": "home", "unitId": "u"}, origin=origin).status == 403
+        assert server.terminate() == 0
+        assert re.findall(r"pages of (\S+) have called and were refused: .* --web-origin", server.output) == [
+            "'http://localhost:3000'"
+        ]
+    finally:
+        server.kill()

@@ -51,6 +51,7 @@ class Guard:
         self._any = ANY_ORIGIN in origins
         self._refused = refused
         self._knows_proxy = behind_proxy
+        self._told_of_origin = False
 
     def check_origin(self, request: Request) -> Headers:
         """What lets the page read the reply. Raises PermissionDenied for the page of somebody else."""
@@ -59,12 +60,23 @@ class Guard:
             return (VARY,)
         if not (self._is_named(origin) or self._access.is_page(origin.decode("latin-1"))):
             self._refused("", OTHER_ORIGIN)
+            self._tell_of_origin(request)
             raise PermissionDenied(
                 f"pages of {header(request, b'origin')[:100]} may not call here; --web-origin says which may, and "
                 "[[pages]] in the tokens file",
                 reason=OTHER_ORIGIN,
             )
         return (VARY, (b"access-control-allow-origin", origin), (b"access-control-expose-headers", EXPOSED_HEADERS))
+
+    def _tell_of_origin(self, request: Request) -> None:
+        """Once: a page's developer hears only of CORS from the browser."""
+        if not self._told_of_origin:
+            self._told_of_origin = True
+            logger.warning(
+                "pages of %r have called and were refused: if they are yours, name them by --web-origin, or in "
+                "[[pages]] of the tokens file; told once, decider_web_refused_total counts on",
+                header(request, b"origin")[:100],
+            )
 
     def _is_named(self, origin: bytes) -> bool:
         return self._any or origin in self._origins
