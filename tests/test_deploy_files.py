@@ -239,6 +239,22 @@ def test_the_pod_is_one_that_the_services_find(manifests: list[dict[str, Any]]) 
     assert probed == {"/healthz", "/readyz"} <= {*PATHS}
 
 
+def test_the_pod_has_a_port_for_pages_once_its_lines_are_no_comments(schemas: ModuleType) -> None:
+    """Three lines that belong together, in two documents."""
+    import yaml
+
+    lines, count = re.subn(r"# (- \{name: \w*web\b.*)", r"\1", text("kubernetes.yaml"), flags=re.IGNORECASE)
+    manifests = [*yaml.safe_load_all(lines)]
+    for manifest in manifests:
+        schemas.validate(manifest, KUBERNETES[-1], strict=True)
+    (container,) = of_kind(manifests, "StatefulSet")[0]["spec"]["template"]["spec"]["containers"]
+    settings = environment_of({one["name"]: one["value"] for one in container["env"]})
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    (service,) = [one for one in of_kind(manifests, "Service") if one["metadata"]["name"] == "decider"]
+    served = {port["targetPort"]: port["port"] for port in service["spec"]["ports"]}
+    assert (count, split_address(settings["--web"])[1], served["web"]) == (3, ports["web"], ports["web"])
+
+
 def test_the_pod_serves_with_settings_that_exist(manifests: list[dict[str, Any]]) -> None:
     """The log on the claim, the experiments from the map, more time than the drain takes, nothing writable besides."""
     (stateful,) = of_kind(manifests, "StatefulSet")

@@ -141,18 +141,19 @@ def test_a_decision_that_is_over_gets_nothing_and_no_other_one_does(tracker: Tra
 def test_a_default_is_told_as_what_was_shown(tracker: Tracker, sent: Sent) -> None:
     """A decision may have been made though no answer came. Where the server has said why not, none was."""
     hook = Evaluations(tracker)
-    evaluation, unnamed = Evaluation(), Evaluation(default_value={})
-    for one in (evaluation, unnamed):
+    evaluation, unnamed, mistyped = Evaluation(), Evaluation(default_value={}), Evaluation(default_value=False)
+    for one in (evaluation, unnamed, mistyped):
         hook.before(one, hints={})
-        hook.error(one, Failed("GENERAL"), hints={})
+        hook.error(one, Failed("TYPE_MISMATCH" if one is mistyped else "GENERAL"), hints={})
     hook.error(evaluation, Failed("FLAG_NOT_FOUND"), hints={})
     refused = Failed("GENERAL")
     refused.__cause__ = Exception()
     refused.__cause__.response = "403"  # type: ignore[attr-defined] # as requests has it
     hook.error(evaluation, refused, hints={})
     hook.error(Evaluation(), Failed("GENERAL"), hints={})  # before `before`: the provider is not ready
-    asked = [one.hook_data["decision_id"] for one in (evaluation, unnamed)]
-    assert sent.calls == [("activate", asked[0], "banner"), ("activate", asked[1], "code-default")]
+    asked = [one.hook_data["decision_id"] for one in (evaluation, unnamed, mistyped)]
+    shown = ["banner", "code-default", "code-default"]
+    assert sent.calls == [("activate", id_, action) for id_, action in zip(asked, shown, strict=True)]
 
 
 def test_a_reward_is_for_the_named_decision_the_shown_one_or_the_unit(tracker: Tracker, sent: Sent) -> None:

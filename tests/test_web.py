@@ -321,6 +321,7 @@ def test_what_is_not_there_is_said(method: str, path: str, content_type: str, st
     answer = send(web, path, b"{}", method=method, content_type=content_type)
     assert answer.status == status
     assert answer.body
+    assert status != 404 or json.loads(answer.body)["code"] == "unimplemented"
 
 
 class Ticker:

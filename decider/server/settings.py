@@ -50,7 +50,9 @@ class Settings:
     )
     http: str = _setting("127.0.0.1:9464", "HOST:PORT for the page, /decisions/ID, /metrics, /healthz and /readyz.")
     web: str | None = _setting(
-        None, "HOST:PORT for pages and HTTP: DeciderService by Connect (JSON or protobuf). None: there is no such port."
+        None,
+        "HOST:PORT for frontends over HTTP: DeciderService in JSON, Connect and gRPC-Web, OpenFeature's OFREP and "
+        "flagd, /client.js. None: there is no such port.",
     )
     web_origin: tuple[str, ...] = _setting(
         (),

@@ -79,9 +79,11 @@ test("without an answer, the default is told as what was shown", () => {
   Object.assign(context, hook.before({ context }));
   hook.error({ context, defaultValue: "banner" }, new Error("no answer within 1000 ms"));
   hook.error({ context, defaultValue: {} }, Object.assign(new Error(), { code: "GENERAL" }));
+  hook.error({ context, defaultValue: false }, Object.assign(new Error(), { code: "TYPE_MISMATCH" }));
   hook.error({ context, defaultValue: "banner" }, Object.assign(new Error(), { code: "FLAG_NOT_FOUND" }));
   hook.error({ context, defaultValue: "banner" }, Object.assign(new Error(), { response: { status: 403 } }));
-  assert.deepEqual(told, [["activate", context.decision_id, "banner"], ["activate", context.decision_id, "code-default"]]);
+  const shown = ["banner", "code-default", "code-default"];
+  assert.deepEqual(told, shown.map((action) => ["activate", context.decision_id, action]));
 });
 
 test("a call gives up at its deadline", async () => {

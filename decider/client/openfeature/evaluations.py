@@ -34,13 +34,17 @@ class Evaluations:
         self._tracker.show(unit, hook_context.flag_key, _decision(details, asked))
 
     def error(self, hook_context: Any, exception: Exception, **_: Any) -> None:
-        """The default is shown. Not told where the server has said why: nothing was decided then."""
+        """The default is shown, where no answer came or it has another type than the code asked for. Not told where the
+        server has said why: nothing was decided then."""
         asked = hook_context.hook_data.get("decision_id")
-        if asked and getattr(exception, "error_code", "GENERAL") == "GENERAL" and not _was_answered(exception):
+        if asked and getattr(exception, "error_code", "GENERAL") in _MAYBE_DECIDED and not _was_answered(exception):
             self._tracker.show_default(asked, hook_context.default_value)
 
     def finally_after(self, **_: Any) -> None:
         """Nothing more."""
+
+
+_MAYBE_DECIDED = ("GENERAL", "TYPE_MISMATCH")
 
 
 def _decision(details: Any, asked: str) -> Decision:

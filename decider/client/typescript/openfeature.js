@@ -36,10 +36,11 @@ export function withRewards(provider, client, { deadlineMs = 1000, exposures = t
 /** On a server each evaluation is asked for with an id: it is known even where no answer comes. */
 const ASKS = { before: ({ context }) => (context.decision_id ? undefined : { decision_id: crypto.randomUUID() }) };
 
-/** No answer came, but the decision may have been made: it must not count as if its action had been shown. Not told where
- * the server has said why: nothing was decided then. */
+/** No answer came, but the decision may have been made, or it was made and has another type than the code asked for: it
+ * must not count as if its action had been shown. Not told where the server has said why: nothing was decided then. */
 const tellDefault = (activate) => ({ context, defaultValue }, error) => {
-  if ((error.code ?? "GENERAL") !== "GENERAL" || error.response || !context.decision_id) return;
+  const code = error.code ?? "GENERAL";
+  if ((code !== "GENERAL" && code !== "TYPE_MISMATCH") || error.response || !context.decision_id) return;
   activate(context.decision_id, (typeof defaultValue === "string" ? defaultValue : defaultValue?.action) || DEFAULT_SHOWN);
 };
 

@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Any
 
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from decider.errors import NotFound
 from decider.server.rpc import Refused, to_status
 from decider.server.web.connect import ConnectUnary
 from decider.server.web.exchange import Headers, Reply, Request
@@ -80,7 +79,9 @@ class WebApp:
         return Reply(405, [(b"allow", methods), TEXT], b"this takes " + methods + b"\n")
 
     async def _say_paths(self, _: Request) -> Reply:
-        raise NotFound(f"there are {', '.join(self._routes)}")
+        """A call that there is not is `unimplemented` in Connect's words; `not_found` is what a call did not find."""
+        text = f"there are {', '.join(self._routes)}"
+        return ConnectUnary.fail(status_pb2.Status(code=code_pb2.UNIMPLEMENTED, message=text))._replace(status=404)
 
 
 EVERY_METHOD = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
