@@ -409,5 +409,8 @@ def test_a_full_storage_a_forbidden_one_and_cookies(page: Page, shop: str) -> No
         const same = make({ keptStorage: cookieStorage() }).kept("storefront") === decisionId;
         return [same, Object.keys(localStorage).length];
     })()""") == [True, 0]
+    page.run("document.cookie = 'offer=50%'")  # another script's, which does not decode
+    assert page.run("make({ keptStorage: cookieStorage() }).kept('storefront')") != ""
+    page.run("document.cookie = 'offer=; max-age=0'")
     page.run("make({ keptStorage: cookieStorage() }).forget()")
     assert page.run("document.cookie") == ""

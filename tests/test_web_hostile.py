@@ -19,7 +19,7 @@ from decider.server.methods import Method
 from decider.server.roles import Rights, Role
 from decider.server.rpc import Parse
 from decider.server.settings import Settings
-from decider.server.web.connection import MOST_AHEAD, WebConnection
+from decider.server.web.connection import AT_ONE_TIME, MOST_AHEAD, WebConnection
 from decider.server.web.port import WebPort
 from decider.v1 import decider_service_pb2 as pb
 from tests.rpc_clients import PATIENCE, until
@@ -119,6 +119,26 @@ def answers(opened: Opened, *pieces: bytes, most: int = 1_000) -> list[int]:
             while received.count(b"HTTP/1.1 ") < most and (piece := sock.recv(65_536)):
                 received += piece
     return [int(one[:3]) for one in received.split(b"HTTP/1.1 ")[1:]]
+
+
+def test_what_waits_behind_an_answer_is_bounded() -> None:
+    """Requests ahead of it stay in memory, behind a stream for hours: one piece is read, and not all eight."""
+    opened = Opened(max_request_bytes=MOST_AHEAD * AT_ONE_TIME)
+    try:
+        with closing(opened.connect()) as sock:
+            sock.sendall(post(body=BODY.replace(b'"u"', b'"wait"')))
+            assert opened.handler.waiting.wait(PATIENCE)
+            sock.setblocking(False)
+            for _ in range(10):
+                with suppress(BlockingIOError):
+                    sock.send(post(body=b"x" * (AT_ONE_TIME - 500)) * (MOST_AHEAD - 1))
+                time.sleep(0.05)
+            (connection,) = opened.port._server.server_state.connections
+            assert isinstance(connection, WebConnection)
+            held = sum([len(cycle.body) for cycle, _ in connection.pipeline])
+            assert 0 < held <= AT_ONE_TIME
+    finally:
+        opened.close()
 
 
 CHUNKED = post(more=b"Transfer-Encoding: chunked\r\n", body=b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY))

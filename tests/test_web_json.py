@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decider.errors import InvalidArgument
+from decider.server.rpc import to_status
 from decider.server.web.json_messages import MOST_UNUSUAL, MOST_VALUES, json_parser, to_json
 from decider.v1 import decider_service_pb2 as pb
 
@@ -193,6 +194,17 @@ def test_words_that_the_caller_chose_are_told_at_once_and_not_at_length(part: st
     with pytest.raises(InvalidArgument) as raised:
         json_parser(pb.RewardRequest)(text.encode())
     assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r'{"actions": "\ud800"}', r'{"excludedActions": "\udc00\ud800"}', r'{"context": "\ud800"}', r'{"\ud800": 1}'],
+)
+def test_half_a_character_is_the_callers_mistake(text: str) -> None:
+    """Protobuf's error has it in its words, and no answer can: it was an INTERNAL, and a traceback in the log."""
+    with pytest.raises(InvalidArgument) as raised:
+        json_parser(pb.DecideRequest)(text.encode())
+    assert to_status(raised.value).message.startswith(str(raised.value)[:9])
 
 
 @pytest.mark.parametrize("kind", [*REPLIES, status_pb2.Status])

@@ -412,6 +412,20 @@ test("a storage that is full, denied, or holds nonsense", async () => {
   assert.equal(stub.calls.length, 0);
 });
 
+test("what another script has written where rewards wait does not stop them", async () => {
+  const storage = new FakeStorage();
+  const wrong = [{ request: null }, { request: 7 }, { request: { decisionId: 7 } }, { request: {}, at: "x" }];
+  wrong.forEach((one, place) => {
+    const stored = { method: "Reward", at: Date.now(), ...one };
+    storage.map.set(`decider|${stub.url}|q|${place}`, JSON.stringify(stored));
+  });
+  stub.calls = [];
+  const one = client({ storage });
+  assert.equal(await one.flush(0), true);
+  assert.equal(await one.reward("d-1", "click"), "joined");
+  assert.deepEqual([stub.calls.length, storage.map.size, failures], [1, 0, []]);
+});
+
 test("a page that is left during an outage: the next one sends, and two of them do no harm", async () => {
   const storage = new FakeStorage();
   const gone = await new Stub().start();

@@ -5,10 +5,16 @@ Bounded as those of the page are, over a parser in C: that saves a third of what
 
 from __future__ import annotations
 
+import asyncio
+
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from decider.server.http.connection import LARGEST_HEAD, Bounded
+
+AT_ONE_TIME = 65_536
+"""Bytes that are read at once, instead of asyncio's 262,144: requests behind one that is not answered stay in memory
+until it is, and behind a stream that is hours."""
 
 MOST_AHEAD = 8
 """Requests that a connection may send before the answer to the one before them is there."""
@@ -23,6 +29,11 @@ class WebConnection(Bounded, HttpToolsProtocol):  # type: ignore[misc]
 
     _head_again = b""
     """Of a request that wants another protocol: it is parsed anew without that wish."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See Bounded."""
+        transport.max_size = AT_ONE_TIME  # type: ignore[attr-defined]
+        super().connection_made(transport)
 
     def is_idle(self) -> bool:
         """See Bounded."""

@@ -74,6 +74,7 @@ def _parse_slowly(text: bytes, kind: type[Message]) -> Any:
 def _violation(text: str) -> Violation:
     """What is wrong, and where, from the words of `json_format`. They hold what the caller sent, so no pattern is
     sought in them: one with several gaps took hours for some, and nobody else had an answer meanwhile."""
+    text = text.encode(errors="backslashreplace").decode()  # JSON may have half a character, an answer may not
     _, found, rest = text.partition(' has no field named "')
     rest, ends, fields = rest.rpartition('".\n Available Fields(except extensions): "[')
     name, named, path = rest.rpartition('" at "')

@@ -299,12 +299,13 @@ export class Outbox {
 }
 
 /** Messages about the same decision or slate, or about units, are delivered in the order in which they came. */
-function subject({ request }: Stored): string {
+function subject({ request }: Pick<Stored, "request">): string {
   return (request.decisionId ?? "units").replace(/\/1?[0-9]$/, "");
 }
 
+/** Another script of the site may have written it: whatever passes here must not stop the queue. */
 function isStored({ method, request, at }: Stored): boolean {
-  return ["Reward", "Activate", "LinkUnits"].includes(method) && typeof request === "object" && at > 0;
+  return ["Reward", "Activate", "LinkUnits"].includes(method) && typeof request === "object" && !!subject({ request }) && at > 0;
 }
 
 /** A timer that keeps no program of Node alive. */

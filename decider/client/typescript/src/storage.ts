@@ -54,7 +54,9 @@ export function pageStorages(): PageStorage[] {
  * the page's own server.
  */
 export function cookieStorage({ domain = "", maxAgeMs = 86_400_000 } = {}): PageStorage {
-  const all = () => document.cookie.split("; ").map((one) => one.split("=").map(decodeURIComponent));
+  // Cookies of others need not be encoded: what does not decode stays as it is, and hides none of ours.
+  const decoded = (part: string) => attempt(() => decodeURIComponent(part)) ?? part;
+  const all = () => document.cookie.split("; ").map((one) => one.split("=").map(decoded));
   const put = (key: string, value: string, seconds: number) => {
     const where = `path=/; samesite=lax${domain && `; domain=${domain}`}${location.protocol === "https:" ? "; secure" : ""}`;
     document.cookie = `${encodeURIComponent(key)}=${encodeURIComponent(value)}; max-age=${seconds}; ${where}`;
