@@ -294,10 +294,10 @@ def test_every_field_of_a_request_is_for_pages_or_for_tokens() -> None:
 
 def test_a_reply_tells_a_page_what_it_needs() -> None:
     """Not how much the log holds, nor what a unit has had."""
-    decided = pb.DecideResponse(decision_id="d", propensity=0.5, model=4711)
+    decided = pb.DecideResponse(decision_id="d", propensity=0.5, model=4711, ignored_actions=["soon"])
     shorten(pb.DecideRequest(), decided)
     assert decided == pb.DecideResponse(decision_id="d", propensity=0.5)
-    slate = pb.DecideSlateResponse(decisions=[pb.DecideResponse(model=4711)])
+    slate = pb.DecideSlateResponse(decisions=[pb.DecideResponse(model=4711, ignored_actions=["soon"])])
     shorten(pb.DecideSlateRequest(), slate)
     assert slate == pb.DecideSlateResponse(decisions=[pb.DecideResponse()])
     rewards = pb.RewardBatchRequest(requests=[pb.RewardRequest(unit_id="u"), pb.RewardRequest(decision_id="d")])

@@ -22,12 +22,15 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from decider.errors import Unauthenticated
 from decider.log.group_commit import CommitExecutor
 from decider.server.access import Access
 from decider.server.methods import Stream, StreamMethod
 from decider.server.roles import Role
-from decider.server.settings import Settings
+from decider.server.settings import ANY_ORIGIN, Settings
+from decider.server.web.exchange import Request
 from decider.server.web.files import File
+from decider.server.web.guard import Guard
 from decider.server.web.port import WebPort
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
@@ -428,6 +431,22 @@ def test_tls_by_the_certificates_of_all_ports(tmp_path: Path) -> None:
     finally:
         port.stop()
         calls.shutdown()
+
+
+def test_a_certificate_is_a_programs_and_no_pages(tmp_path: Path) -> None:
+    """A browser shows its user's certificate to whatever page asks: with `--web-origin '*'` each one could use it."""
+    ours = authority(tmp_path / "ca", "ours")
+    pair = issue(tmp_path / "ca", "server", ours)
+    access = Access(Settings(web="127.0.0.1:0", tls_cert=pair.cert, tls_key=pair.key, tls_client_ca=ours.cert))
+    guard = Guard(access, [ANY_ORIGIN])
+
+    def asked(*headers: tuple[bytes, bytes]) -> Request:
+        scope = {"method": "POST", "path": "/", "headers": headers, "state": {"certificate": "ann"}}
+        return Request(scope, lambda: None)
+
+    assert guard.identify(asked(), Role.DECIDE)[0] == "token:ann"
+    with pytest.raises(Unauthenticated):
+        guard.identify(asked((b"origin", b"https://evil.example")), Role.DECIDE)
 
 
 def test_workers_share_the_port(tmp_path: Path) -> None:

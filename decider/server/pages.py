@@ -202,11 +202,17 @@ def shorten(request: Message, reply: Message) -> None:
                 shorten(one, result.response)
     elif isinstance(reply, pb.DecideSlateResponse):
         for decision in reply.decisions:
-            decision.ClearField("model")
+            _shorten_decision(decision)
     elif isinstance(reply, pb.DecideResponse):
-        reply.ClearField("model")
+        _shorten_decision(reply)
     elif isinstance(reply, pb.RewardResponse) and isinstance(request, pb.RewardRequest) and request.unit_id:
         reply.Clear()
+
+
+def _shorten_decision(reply: pb.DecideResponse) -> None:
+    """Which ids are ignored tells which actions there are that are not in play yet."""
+    reply.ClearField("model")
+    reply.ClearField("ignored_actions")
 
 
 _TOLD = frozenset(
