@@ -98,7 +98,7 @@ def test_every_log_counts_the_same_days(tmp_path: Path) -> None:
     for log in (open_log(tmp_path / "log.db", clock=clock), MemoryLog(clock=clock)):
         clock.now = begin
         with closing(log):
-            write_visits(log, clock, [shop(), shop(holdout=0.2)], decisions=500, pause=20_000.0)
+            write_visits(log, clock, [shop(), shop(holdout=0.2)], decisions=500, pause=30_000.0)
             found.append(counted(log))
             assert counted(log, 700) == found[-1]
     assert found[0].daily == found[1].daily

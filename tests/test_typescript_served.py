@@ -189,7 +189,7 @@ def test_what_a_key_may_not_ask_spoils_nothing_else(chromium: Browser, site: Sit
         ]); null""")
     assert page.run("asked.then((all) => all.map((one) => one.decisionId !== ''))") == [False, True]
     assert page.run("failures.map((one) => one.reason)") == ["NOT_FOR_PAGES"]
-    assert page.run("client.waiting") == 0
+    wait_for(lambda: page.run("client.waiting") == 0)
     page.close()
 
 

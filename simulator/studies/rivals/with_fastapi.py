@@ -7,8 +7,6 @@ has. Of what our server does beside it has nothing: no windows, model versions, 
 Started by `bench_web.py`.
 """
 
-from __future__ import annotations
-
 import random
 import sqlite3
 import sys
@@ -17,9 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-import vowpalwabbit  # type: ignore[import-not-found] # only in the rivals' environment
-from fastapi import FastAPI, HTTPException  # type: ignore[import-not-found] # the same
-from pydantic import BaseModel  # type: ignore[import-not-found] # the same
 
 ARGUMENTS = "--cb_explore_adf --squarecb -q SA --quiet"
 ACTIONS = {f"action-{number}": {"title": f"Title {number}"} for number in range(10)}
@@ -33,42 +28,42 @@ create table if not exists reward (decision text, value real, rewarded_at real d
 """
 
 
-class Context(BaseModel):  # type: ignore[misc] # of a class that is known in the rivals' environment alone
-    """Of a visitor."""
-
-    segment: str = ""
-    device: str = ""
-    channel: str = ""
-    location: str = ""
-    intent_stage: str = ""
-
-
-class DecideRequest(BaseModel):  # type: ignore[misc] # the same
-    """Which action for whom?"""
-
-    experiment: str
-    unit_id: str
-    context: Context
-
-
-class Decided(BaseModel):  # type: ignore[misc] # the same
-    """The action, and the id for its reward."""
-
-    decision_id: str
-    action: str
-    payload: dict[str, str]
-    propensity: float
-
-
-class RewardRequest(BaseModel):  # type: ignore[misc] # the same
-    """What a decision has earned."""
-
-    decision_id: str
-    value: float = 1.0
-
-
 def app(db: Path) -> Any:
     """The service; its log is in the file."""
+    import vowpalwabbit  # type: ignore[import-not-found] # only in the rivals' environment, as the two below
+    from fastapi import FastAPI, HTTPException  # type: ignore[import-not-found]
+    from pydantic import BaseModel  # type: ignore[import-not-found]
+
+    class Context(BaseModel):  # type: ignore[misc]
+        """Of a visitor."""
+
+        segment: str = ""
+        device: str = ""
+        channel: str = ""
+        location: str = ""
+        intent_stage: str = ""
+
+    class DecideRequest(BaseModel):  # type: ignore[misc]
+        """Which action for whom?"""
+
+        experiment: str
+        unit_id: str
+        context: Context
+
+    class Decided(BaseModel):  # type: ignore[misc]
+        """The action, and the id for its reward."""
+
+        decision_id: str
+        action: str
+        payload: dict[str, str]
+        propensity: float
+
+    class RewardRequest(BaseModel):  # type: ignore[misc]
+        """What a decision has earned."""
+
+        decision_id: str
+        value: float = 1.0
+
     log = sqlite3.connect(db, isolation_level=None)
     log.executescript(f"pragma journal_mode = wal; pragma synchronous = normal; {TABLES}")
     learner = vowpalwabbit.Workspace(ARGUMENTS)
