@@ -51,7 +51,7 @@ def sound() -> Phase:
 
 def test_a_short_attack_finds_a_sound_server_sound(tmp_path: Path) -> None:
     """Tokens, then certificates; every stranger tries every RPC. The way of the long one but for the latencies."""
-    plan = Plan(0.2, on=7.0, off=1.0, settle=0.5, rate=2.0, kinds=(TOKENS, MUTUAL))
+    plan = Plan(0.2, on=8.0, off=1.0, settle=0.5, rate=3.0, kinds=(TOKENS, MUTUAL))
     phases = attack_all(tmp_path, plan, seed=1, console=NOBODY)
     assert [text for phase in phases for text in failed(phase, timed=False)] == []
     for phase in phases:
