@@ -63,7 +63,7 @@ clients: $(READY) $(FRONTENDS) ## drive every client of tests/test_frontends.py 
 	WRITE_TABLE=1 $(BIN)/python -m pytest tests/test_frontends.py $(ARGS)
 
 test: $(READY) ## all tests (ARGS="-k name")
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 $(LOWEST): pyproject.toml
 	$(PYTHON) -m venv .venv-lowest
