@@ -354,7 +354,8 @@ def test_every_command_of_the_text_has_a_test() -> None:
 def test_the_rewards_of_the_examples_are_those_of_their_experiment() -> None:
     """Another name is refused, and whoever copies it has no rewards. Ports are those of the server that is started."""
     weights = tomllib.loads((EXAMPLES / "storefront.toml").read_text(encoding="utf-8"))["reward"]["weights"]
-    sources = [path for path in EXAMPLES.rglob("*.*") if {"node_modules", "dist"}.isdisjoint(path.parts)]
+    made = {"node_modules", "dist", "__pycache__"}
+    sources = [path for path in EXAMPLES.rglob("*.*") if made.isdisjoint(path.parts)]
     texts = [TEXT, *(path.read_text(encoding="utf-8") for path in sources if path.is_file())]
     named = re.findall(r'(?:reward\(.*, |track\()"([\w-]+)"[,)]', "\n".join(texts))
     assert {"click", "order"} <= set(named) <= weights.keys()
