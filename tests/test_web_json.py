@@ -110,8 +110,11 @@ FULL = {
 def test_a_usual_request_is_read_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it is not faster, and nobody would see it."""
     expected = json_format.Parse(json.dumps(FULL), pb.DecideRequest())
+    reward = json.dumps({"decisionId": "d", "value": 2.5, "occurredAt": "2026-11-30T01:02:03.5Z"})
+    rewarded = json_format.Parse(reward, pb.RewardRequest())
     monkeypatch.setattr(json_format, "Parse", None)
     assert PARSERS[pb.DecideRequest](json.dumps(FULL).encode()) == expected
+    assert PARSERS[pb.RewardRequest](reward.encode()) == rewarded
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,7 @@ def test_what_is_wrong_is_named(text: str, words: str) -> None:
     [
         ('{"requests": [' + "{}," * MOST_VALUES + "{}, {}]}", "more than 120,000 values; send fewer requests a call"),
         ('{"x": 1, "requests": [' + "{}," * MOST_UNUSUAL + "{}]}", "an unknown field"),
-        ('{"requests": [{"eligibleActions": [' + "[]," * MOST_UNUSUAL + "[], []]}]}", "at most 20,000 values are read"),
+        ('{"requests": [{"eligibleActions": [' + "[]," * MOST_UNUSUAL + "[], []]}]}", "at most 6,000 values are read"),
     ],
     ids=["too many", "a wrong one among many", "unusual"],
 )
