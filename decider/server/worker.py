@@ -11,6 +11,7 @@ from decider.flagd.v2 import evaluation_pb2 as flagd_v2
 from decider.learn.leader import Progress
 from decider.learn.limits import largest_definition
 from decider.log.group_commit import Call, CommitExecutor
+from decider.log.protocol import LocateAll
 from decider.metrics.access import RefusalMetrics
 from decider.metrics.connections import ConnectionsCollector
 from decider.metrics.rpc import RpcMetrics
@@ -28,6 +29,7 @@ from decider.server.process import Process
 from decider.server.service import DeciderService
 from decider.server.web.files import client_files
 from decider.server.web.port import WebPort
+from decider.server.web.routes import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -57,25 +59,43 @@ class Worker:
 
     def open(self, listeners: Sequence[Listener]) -> None:
         """Take the ports; callers wait until `start`. Raises AddressInUse."""
-        process, settings = self._process, self._process.settings
-        calls = CommitExecutor(process.log.append, threads=settings.threads)
+        process = self._process
+        self._calls = calls = CommitExecutor(process.log.append, threads=process.settings.threads)
         process.opened.callback(calls.shutdown)
         locate_all = calls.share(process.log.locate_all)
-        decisions = DeciderService(
+        decisions = self._decisions(locate_all)
+        flags = Flags(decisions, process.current, process.log, locate_all=locate_all)
+        services = self._services(decisions, flags)
+        metrics = RpcMetrics(process.registry)
+        for listener in listeners:
+            self._open_grpc(listener, services, metrics)
+        self._open_web(services, metrics, endpoints(flags, metrics))
+        self._connections = connections = Connections(
+            self._ports if self._web is None else {**self._ports, WEB: self._web}
+        )
+        process.registry.register(ConnectionsCollector(connections.count, connections.limits))
+        process.warnings.append(lambda: connections.warnings)
+
+    def _decisions(self, locate_all: LocateAll) -> DeciderService:
+        process = self._process
+        return DeciderService(
             process.current,
             process.log,
-            append=calls.append,
+            append=self._calls.append,
             budget=process.budget,
             locate_all=locate_all,
             metrics=process.requests,
             agreement=process.agreement,
             clock=process.clock,
             follow=process.follower.follow,
-            max_reply_bytes=settings.max_reply_bytes,
+            max_reply_bytes=process.settings.max_reply_bytes,
         )
-        flags = Flags(decisions, process.current, process.log, locate_all=locate_all)
+
+    def _services(self, decisions: DeciderService, flags: Flags) -> Mapping[str, object]:
+        """What answers each, by name."""
+        process = self._process
         self._events = events = FlagEvents(process.current)
-        services = {
+        return {
             DECISIONS: decisions,
             **{name: Flagd(of, flags, events) for name, of in zip(FLAGS, (flagd_v1, flagd_v2), strict=True)},
             EXPERIMENTS: ExperimentService(
@@ -84,49 +104,49 @@ class Worker:
                 process.follower,
                 process.versions,
                 progress=self._progress,
-                page_bytes=largest_definition(settings.max_reply_bytes),
+                page_bytes=largest_definition(process.settings.max_reply_bytes),
             ),
         }
-        metrics = RpcMetrics(process.registry)
-        for listener in listeners:
-            if listener.option == LISTEN and listener.most_connections < settings.max_connections:
-                logger.warning("%s", FEW_FILES.format(listener.most_connections))
-            port = GrpcPort(
-                settings,
-                listener,
-                services,
-                calls=calls,
-                metrics=metrics,
-                access=process.access,
-                sharing=self._sharing,
-            )
-            process.opened.callback(port.stop)
-            process.access_looks.append(port.look)
-            self._ports[listener.option] = port
-        refused, count = RefusalMetrics(process.registry).count, WebMetrics(process.registry).count
-        if settings.web is not None:
-            names = (DECISIONS, *FLAGS)
-            methods = [one for name in names for one in methods_of(name, services[name], metrics)]
-            streams = [one for name in names for one in streams_of(name, services[name])]
-            self._web = WebPort(
-                settings,
-                [*methods, *streams],
-                calls=calls,
-                access=process.access,
-                count=count,
-                refused=refused,
-                endpoints=endpoints(flags, metrics),
-                files=client_files(),
-                shared=self._sharing is not ALONE,
-            )
-            process.opened.callback(self._web.stop)
-            process.access_looks.append(self._web.look)
-        self._calls = calls
-        self._connections = connections = Connections(
-            self._ports if self._web is None else {**self._ports, WEB: self._web}
+
+    def _open_grpc(self, listener: Listener, services: Mapping[str, object], metrics: RpcMetrics) -> None:
+        process, settings = self._process, self._process.settings
+        if listener.option == LISTEN and listener.most_connections < settings.max_connections:
+            logger.warning("%s", FEW_FILES.format(listener.most_connections))
+        port = GrpcPort(
+            settings,
+            listener,
+            services,
+            calls=self._calls,
+            metrics=metrics,
+            access=process.access,
+            sharing=self._sharing,
         )
-        process.registry.register(ConnectionsCollector(connections.count, connections.limits))
-        process.warnings.append(lambda: connections.warnings)
+        process.opened.callback(port.stop)
+        process.access_looks.append(port.look)
+        self._ports[listener.option] = port
+
+    def _open_web(self, services: Mapping[str, object], metrics: RpcMetrics, more: Sequence[Endpoint]) -> None:
+        """Where there is to be one; its metrics are there anyway."""
+        process = self._process
+        refused, count = RefusalMetrics(process.registry).count, WebMetrics(process.registry).count
+        if process.settings.web is None:
+            return
+        names = (DECISIONS, *FLAGS)
+        methods = [one for name in names for one in methods_of(name, services[name], metrics)]
+        streams = [one for name in names for one in streams_of(name, services[name])]
+        self._web = port = WebPort(
+            process.settings,
+            [*methods, *streams],
+            calls=self._calls,
+            access=process.access,
+            count=count,
+            refused=refused,
+            endpoints=more,
+            files=client_files(),
+            shared=self._sharing is not ALONE,
+        )
+        process.opened.callback(port.stop)
+        process.access_looks.append(port.look)
 
     @property
     def grpc_port(self) -> GrpcPort:
