@@ -1,6 +1,4 @@
-"""The application of the web port (ASGI): an exact path or a prefix of it says what answers. Called by `port.py`; any
-server that speaks ASGI can run it.
-"""
+"""The application of the web port (ASGI): an exact path or a prefix of it says what answers. Called by `port.py`."""
 
 from __future__ import annotations
 
@@ -110,16 +108,11 @@ async def _send(reply: Reply, allowed: Headers, send: Send) -> None:
     whole = isinstance(body, bytes)
     if whole and reply.status != 204:
         headers.append((b"content-length", b"%d" % len(body)))  # type: ignore[arg-type]
-    start = {"type": "http.response.start", "status": reply.status, "headers": headers}
-    if reply.trailers:
-        start["trailers"] = True
-    await send(start)
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     if whole:
         await send({"type": "http.response.body", "body": body})
     else:
         await _send_pieces(body, send)  # type: ignore[arg-type]
-    if reply.trailers:
-        await send({"type": "http.response.trailers", "headers": reply.trailers})
 
 
 async def _send_pieces(pieces: AsyncIterator[bytes], send: Send) -> None:

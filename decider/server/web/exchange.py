@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from decider.errors import Cancelled, LimitReached
@@ -24,12 +22,11 @@ PACKING = frozenset({b"content-encoding", b"connect-content-encoding", b"grpc-en
 
 class Reply(NamedTuple):
     """status: of HTTP. headers: names in lower case; the length of the body is added. body: whole, or in pieces that
-    are sent as they come. trailers: behind the body, where the server that runs the application can send them."""
+    are sent as they come."""
 
     status: int
     headers: Headers
     body: bytes | AsyncIterator[bytes] = b""
-    trailers: Headers = ()
 
 
 class Request:
@@ -37,7 +34,7 @@ class Request:
     prefix that is answered as a whole. protocol: in which it asks, one of few words; empty: that of its route. failed:
     whether it got an error."""
 
-    __slots__ = ("_after", "_gone", "_receive", "failed", "headers", "method", "path", "protocol", "rest", "scope")
+    __slots__ = ("_after", "_receive", "failed", "headers", "method", "path", "protocol", "rest", "scope")
 
     def __init__(self, scope: Any, receive: Callable[[], Any]) -> None:
         self.scope = scope
@@ -48,7 +45,6 @@ class Request:
         self.failed = False
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
-        self._gone = False
         self._after: list[Callable[[], object]] = []
 
     def after(self, callback: Callable[[], object]) -> None:
@@ -59,8 +55,8 @@ class Request:
         """Until its caller has read the reply but for a little, as far as the connection knows; then what waited for
         that is called."""
         try:
-            if self._after and (drain := self.scope.get("state", {}).get("drain")) is not None:
-                await drain()
+            if self._after:
+                await self.scope["state"]["drain"]()
         finally:
             for callback in self._after:
                 callback()
@@ -113,25 +109,14 @@ class Request:
             message = await self._receive()
         raise Cancelled("the caller went away before its request was here")
 
-    @property
-    def tells_end(self) -> bool:
-        """Whether the connection says by itself that its caller has gone; else `watch` has to."""
-        return "is_there" in self.scope.get("state", ())
-
     def caller(self, seconds: float) -> Caller:
         """Who waits for the answer, for so many seconds."""
-        is_there = self.scope.get("state", {}).get("is_there")  # our own connections know
-        return Caller(time.monotonic() + seconds, is_there or self._is_there)
+        return Caller(time.monotonic() + seconds, self.scope["state"]["is_there"])
 
-    def _is_there(self) -> bool:
-        return not self._gone
-
-    async def watch(self) -> None:
-        """Notice that the caller goes away, under a server whose connections do not say so. After `body`."""
-        with suppress(asyncio.CancelledError):
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-            self._gone = True
+    async def wait_until_gone(self) -> None:
+        """Until its caller has gone away. After `body`."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
 
 def _too_large(most: int) -> LimitReached:

@@ -4,7 +4,6 @@ this folder, as gRPC's own `intake.py` is by grpcio.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -76,10 +75,5 @@ class WebIntake:
         except DeciderError as error:
             refused(error)
             raise
-        watch = None if request.tells_end else asyncio.create_task(request.watch())
-        try:
-            caller = request.caller(min(seconds, LONGEST_CALL))
-            return await self.calls.run(partial(work, body, caller, rights), caller, ended)
-        finally:
-            if watch is not None:
-                watch.cancel()
+        caller = request.caller(min(seconds, LONGEST_CALL))
+        return await self.calls.run(partial(work, body, caller, rights), caller, ended)

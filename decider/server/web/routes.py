@@ -6,7 +6,7 @@ A part that adds something gives it here: a service (its table of methods), an E
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from decider.server.web.codecs import JSON, PROTO
 from decider.server.web.connect import ConnectUnary
 from decider.server.web.exchange import Reply, Request
 from decider.server.web.frames import connect_stream, grpc_web, grpc_web_text
-from decider.server.web.intake import LONGEST_CALL, WebIntake
+from decider.server.web.intake import WebIntake
 
 TEXT_PLAIN = b"text/plain"
 """navigator.sendBeacon sends texts as this, and a page needs no preflight for it: JSON."""
@@ -112,20 +112,18 @@ def _label(kind: bytes) -> str:
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Plain HTTP that a blocking function answers, in the threads of calls. path: with a slash at its end, the rest of
-    the path is its parameter (`Request.rest`). answer: (request, body, caller, rights) -> reply; it may raise a
-    DeciderError, which `fail` says. seconds: until it has failed."""
+    the path is its parameter (`Request.rest`). answer: to a POST, (request, body, caller, rights) -> reply; it may
+    raise a DeciderError, which `fail` says."""
 
     path: str
     role: Role | None
     answer: Callable[[Request, bytes, Caller, Rights], Reply]
     fail: Callable[[status_pb2.Status], Reply]
-    methods: Sequence[str] = ("POST",)
-    seconds: float = LONGEST_CALL
 
 
 def endpoint_routes(endpoints: Iterable[Endpoint], intake: WebIntake) -> Mapping[str, Route]:
     """By path."""
-    return {one.path: Route(one.methods, partial(_answer_endpoint, one, intake), one.fail) for one in endpoints}
+    return {one.path: Route(("POST",), partial(_answer_endpoint, one, intake), one.fail) for one in endpoints}
 
 
 async def _answer_endpoint(one: Endpoint, intake: WebIntake, request: Request) -> Reply:
@@ -135,4 +133,4 @@ async def _answer_endpoint(one: Endpoint, intake: WebIntake, request: Request) -
         except DeciderError as error:
             raise Refused(status_for(error, rights)) from None
 
-    return await intake.call(request, one.role, work, seconds=one.seconds)
+    return await intake.call(request, one.role, work)

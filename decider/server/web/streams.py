@@ -93,7 +93,7 @@ class WebStream:
             self._tell_end()
 
     async def _end_without(self, request: Request) -> None:
-        await request.watch()
+        await request.wait_until_gone()
         self._queue.put_nowait(_OK)
 
     def _tell_end(self) -> None:
