@@ -167,21 +167,27 @@ def parse_tokens(content: bytes) -> Tokens:
         if entry.rights.name in by_name:
             raise BadTokens(f"tokens: [[certificates]] number {place}: name: the same stands further above")
         by_name[entry.rights.name] = entry
-    by_key: dict[str, tuple[PageKey, Entry]] = {}
-    if len(_rows(found, "pages")) > MOST_PAGES:
-        raise BadTokens(f"tokens: pages: at most {MOST_PAGES:,} rows are possible; a key may have many origins")
-    for place, row in enumerate(_rows(found, "pages"), start=1):
-        where = f"[[pages]] number {place}"
-        key = _string(where, row, "key", _KEY, _KEY_FORM)
-        if key in by_key:
-            raise BadTokens(f"tokens: {where}: key: the same stands further above")
-        by_key[key] = _page(where, row)
+    by_key = _pages(_rows(found, "pages"))
     if not (by_digest or by_name or by_key):
         raise BadTokens(f"tokens: the file names nobody; {_WAY_OUT}")
     return Tokens(by_digest, by_name, by_key)
 
 
 _KEY_FORM = f"{KEY_START} and 22 to 64 letters, digits, - and _; `decider token NAME --page` makes one"
+
+
+def _pages(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, tuple[PageKey, Entry]]:
+    """By key."""
+    if len(rows) > MOST_PAGES:
+        raise BadTokens(f"tokens: pages: at most {MOST_PAGES:,} rows are possible; a key may have many origins")
+    by_key: dict[str, tuple[PageKey, Entry]] = {}
+    for place, row in enumerate(rows, start=1):
+        where = f"[[pages]] number {place}"
+        key = _string(where, row, "key", _KEY, _KEY_FORM)
+        if key in by_key:
+            raise BadTokens(f"tokens: {where}: key: the same stands further above")
+        by_key[key] = _page(where, row)
+    return by_key
 
 
 def _page(where: str, row: Mapping[str, Any]) -> tuple[PageKey, Entry]:
