@@ -1,4 +1,4 @@
-"""OpenFeature's stock providers for Python, with rewards and exposures. `provider.js` is their twin for pages and Node.
+"""OpenFeature's stock providers for Python, with rewards and exposures. For pages and Node there is `openfeature.js`.
 
 Flags come from the stock provider, as ever; `track(name, value)` becomes a reward, an evaluation an activation, and
 both go through the `Client`, which sends them again where no answer comes. Extra: `openfeature`.
