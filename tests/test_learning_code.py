@@ -21,7 +21,17 @@ from decider.policy.algorithms import ALGORITHMS
 from decider.policy.make import make_policy
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
-from decider.policy.thompson import admission, arrays, counts, features, posterior, regression, thompson, views
+from decider.policy.thompson import (
+    admission,
+    arrays,
+    counts,
+    features,
+    integral,
+    posterior,
+    regression,
+    thompson,
+    views,
+)
 from decider.types import ActionId
 from tests.streams import REWARD_RANGE, stream
 from tests.test_same_bits import evidence
@@ -114,8 +124,8 @@ CHANGES = (
     Change(views, "BIN_AFTER", 90, "hours CA"),
     Change(views, "MAX_NUMBERS", 3, PLAIN),
     Change(thompson, "EVIDENCE_MEMORY", 1_000, "hours CA"),
-    Change(thompson, "CANDIDATES", 16, "many CA"),
-    Change(thompson, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),
+    Change(integral, "CANDIDATES", 16, "many CA"),
+    Change(integral, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),
 )
 
 

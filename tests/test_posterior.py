@@ -15,7 +15,9 @@ from decider.policy.thompson import posterior
 from decider.policy.thompson.admission import MostFrequent
 from decider.policy.thompson.features import CONSTANT
 from decider.policy.thompson.posterior import LinearPredictor, Posterior
+from decider.policy.thompson.prior import UnitPrior
 from decider.policy.thompson.regression import Regression
+from decider.policy.thompson.rules import CODES
 
 NAMES = [f"{kind}{number}{end}" for number in range(12) for kind, end in (("of", "=x"), ("size", ":"))]
 ACTIONS = tuple([f"id={number}" for number in range(40)])
@@ -33,7 +35,7 @@ def some(random: Random, names: list[str], most: int) -> Vector:
 
 def taught(random: Random, *, actions: int) -> Regression:
     """Half of the actions have data; some features are unknown."""
-    regression = Regression(MostFrequent(10**6))
+    regression = Regression(MostFrequent(10**6), CODES[2])
     for _ in range(80):
         features = ((CONSTANT, 1.0), *some(random, NAMES[4:], 8))
         regression.learn(ACTIONS[random.randrange((actions + 1) // 2)], features, random.random())
@@ -77,7 +79,7 @@ def test_blocks_of_any_size_give_the_same_bits(
 @given(st.integers(0, 3), st.lists(st.integers(0, 2**32), min_size=1, max_size=6))
 def test_actions_with_the_same_features_get_the_same_arrays_without_a_loop(most: int, seeds: list[int]) -> None:
     """The order in which an array lies in memory is the order of its sums, so it is compared as well."""
-    predictor = LinearPredictor()
+    predictor = LinearPredictor(UnitPrior())
     predictor._places |= {name: place for place, name in enumerate(NAMES[:16], 1)}
     names = [CONSTANT, *NAMES[: 2 * most]]
     own = tuple([tuple([(name, Random(seed).random()) for name in names[:most]]) for seed in seeds])
@@ -90,7 +92,7 @@ def test_actions_with_the_same_features_get_the_same_arrays_without_a_loop(most:
 @pytest.mark.parametrize("own", [(), (("A price:", 0.5), ("A new=true", 1.0))])
 def test_a_decision_takes_little_memory_however_many_actions_and_features(own: Vector) -> None:
     """1,000 actions x 100 features x 100 features are 80 MB an array: a few such calls would take a server down."""
-    regression, actions = Regression(MostFrequent(10**6)), tuple([f"id={number}" for number in range(1_000)])
+    regression, actions = Regression(MostFrequent(10**6), CODES[2]), tuple([f"id={number}" for number in range(1_000)])
     shared: Vector = ((CONSTANT, 1.0), *[(f"size{number}:", number / 7) for number in range(100)])
     regression.learn(actions[0], shared + own, 1.0)
     tracemalloc.start()

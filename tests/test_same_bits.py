@@ -66,7 +66,10 @@ def test_every_algorithm_is_among_the_runs() -> None:
 FULL = ("thompson CA+CCA", "wide thompson", "wide thompson CA+CCA", "wide thompson memory=0")
 """Runs in which a regression has no room for all features (or all pairs): there, code 2 counts and code 1 does not."""
 
-LEARNED = [(name, code) for name in RUNS for code in ALGORITHMS[RUNS[name]["algorithm"]].codes]
+OLD = (1, 2)
+"""Codes that are to say the same as that release."""
+
+LEARNED = [(name, code) for name in RUNS for code in ALGORITHMS[RUNS[name]["algorithm"]].codes if code in OLD]
 SAME = [(name, code) for name, code in LEARNED if code == 1 or name not in FULL]
 
 

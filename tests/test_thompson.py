@@ -27,8 +27,10 @@ from decider.policy.make import make_policy, save_model
 from decider.policy.protocol import Choice, Policy
 from decider.policy.thompson.admission import CELLS, MostFrequent
 from decider.policy.thompson.arrays import Floats, json_from_array
+from decider.policy.thompson.integral import CANDIDATES, best_of
 from decider.policy.thompson.regression import Regression, inverse
-from decider.policy.thompson.thompson import CANDIDATES, ThompsonPolicy, best_of
+from decider.policy.thompson.rules import CODES
+from decider.policy.thompson.thompson import ThompsonPolicy
 from decider.policy.thompson.views import BIN_AFTER, BINS, MAX_NUMBERS, NumberBins, edges
 from decider.types import ActionId, Context
 from decider.v1 import experiment_pb2 as pb
@@ -45,7 +47,7 @@ def solved_at(regression: Regression) -> int:
 
 def learned(seed: int, count: int) -> tuple[Regression, list[tuple[Vector, float]]]:
     """One action's regression and what it was taught: at least `count` lessons, until it has just been solved anew."""
-    random, regression = Random(seed), Regression(MostFrequent())
+    random, regression = Random(seed), Regression(MostFrequent(), CODES[2])
     lessons: list[tuple[Vector, float]] = []
     while len(lessons) < count or solved_at(regression) < len(lessons):
         segment, age = random.choice(SEGMENTS), random.gauss(40, 10)

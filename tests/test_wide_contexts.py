@@ -24,6 +24,7 @@ from decider.policy.thompson.admission import CELLS, CHECK_AFTER, HALVE_AFTER, F
 from decider.policy.thompson.arrays import json_from_array, pack, unpack
 from decider.policy.thompson.counts import BYTES, HASHES, DistinctCount, HeavyHitters
 from decider.policy.thompson.regression import Regression
+from decider.policy.thompson.rules import CODES
 from decider.policy.thompson.thompson import ThompsonPolicy
 from decider.types import ActionId, Context
 from simulator.studies.wide import CONTEXTS, lessons, lift
@@ -149,7 +150,7 @@ def lesson_of(city: int | None, random: Random) -> Vector:
 
 def test_the_sums_of_features_that_stay_are_exact() -> None:
     """Others come and go; what is known of these must not suffer."""
-    random, counted = Random(5), Regression(MostFrequent())
+    random, counted = Random(5), Regression(MostFrequent(), CODES[2])
     everything: list[Vector] = []
     for number in range(4_000):
         city = number // 2 % 8 if number < 16 or number % 2 else 100 + number
@@ -178,7 +179,7 @@ def seated(regression: Regression) -> set[int]:
 
 def test_the_frequent_features_get_the_room_whenever_they_come() -> None:
     """First come, first kept would know the first visitors' cities for ever."""
-    random, counted, first = Random(6), Regression(MostFrequent()), Regression(FirstCome())
+    random, counted, first = Random(6), Regression(MostFrequent(), CODES[2]), Regression(FirstCome(), CODES[1])
     with little_room(450, halved=1_000):  # 15 features
         for number in range(6_000):
             frequent = range(10) if number < 3_000 else range(10, 20)
@@ -197,7 +198,7 @@ def test_the_frequent_features_get_the_room_whenever_they_come() -> None:
 
 def test_features_that_are_about_equally_frequent_do_not_take_turns() -> None:
     """Each change begins with no sums: what would be changed all the time would never be learned."""
-    random, counted, seats = Random(7), Regression(MostFrequent()), []
+    random, counted, seats = Random(7), Regression(MostFrequent(), CODES[2]), []
     with little_room(450):
         for number in range(12_000):
             counted.learn("a", lesson_of(random.randrange(40), random), random.random())
@@ -209,7 +210,7 @@ def test_features_that_are_about_equally_frequent_do_not_take_turns() -> None:
 
 def test_what_hardly_ever_comes_gets_no_room_although_some_is_left() -> None:
     """To try all actions for it would cost more than it can be worth, and every visit would pay for its column."""
-    random, counted = Random(8), Regression(MostFrequent())
+    random, counted = Random(8), Regression(MostFrequent(), CODES[2])
     with little_room(450):
         for number in range(8_000):
             counted.learn("a", lesson_of(random.randrange(4) if number % 3 else 50 + number, random), random.random())
@@ -220,7 +221,7 @@ def test_what_hardly_ever_comes_gets_no_room_although_some_is_left() -> None:
 
 def test_new_actions_take_room_from_rare_features() -> None:
     """Features that came while there were few actions would otherwise be kept for a thousand actions, without bound."""
-    random, counted = Random(9), Regression(MostFrequent())
+    random, counted = Random(9), Regression(MostFrequent(), CODES[2])
     for number in range(2_000):
         action = "a" if number < 1_000 else f"a{number % 200}"
         counted.learn(action, lesson_of(random.randrange(300), random), random.random())

@@ -18,8 +18,8 @@ DEFAULT_ALGORITHM = "thompson"
 DEFAULT_INTERACTIONS = ("CA",)
 
 
-def _thompson(admission: str) -> Factory:
-    """admission: the name of a class of `thompson/admission.py`."""
+def _thompson(code: int) -> Factory:
+    """code: version of the learning code; see `thompson/rules.py`."""
 
     def make(
         parameters: Mapping[str, float],
@@ -28,7 +28,7 @@ def _thompson(admission: str) -> Factory:
         saved: bytes | None,
     ) -> Policy:
         # imported here, so that reading a log does not load SciPy
-        from decider.policy.thompson import admission as admissions
+        from decider.policy.thompson.rules import CODES
         from decider.policy.thompson.thompson import ThompsonPolicy
 
         return ThompsonPolicy(
@@ -36,7 +36,7 @@ def _thompson(admission: str) -> Factory:
             memory=parameters["memory"],
             draws=int(parameters["draws"]),
             pairs="CCA" in interactions,
-            admission=getattr(admissions, admission),
+            rules=CODES[code],
             reward_range=reward_range,
             saved=saved,
         )
@@ -57,7 +57,7 @@ def _static(name: str, make: type[Uniform]) -> Algorithm:
 ALGORITHMS: Mapping[str, Algorithm] = {
     "thompson": Algorithm(
         {"width": Parameter(0.45, 1e-6, 100), "memory": Parameter(1000.0, 0, 1e9), "draws": Parameter(2, 1, 10)},
-        codes={1: _thompson("FirstCome"), 2: _thompson("MostFrequent")},
+        codes={code: _thompson(code) for code in (1, 2, 3)},
         made_by=_made_by_thompson,
         estimate=thompson_estimate,
         terms=("CA", "CCA"),

@@ -35,3 +35,17 @@ def penalty(name: str) -> float:
     (1.0, 30.0)
     """
     return PAIR_PENALTY if is_pair(name) else 1.0
+
+
+def field_of(name: str) -> str:
+    """What shares a prior variance: the values of a category, all numbers, the products of two fields.
+
+    >>> [field_of(name) for name in ("device=mobile", "age:", "hour:4", "A brand=x", "CC device=mobile age:")]
+    ['device', ':', 'hour:', 'A brand', 'CC device :']
+    """
+    if is_pair(name):
+        return f"{PAIR}{' '.join([field_of(one) for one in name.removeprefix(PAIR).split(' ')])}"
+    if is_number(name):
+        return f"{OF_ACTION}:" if name.startswith(OF_ACTION) else ":"
+    before, is_category, _ = name.partition("=")
+    return before if is_category else name.partition(":")[0] + ":"

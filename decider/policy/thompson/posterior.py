@@ -14,7 +14,8 @@ import numpy as np
 
 from decider.policy.features import Vector
 from decider.policy.thompson.arrays import FEATURE, Cache, Floats, Indexes, floats_of
-from decider.policy.thompson.features import CONSTANT, is_number, penalty
+from decider.policy.thompson.features import CONSTANT, is_number
+from decider.policy.thompson.prior import Prior
 from decider.policy.thompson.recurring import Recurring
 
 GROWTH = 8
@@ -98,7 +99,8 @@ class LinearPredictor:
     there is no room for all features, so an unknown one stays unknown.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prior: Prior) -> None:
+        self._prior = prior
         self._places: dict[str, int] = {CONSTANT: 0}
         self._rows: dict[str, int] = {}
         self._covariance = np.tile(np.eye(GROWTH), (1, 1, 1))
@@ -124,7 +126,7 @@ class LinearPredictor:
 
     def snapshot(self) -> Predictor:
         """A copy that does not change."""
-        copy = LinearPredictor()
+        copy = LinearPredictor(self._prior.frozen())
         copy._places, copy._rows = dict(self._places), dict(self._rows)
         copy._covariance, copy._weights = self._covariance.copy(), self._weights.copy()
         copy.noise, copy._wide = self.noise, self._wide
@@ -213,7 +215,9 @@ class LinearPredictor:
 
     def _unknown_variance(self, strangers: tuple[str, ...]) -> float:
         # Once there is no room, exploring for an unknown feature's sake would teach nothing about that feature.
-        return 0.0 if self._wide else sum([1 / penalty(name) for name in strangers if not is_number(name)], 0.0)
+        if self._wide:
+            return 0.0
+        return sum([self._prior.variance_of(name) for name in strangers if not is_number(name)], 0.0)
 
     def _rows_of(self, actions: tuple[str, ...]) -> _Rows:
         rows = self._row_numbers.get(actions)

@@ -21,8 +21,9 @@ from decider.policy.features import Vector
 from decider.policy.protocol import Vocabulary
 from decider.policy.thompson.admission import Admission, room
 from decider.policy.thompson.arrays import Arrays, Floats, json_from_array, json_to_array, pack, unpack
-from decider.policy.thompson.features import is_number, penalty
-from decider.policy.thompson.posterior import GROWTH, GUESS, LinearPredictor
+from decider.policy.thompson.posterior import GROWTH, LinearPredictor
+from decider.policy.thompson.prior import Fitted
+from decider.policy.thompson.rules import Rules
 
 RESOLVE_AFTER_SHARE = 4
 """The regression is solved anew whenever its data has grown by a quarter; the discounted one at least five times per
@@ -39,15 +40,16 @@ class Regression(LinearPredictor):
     of every array is the prior, for actions without data.
     """
 
-    def __init__(self, admission: Admission, memory: float = 0.0) -> None:
-        super().__init__()
+    def __init__(self, admission: Admission, rules: Rules, memory: float = 0.0) -> None:
+        super().__init__(rules.prior())
+        self._noise = rules.noise()
         self._admission = admission
         self._memory = memory
         self._patience = memory / 5 if memory else math.inf
         self._moments = np.zeros((1, GROWTH, GROWTH))
         self._targets = np.zeros((1, GROWTH))
+        self._prior.widen(GROWTH - 1)
         self._learned = self._solved_at = 0
-        self._squared_residuals = 0.0
         self.crowded = False
         """Whether a learned decision had an unknown feature, since this was made or loaded."""
 
@@ -90,10 +92,10 @@ class Regression(LinearPredictor):
         # Sums from which `_solve` begins again: the penalties change with the data, which no rank-one update can undo.
         self._moments[row, places[:, None], places] += squares
         self._targets[row, places] += values * reward
-        # The residual of a prediction has `scale` times the noise's variance: Brown, Durbin and Evans 1975.
-        self._squared_residuals += residual * residual / scale
+        self._prior.see(places, values, reward)
+        self._noise.add(residual, scale)
         self._learned += 1
-        self.noise = (self._squared_residuals + GUESS) / (self._learned + 1)
+        self.noise = self._noise.value
         if self._learned - self._solved_at >= self._due():
             self._choose()
             self._solve()
@@ -114,6 +116,7 @@ class Regression(LinearPredictor):
             more = (0, _columns(len(chosen)) - len(stay))
             self._moments = np.pad(self._moments[:, stay][:, :, stay], ((0, 0), more, more))
             self._targets = np.pad(self._targets[:, stay], ((0, 0), more))
+            self._prior.choose(stay, _columns(len(chosen)))
             self._places = {name: place for place, name in enumerate(chosen)}
         if chosen != names or self._wide != wide:
             self._cache.clear()
@@ -122,29 +125,35 @@ class Regression(LinearPredictor):
     def _solve(self) -> None:
         """Discount the sums, then solve for weights and covariance; the constant's prior mean is the mean reward."""
         if self._memory:
-            discount = max(0.0, 1.0 - (self._learned - self._solved_at) / self._memory)
-            self._moments *= discount
-            self._targets *= discount
+            self._discount(max(0.0, 1.0 - (self._learned - self._solved_at) / self._memory))
         total = self._moments.sum(axis=0)  # feature 0 is the constant 1: row 0 holds sums of features, [0, 0] the count
         count = max(float(total[0, 0]), 1e-9)
         centre = float(self._targets[:, 0].sum()) / count
         # (moments + diag(penalties))^-1, in units in which every penalty is 1: no pivot of the sweep is then below 1.
-        root = np.sqrt(self._penalties(total, count))
+        root = np.sqrt(self._prior.penalties(self._fitted(total, centre)))
         scaled = self._moments / (root[:, None] * root) + np.eye(len(root))
         self._covariance = inverse(scaled) / (root[:, None] * root)
         deviations = self._targets - self._moments[:, :, 0] * centre
         self._weights = (self._covariance * deviations[:, None, :]).sum(axis=2)
         self._weights[:, 0] += centre
         self._solved_at = self._learned
+        self._cache.clear()  # prior variances of unknown features may be others now
+        self._stacks.clear()
 
-    def _penalties(self, total: Floats, count: float) -> Floats:
-        """(features,): ridge penalties. A number's is multiplied by its variance, so that its unit has no effect."""
-        square = np.diagonal(total) / count
-        variance = np.maximum(square - (total[0] / count) ** 2, np.maximum(square * 1e-4, 1e-9))
-        numbers, penalties = np.zeros(len(square), np.bool_), np.ones(len(square))
-        for name, place in self._places.items():
-            numbers[place], penalties[place] = is_number(name), penalty(name)
-        return penalties * np.where(numbers & (square > 0), variance, 1.0)
+    def _discount(self, factor: float) -> None:
+        self._moments *= factor
+        self._targets *= factor
+        self._noise.discount(factor)
+        self._prior.discount(factor)
+        self.noise = self._noise.value
+
+    def _fitted(self, total: Floats, centre: float) -> Fitted:
+        """What was known until now, for the prior."""
+        data = self._moments[:, 0, 0] > 0
+        deviations = self._weights[data]
+        deviations[:, 0] -= centre
+        variances = np.diagonal(self._covariance, axis1=1, axis2=2)[data]
+        return Fitted(list(self._places), total, deviations, variances, self.noise)
 
     def _row(self, action: str) -> int:
         """An action's row; that of a new action begins as the prior."""
@@ -164,7 +173,7 @@ class Regression(LinearPredictor):
             self._stacks.clear()
             if place == self._weights.shape[1]:
                 self._make_room(columns=GROWTH)
-            self._covariance[:, place, place] = 1 / penalty(name)
+            self._covariance[:, place, place] = self._prior.variance_of(name)
 
     def _make_room(self, *, rows: int = 0, columns: int = 0) -> None:
         """New rows are copies of row 0; new columns are the prior."""
@@ -173,6 +182,7 @@ class Regression(LinearPredictor):
         self._targets = np.pad(self._targets, (more, wider))
         weights = np.pad(self._weights, ((0, 0), wider))
         self._weights = np.concatenate([weights, np.tile(weights[0], (rows, 1))])
+        self._prior.widen(columns)
         covariance = np.pad(self._covariance, ((0, 0), wider, wider))
         new = np.arange(covariance.shape[1] - columns, covariance.shape[1])
         covariance[:, new, new] = 1.0
@@ -183,12 +193,14 @@ class Regression(LinearPredictor):
         known = len(self._places)
         return {
             "words": json_to_array({"places": list(self._places), "rows": list(self._rows)}),
-            "counts": np.array([self._learned, self._solved_at, self._squared_residuals]),
+            "counts": np.array([self._learned, self._solved_at, *self._noise.to_list()]),
             "moments": pack(self._moments, known),
             "targets": self._targets[:, :known],
             "spread": pack(self._covariance, known),
             "weights": self._weights[:, :known],
-        } | self._admission.to_arrays()
+            **self._prior.to_arrays(),
+            **self._admission.to_arrays(),
+        }
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
         """Go on from `to_arrays()`."""
@@ -196,14 +208,15 @@ class Regression(LinearPredictor):
         self._places = {name: place for place, name in enumerate(names["places"])}
         self._rows = {name: row for row, name in enumerate(names["rows"], start=1)}
         self._learned, self._solved_at = int(saved["counts"][0]), int(saved["counts"][1])
-        self._squared_residuals = float(saved["counts"][2])
-        self.noise = (self._squared_residuals + GUESS) / (self._learned + 1)
+        self._noise.restore(saved["counts"][2:].tolist(), self._learned)
+        self.noise = self._noise.value
         used, columns = len(self._places), _columns(len(self._places))
         padding = ((0, 0), (0, columns - used))
         self._moments = unpack(saved["moments"], used, np.zeros((columns, columns)))
         self._covariance = unpack(saved["spread"], used, np.eye(columns))
         self._targets = np.pad(saved["targets"][:, :used], padding)
         self._weights = np.pad(saved["weights"][:, :used], padding)
+        self._prior.restore(saved, columns)
         self._admission.restore(saved)
         self._wide = self._admission.wide
 

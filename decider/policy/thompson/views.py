@@ -20,6 +20,7 @@ from decider.policy.thompson.arrays import Arrays, Cache, Floats, floats_of, jso
 from decider.policy.thompson.features import CONSTANT, OF_ACTION, PAIR, is_number
 from decider.policy.thompson.posterior import Posterior, Predictor
 from decider.policy.thompson.regression import Regression
+from decider.policy.thompson.rules import Rules
 
 BINS = 8
 """Most bins of a number."""
@@ -95,8 +96,8 @@ class ViewPredictor:
 class ViewRegression(Regression):
     """A regression on the features that a view gives."""
 
-    def __init__(self, view: View, admission: Admission) -> None:
-        super().__init__(admission)
+    def __init__(self, view: View, admission: Admission, rules: Rules) -> None:
+        super().__init__(admission, rules)
         self._view = view
 
     @property

@@ -1,0 +1,81 @@
+"""The posterior of every action's expected reward -> a pmf: P(best)^draws, normalised. Called by `thompson.py`.
+
+The codes of learning differ in how far they look beyond the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from decider.policy.protocol import Choice, Scores
+from decider.policy.thompson.arrays import Floats
+from decider.policy.thompson.integral import best_of_all
+from decider.policy.thompson.names import ActionNames, action_names, context_features
+from decider.policy.thompson.posterior import Posterior, Predictor
+from decider.types import Context
+
+OPTIMISM, NARROW = 8 / 9, 2 / 3
+"""Of `width`: how far above the mean, and how wide the draws are, in standard deviations: 0.4 and 0.3 by default."""
+
+TINY = 1e-9
+"""Added to deviations, which may be 0."""
+
+
+class PmfFromPosterior:
+    """Turns posteriors into pmfs; see `ThompsonPolicy`. reward_range: (minimum, maximum), in the reward's unit."""
+
+    def __init__(self, width: float, draws: int, reward_range: tuple[float, float]) -> None:
+        self._width, self._draws = width, draws
+        self._minimum, self._maximum = reward_range
+        self._last: tuple[tuple[Choice, ...] | None, ActionNames] = (None, ((), ()))
+
+    def __call__(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> list[float]:
+        mean, deviation = self._believed(predictor, context, actions)
+        power = best = best_of_all(mean, deviation)
+        for _ in range(self._draws - 1):  # multiplied, not `**`: its last bits depend on the C library
+            power = power * best
+        pmf: list[float] = (power / power.sum()).tolist()
+        return pmf
+
+    def scores(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> Scores:
+        """In the reward's unit, what the pmf is made from."""
+        mean, deviation = self._believed(predictor, context, actions)
+        size = self._maximum - self._minimum
+        return Scores(tuple((self._minimum + size * mean).tolist()), tuple((size * deviation).tolist()))
+
+    def _believed(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> tuple[Floats, Floats]:
+        """(actions,) each: mean and standard deviation of the normal distributions of which one is the largest."""
+        ids, own = self._names_of(tuple(actions))
+        return self._explore(predictor.posterior(ids, context_features(context), own))
+
+    def _explore(self, posterior: Posterior) -> tuple[Floats, Floats]:
+        """The same, from the posterior."""
+        raise NotImplementedError
+
+    def _names_of(self, actions: tuple[Choice, ...]) -> ActionNames:
+        # The same object as before in most calls: an `is` is cheaper than hashing all choices for the cache.
+        last, names = self._last
+        if last is not actions:
+            names = action_names(actions)
+            self._last = (actions, names)
+        return names
+
+
+class FirstPmf(PmfFromPosterior):
+    """Learning codes 1 and 2: draws from the posterior, with its deviations times `width`."""
+
+    def _explore(self, posterior: Posterior) -> tuple[Floats, Floats]:
+        return posterior.mean, self._width * np.sqrt(posterior.variance) + TINY
+
+
+class OptimisticPmf(PmfFromPosterior):
+    """Learning code 3: narrower draws around a mean that is the higher, the less is known.
+
+    Feel-good Thompson sampling: Zhang, SIAM Journal on Mathematics of Data Science 2022.
+    """
+
+    def _explore(self, posterior: Posterior) -> tuple[Floats, Floats]:
+        deviation = self._width * np.sqrt(posterior.variance)
+        return posterior.mean + OPTIMISM * deviation, NARROW * deviation + TINY
