@@ -116,6 +116,8 @@ class Regression(LinearPredictor):
             more = (0, _columns(len(chosen)) - len(stay))
             self._moments = np.pad(self._moments[:, stay][:, :, stay], ((0, 0), more, more))
             self._targets = np.pad(self._targets[:, stay], ((0, 0), more))
+            self._weights = np.pad(self._weights[:, stay], ((0, 0), more))
+            self._covariance = np.pad(self._covariance[:, stay][:, :, stay], ((0, 0), more, more))
             self._prior.choose(stay, _columns(len(chosen)))
             self._places = {name: place for place, name in enumerate(chosen)}
         if chosen != names or self._wide != wide:
