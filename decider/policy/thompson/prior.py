@@ -6,6 +6,7 @@ Code 3 learns it from the rewards (`FieldPrior`): around their size, field by fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -15,8 +16,15 @@ from numpy.typing import NDArray
 from decider.policy.thompson.arrays import Arrays, Floats, Indexes, json_from_array, json_to_array
 from decider.policy.thompson.features import field_of, is_number, penalty
 
+SIZE = 2.0
+"""Before there are data, a weight's penalty is so many times the ratio of the noise's deviation to the mean size of the
+rewards."""
+
 PSEUDO_WEIGHTS = 8.0
-"""The rewards' size counts for so many weights of a field when the field's variance is estimated."""
+"""That counts for so many weights of a field when the field's variance is estimated."""
+
+NUMBER = 0.3
+"""What a number's penalty is multiplied by: it has one weight where a category has one for each of its values."""
 
 LARGEST_PENALTY, LARGEST_VARIANCE = 300.0, 10.0
 """Of a weight, where rewards hardly differ so far; in units of the noise's variance, where they differ a lot."""
@@ -74,7 +82,10 @@ class Prior(Protocol):
 
 class UnitPrior:
     """Learning codes 1 and 2: penalty 1, of products 30. A number's is multiplied by its variance, so that its unit has
-    no effect."""
+    no effect. zero: see `FieldPrior`."""
+
+    def __init__(self, zero: float = 0.0) -> None:
+        """It has no use for that."""
 
     def see(self, places: Indexes, values: Floats, reward: float) -> None:
         """Nothing."""
@@ -115,19 +126,20 @@ class UnitPrior:
 class FieldPrior:
     """Learning code 3: empirical Bayes. The weights of a field's values share a variance.
 
-    It is estimated by a step of expectation maximisation at each solution, around the mean absolute deviation of the
-    rewards, squared. That is about twice the mean of rare rewards, and no penalty of 0/1 rewards is then below 1.
-    A number's weight is for half of the range in which it was seen.
+    It is estimated by a step of expectation maximisation at each solution, around a guess that follows the size of the
+    rewards: the rarer they are, the smaller a weight must be. zero: where a reward of 0 lies in the range, in [0, 1];
+    their size is the mean distance from there. A number's weight is for half of the range in which it was seen.
 
-    Robbins 1956; by groups of features in bandits: Nabi, Nassif, Hong, Mamani and Imbens, Bandit Learning with
-    Empirical Bayes Priors, 2021.
+    Robbins 1956; by groups of features in bandits: Nabi, Nassif, Hong, Mamani and Imbens, Bayesian Meta-Prior Learning
+    Using Empirical Bayes, Management Science 2022.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, zero: float) -> None:
+        self._zero = zero
         self._least = np.full(1, np.inf)
         self._most = np.full(1, -np.inf)
-        self._count = self._sum = self._size = 0.0
         self._scale = np.zeros(1)
+        self._count = self._size = 0.0
         self._base = 1.0
         self._variances: dict[str, float] = {}
 
@@ -136,8 +148,7 @@ class FieldPrior:
         self._least[places] = np.minimum(self._least[places], values)
         self._most[places] = np.maximum(self._most[places], values)
         self._count += 1.0
-        self._sum += reward
-        self._size += abs(reward - self._sum / self._count)
+        self._size += abs(reward - self._zero)
 
     def choose(self, stay: Sequence[int], columns: int) -> None:
         """See `Prior`."""
@@ -153,13 +164,12 @@ class FieldPrior:
     def discount(self, factor: float) -> None:
         """See `Prior`; ranges stay."""
         self._count *= factor
-        self._sum *= factor
         self._size *= factor
 
     def penalties(self, fitted: Fitted) -> Floats:
         """See `Prior`."""
         size = self._size / max(self._count, 1e-9)
-        self._base = min(max(fitted.noise / max(size * size, 1e-12), 1.0), LARGEST_PENALTY)
+        self._base = min(max(SIZE * math.sqrt(fitted.noise) / max(size, 1e-9), 1.0), LARGEST_PENALTY)
         fields = [field_of(name) for name in fitted.names]
         place_of = {field: place for place, field in enumerate(dict.fromkeys(fields))}
         group = np.array([place_of[field] for field in fields])
@@ -185,7 +195,7 @@ class FieldPrior:
         seen = numbers & (self._most >= self._least)
         least, most = np.where(seen, self._least, 0.0), np.where(seen, self._most, 0.0)
         size = np.where(most > least, (most - least) / 2, np.abs(most))
-        return np.asarray(scale * np.where(size > 0, size * size, 1.0))
+        return np.asarray(scale * np.where(numbers, NUMBER, 1.0) * np.where(size > 0, size * size, 1.0))
 
     def variance_of(self, name: str) -> float:
         """See `Prior`."""
@@ -193,21 +203,21 @@ class FieldPrior:
 
     def frozen(self) -> Prior:
         """See `Prior`."""
-        copy = FieldPrior()
+        copy = FieldPrior(self._zero)
         copy._base, copy._variances = self._base, self._variances  # which is replaced, not changed
         return copy
 
     def to_arrays(self) -> Arrays:
         """See `Prior`."""
         return {
-            "prior": np.array([self._count, self._sum, self._size, self._base]),
+            "prior": np.array([self._count, self._size, self._base]),
             "fields": json_to_array(self._variances),
             "columns": np.stack([self._least, self._most, self._scale]),
         }
 
     def restore(self, saved: Mapping[str, NDArray[Any]], columns: int) -> None:
         """See `Prior`."""
-        self._count, self._sum, self._size, self._base = saved["prior"].tolist()
+        self._count, self._size, self._base = saved["prior"].tolist()
         self._variances = json_from_array(saved["fields"])
         self._least, self._most, self._scale = saved["columns"]
         self.choose(range(min(len(self._least), columns)), columns)

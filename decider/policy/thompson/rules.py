@@ -19,12 +19,12 @@ MARGIN = 3.0
 
 class Rules(NamedTuple):
     """admission: which features are used where there is no room for all, from the largest cost of a solution. prior: of
-    a regression's weights. noise: how its noise is estimated. to_pmf: from width, draws and the reward's range.
-    margin: in nats, for the discounted regression.
+    a regression's weights, from where a reward of 0 lies in the range. noise: how its noise is estimated. to_pmf: from
+    width, draws and the reward's range. margin: in nats, for the discounted regression.
     """
 
     admission: Callable[[int], Admission]
-    prior: Callable[[], Prior]
+    prior: Callable[[float], Prior]
     noise: Callable[[], LastingNoise]
     to_pmf: Callable[[float, int, tuple[float, float]], PmfFromPosterior]
     margin: float

@@ -68,10 +68,13 @@ class ThompsonPolicy:
         self._rules = rules
         self._to_pmf = rules.to_pmf(width, draws, reward_range)
         self._minimum, self._maximum = reward_range
+        self._zero = self._share(min(max(0.0, self._minimum), self._maximum))
         self._warned = False
-        self._regressions: dict[str, Regression] = {STATIONARY: Regression(rules.admission(WORK), rules)}
+        self._regressions: dict[str, Regression] = {
+            STATIONARY: Regression(rules.admission(WORK), rules, zero=self._zero)
+        }
         if memory:
-            self._regressions[DISCOUNTED] = Regression(rules.admission(LITTLE_WORK), rules, memory)
+            self._regressions[DISCOUNTED] = Regression(rules.admission(LITTLE_WORK), rules, memory, self._zero)
         self._evidence = dict.fromkeys(self._regressions, 0.0)
         self._waiting: dict[str, View] = {BINNED: NumberBins()} | ({PAIRS: FeaturePairs()} if pairs else {})
         if saved is not None:
@@ -100,7 +103,7 @@ class ThompsonPolicy:
         features = context_features(context) + own
         for name in [name for name, view in self._waiting.items() if view.useful(features)]:
             self._begin(name)
-        share = (reward - self._minimum) / (self._maximum - self._minimum)
+        share = self._share(reward)
         # The evidence is a discounted sum of log predictive likelihoods (Raftery et al. 2010). The best regression is
         # chosen, not an average over all: then a snapshot holds one regression and a decision asks one.
         for name, regression in self._regressions.items():
@@ -110,6 +113,10 @@ class ThompsonPolicy:
             self._drop(BINNED)
         if not self._warned and self._regressions[STATIONARY].crowded:
             self._warn()
+
+    def _share(self, reward: float) -> float:
+        """A reward as the regressions see it: where it lies in the range."""
+        return (reward - self._minimum) / (self._maximum - self._minimum)
 
     def shrink(self) -> None:
         """Empty the caches."""
@@ -158,7 +165,7 @@ class ThompsonPolicy:
         """Add a regression. It begins with the evidence of the stationary one, which it extends."""
         # The binned regression is dropped as soon as there is no room for all features: it need not count them.
         admission = FirstCome(WORK) if name == BINNED else self._rules.admission(WORK)
-        self._regressions[name] = ViewRegression(self._waiting.pop(name), admission, self._rules)
+        self._regressions[name] = ViewRegression(self._waiting.pop(name), admission, self._rules, self._zero)
         self._evidence[name] = self._evidence[STATIONARY]
 
     def _drop(self, name: str) -> None:

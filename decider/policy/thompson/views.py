@@ -96,8 +96,8 @@ class ViewPredictor:
 class ViewRegression(Regression):
     """A regression on the features that a view gives."""
 
-    def __init__(self, view: View, admission: Admission, rules: Rules) -> None:
-        super().__init__(admission, rules)
+    def __init__(self, view: View, admission: Admission, rules: Rules, zero: float = 0.0) -> None:
+        super().__init__(admission, rules, zero=zero)
         self._view = view
 
     @property
