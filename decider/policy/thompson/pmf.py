@@ -16,8 +16,8 @@ from decider.policy.thompson.names import ActionNames, action_names, context_fea
 from decider.policy.thompson.posterior import Posterior, Predictor
 from decider.types import Context
 
-OPTIMISM, NARROW = 8 / 9, 2 / 3
-"""Of `width`: how far above the mean, and how wide the draws are, in standard deviations: 0.4 and 0.3 by default."""
+OPTIMISM, NARROW = 4 / 3, 2 / 3
+"""Of `width`: how far above the mean, and how wide the draws are, in standard deviations: 0.6 and 0.3 by default."""
 
 TINY = 1e-9
 """Added to deviations, which may be 0."""
