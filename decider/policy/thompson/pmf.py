@@ -35,7 +35,9 @@ class PmfFromPosterior:
         (pmf,) = self.several(predictor, [context], actions)
         return pmf
 
-    def several(self, predictor: Predictor, contexts: Sequence[Context], actions: Sequence[Choice]) -> list[list[float]]:
+    def several(
+        self, predictor: Predictor, contexts: Sequence[Context], actions: Sequence[Choice]
+    ) -> list[list[float]]:
         """The pmf of each context, the same bits as one by one."""
         mean, deviation = self._believed(predictor, contexts, actions)
         power = best = self._best(mean, deviation)
