@@ -3,12 +3,12 @@ costs more than what it computes for one context.
 
 A policy gives a context the same pmf among others as alone, so `verify` recomputes each decision by itself. Whatever
 goes wrong here is left to `decide`: it asks again, for that request alone, and falls back for that request alone.
-Called by `server/service.py`.
+Called by `server/service.py`, for a batch and for calls of a thread that wait at the same time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from decider.decide.decide import (
@@ -29,13 +29,24 @@ from decider.types import ActionId, Context, DecisionRequest
 
 
 class Waiting(NamedTuple):
-    """A request that will be decided. cache: of this version and this model."""
+    """A request that will be decided. cache: of this version and this model. budget: see `decide`."""
 
     request: DecisionRequest
     version: ExperimentVersion
     model: Model
     cache: SlotsCache
     eligible: Eligible
+    budget: Budget | None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether its slots may have to be computed, and may be computed with others'."""
+        actions, features = self.eligible.actions, self.request.action_features
+        return not features and len(actions) > 1 and self.cache.key(self.request, actions) not in self.cache
+
+
+AskAll = Callable[[Sequence[Waiting]], list[Ask]]
+"""`asks_for`, perhaps for several calls at once."""
 
 
 class _Group:
@@ -72,17 +83,19 @@ class _Group:
                 self._cache.keep(key, made)
 
 
-def asks_for(waiting: Sequence[Waiting], budget: Budget | None) -> list[Ask]:
+def asks_for(waiting: Sequence[Waiting]) -> list[Ask]:
     """What `decide` is to ask for the slots of each request, computed as far as they can be at once."""
     asks: list[Ask] = [one.cache for one in waiting]
+    if len(waiting) == 1:
+        return asks
     groups: dict[tuple[int, tuple[ActionId, ...]], _Group] = {}
-    for index, (request, version, model, cache, (eligible, _, is_empty)) in enumerate(waiting):
-        key = cache.key(request, eligible)
-        if is_empty or request.action_features or key in cache:
-            continue
-        if slots_before_policy(request, version, eligible, budget) is None:
-            group = groups.setdefault((id(cache), eligible), _Group(version, model, cache))
-            group.add(index, key, request.context)
+    for index, one in enumerate(waiting):
+        request, version, model, cache, (eligible, _, _), budget = one
+        if one.is_new and slots_before_policy(request, version, eligible, budget) is None:
+            group = groups.get((id(cache), eligible))
+            if group is None:
+                group = groups[id(cache), eligible] = _Group(version, model, cache)
+            group.add(index, cache.key(request, eligible), request.context)
     for (_, eligible), group in groups.items():
         for index, made in group.compute(eligible):
             asks[index] = _given(made)

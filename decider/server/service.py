@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from decider.decide.agreement import Agreement, agreement_of
-from decider.decide.batch import Waiting, asks_for
+from decider.decide.batch import AskAll, Waiting, asks_for
 from decider.decide.decide import Ask, Eligible, decide, default_action, eligible_actions
 from decider.decide.named_actions import MAX_SHOWN, SHOWN, check_default, inactive_actions
 from decider.decide.slate import decide_slate, slot_id
@@ -124,6 +124,7 @@ class DeciderService(Feedback):
         append: Append,
         budget: Budget | None = None,
         locate_all: LocateAll | None = None,
+        ask_all: AskAll = asks_for,
         metrics: RequestMetrics | None = None,
         agreement: AgreementMetrics | None = None,
         clock: Callable[[], Time] = now,
@@ -132,6 +133,7 @@ class DeciderService(Feedback):
     ) -> None:
         super().__init__(current, log, append=append, locate_all=locate_all, max_reply_bytes=max_reply_bytes)
         self._budget = budget
+        self._ask_all = ask_all
         self._clock = clock
         self._follow = follow
         self._replies = convert.Replies()
@@ -379,15 +381,21 @@ class DeciderService(Feedback):
 
     def _choose(self, request: pb.DecideRequest) -> _Answer:
         undecided = self._undecided(request)
-        return self._chosen(undecided, undecided.serving.slots) if isinstance(undecided, _Undecided) else undecided
+        if not isinstance(undecided, _Undecided):
+            return undecided
+        waiting = self._waiting(undecided)
+        (ask,) = self._ask_all([waiting]) if waiting.is_new else [waiting.cache]
+        return self._chosen(undecided, ask)
 
-    def _choose_all(self, prepared: Sequence[_Answer | _Undecided | DeciderError]) -> list[_Answer | DeciderError]:
-        new = [one for one in prepared if isinstance(one, _Undecided)]
-        asks = iter(asks_for([Waiting(one.asked, *one.serving, one.eligible) for one in new], self._budget))
+    def _choose_all(self, of_batch: Sequence[_Answer | _Undecided | DeciderError]) -> list[_Answer | DeciderError]:
+        asks = iter(asks_for([self._waiting(one) for one in of_batch if isinstance(one, _Undecided)]))
         return [
             attempt(partial(self._chosen, ask=next(asks)), one) if isinstance(one, _Undecided) else one
-            for one in prepared
+            for one in of_batch
         ]
+
+    def _waiting(self, undecided: _Undecided) -> Waiting:
+        return Waiting(undecided.asked, *undecided.serving, undecided.eligible, self._budget)
 
     def _undecided(self, request: pb.DecideRequest) -> _Answer | _Undecided:
         """All but the choice; an answer that needs none."""
@@ -412,8 +420,8 @@ class DeciderService(Feedback):
                 return _Answer(kept.decision, of, True, ignored, STICKY)
         return _Undecided(asked, serving, eligible, ignored, kept, reached, seen)
 
-    def _chosen(self, prepared: _Undecided, ask: Ask) -> _Answer:
-        asked, serving, eligible, ignored, kept, reached, seen = prepared
+    def _chosen(self, undecided: _Undecided, ask: Ask) -> _Answer:
+        asked, serving, eligible, ignored, kept, reached, seen = undecided
         version, model, _ = serving
         made = decide(asked, version, model, ask, self._budget, eligible=eligible)
         depends = reached or eligible.withheld or seen or version.experiment.sticky
