@@ -11,7 +11,7 @@ import numpy as np
 
 from decider.policy.protocol import Choice, Scores
 from decider.policy.thompson.arrays import Floats
-from decider.policy.thompson.integral import best_of_all
+from decider.policy.thompson.integral import best_of_all, best_of_rows
 from decider.policy.thompson.names import ActionNames, action_names, context_features
 from decider.policy.thompson.posterior import Posterior, Predictor
 from decider.types import Context
@@ -32,26 +32,39 @@ class PmfFromPosterior:
         self._last: tuple[tuple[Choice, ...] | None, ActionNames] = (None, ((), ()))
 
     def __call__(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> list[float]:
-        mean, deviation = self._explore(self._posterior(predictor, context, actions))
-        power = best = best_of_all(mean, deviation)
+        (pmf,) = self.several(predictor, [context], actions)
+        return pmf
+
+    def several(
+        self, predictor: Predictor, contexts: Sequence[Context], actions: Sequence[Choice]
+    ) -> list[list[float]]:
+        """The pmf of each context, the same bits as one by one."""
+        mean, deviation = self._explore(self._posteriors(predictor, contexts, actions))
+        power = best = self._best(mean, deviation)
         for _ in range(self._draws - 1):  # multiplied, not `**`: its last bits depend on the C library
             power = power * best
-        pmf: list[float] = (power / power.sum()).tolist()
-        return pmf
+        pmfs: list[list[float]] = (power / power.sum(axis=1)[:, None]).tolist()
+        return pmfs
 
     def scores(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> Scores:
         """In the reward's unit: what is expected, and how wide the pmf's draws are."""
-        posterior = self._posterior(predictor, context, actions)
-        _, deviation = self._explore(posterior)
+        posterior = self._posteriors(predictor, [context], actions)
+        (mean,), (deviation,) = posterior.mean, self._explore(posterior)[1]
         size = self._maximum - self._minimum
-        return Scores(tuple((self._minimum + size * posterior.mean).tolist()), tuple((size * deviation).tolist()))
+        return Scores(tuple((self._minimum + size * mean).tolist()), tuple((size * deviation).tolist()))
 
-    def _posterior(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> Posterior:
+    def _posteriors(self, predictor: Predictor, contexts: Sequence[Context], actions: Sequence[Choice]) -> Posterior:
+        """(contexts, actions) each."""
         ids, own = self._names_of(tuple(actions))
-        return predictor.posterior(ids, context_features(context), own)
+        return predictor.posteriors(ids, list(map(context_features, contexts)), own)
+
+    def _best(self, mean: Floats, deviation: Floats) -> Floats:
+        """(contexts, actions): P(each one is the best)."""
+        return best_of_rows(mean, deviation)
 
     def _explore(self, posterior: Posterior) -> tuple[Floats, Floats]:
-        """(actions,) each: mean and standard deviation of the normal distributions of which one is the largest."""
+        """(contexts, actions) each: mean and standard deviation of the normal distributions of which one is the
+        largest."""
         raise NotImplementedError
 
     def _names_of(self, actions: tuple[Choice, ...]) -> ActionNames:
@@ -68,6 +81,9 @@ class FirstPmf(PmfFromPosterior):
 
     def _explore(self, posterior: Posterior) -> tuple[Floats, Floats]:
         return posterior.mean, self._width * np.sqrt(posterior.variance) + TINY
+
+    def _best(self, mean: Floats, deviation: Floats) -> Floats:
+        return np.array(list(map(best_of_all, mean, deviation)))
 
 
 class OptimisticPmf(PmfFromPosterior):
