@@ -151,6 +151,9 @@ def test_totals_and_seals_are_those_of_sqlite(url: str, tmp_path: Path) -> None:
             span = {"after": Time(0), "until": end.time}
             found = list(ours.sealed_decisions(id_, **span))
             assert found == list(theirs.sealed_decisions(id_, **span)) != []
+            for after, until in ((begin, end), (begin, middle), (middle, end)):
+                decided = ours.count_decided(id_, after=after, until=until)
+                assert decided == theirs.count_decided(id_, after=after, until=until) > 0
             late = list(ours.sealed_with_late(id_, **span, late=end))
             assert late == list(theirs.sealed_with_late(id_, **span, late=end))
 
