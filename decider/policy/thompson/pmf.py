@@ -38,7 +38,7 @@ class PmfFromPosterior:
         self._last: tuple[tuple[Choice, ...] | None, ActionNames] = (None, ((), ()))
 
     def __call__(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> list[float]:
-        mean, deviation = self._believed(predictor, context, actions)
+        mean, deviation = self._explore(self._posterior(predictor, context, actions))
         power = best = best_of_all(mean, deviation)
         for _ in range(self._draws - 1):  # multiplied, not `**`: its last bits depend on the C library
             power = power * best
@@ -46,15 +46,15 @@ class PmfFromPosterior:
         return pmf
 
     def scores(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> Scores:
-        """In the reward's unit, what the pmf is made from."""
-        mean, deviation = self._believed(predictor, context, actions)
+        """In the reward's unit: what is expected, and how wide the pmf's draws are."""
+        posterior = self._posterior(predictor, context, actions)
+        _, deviation = self._explore(posterior)
         size = self._maximum - self._minimum
-        return Scores(tuple((self._minimum + size * mean).tolist()), tuple((size * deviation).tolist()))
+        return Scores(tuple((self._minimum + size * posterior.mean).tolist()), tuple((size * deviation).tolist()))
 
-    def _believed(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> tuple[Floats, Floats]:
-        """(actions,) each: mean and standard deviation of the normal distributions of which one is the largest."""
+    def _posterior(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> Posterior:
         ids, own = self._names_of(tuple(actions))
-        return self._explore(predictor.posterior(ids, context_features(context), own))
+        return predictor.posterior(ids, context_features(context), own)
 
     def count_under_way(self, *, decided: int, sealed: int) -> None:
         """See `Policy`. Here it makes no difference."""
@@ -67,7 +67,7 @@ class PmfFromPosterior:
         """Go on from what was saved."""
 
     def _explore(self, posterior: Posterior) -> tuple[Floats, Floats]:
-        """The same, from the posterior."""
+        """(actions,) each: mean and standard deviation of the normal distributions of which one is the largest."""
         raise NotImplementedError
 
     def _names_of(self, actions: tuple[Choice, ...]) -> ActionNames:
