@@ -843,7 +843,7 @@ class LogReader(Protocol):
         """How many decisions all versions of an experiment have among the entries in (after, until], archived or not:
         those that `sealed_decisions` gives sooner or later. Cost grows with their number alone.
 
-        A place before the cut must be the start, or lie no earlier than the experiment's first base.
+        A mark's time is that of its position. One before the cut is the start, or no earlier than the first base.
         """
 
     def count_learned(self, experiment: ExperimentId) -> int:
