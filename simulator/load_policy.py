@@ -11,7 +11,7 @@ from decider.decide.decide import log_failure
 from decider.decide.slots import check_pmf
 from decider.errors import DeciderError
 from decider.experiment.definition import ExperimentVersion
-from decider.policy.protocol import Choice, PlainPolicy, UnusablePmf
+from decider.policy.protocol import Choice, CountsUnderWay, PlainPolicy, UnusablePmf
 from decider.types import Context
 
 
@@ -67,6 +67,11 @@ class CheckedPolicy:
         """The policy's."""
         with self._named(context):
             self.policy.learn(context, actions, drawn=drawn, propensity=propensity, reward=reward)
+
+    def count_under_way(self, *, decided: int, sealed: int) -> None:
+        """The policy's, if it wants to know."""
+        if isinstance(self.policy, CountsUnderWay):
+            self.policy.count_under_way(decided=decided, sealed=sealed)
 
     @contextmanager
     def _named(self, context: Context) -> Iterator[None]:

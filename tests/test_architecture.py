@@ -24,6 +24,7 @@ BELOW_SIMULATOR = SERVER | {"decider.client", "decider.extras"}
 
 SIMULATED = (
     "simulator.load_policy",
+    "simulator.under_way",
     "simulator.verify",
     "simulator.kept",
     "simulator.datasets",

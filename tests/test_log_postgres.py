@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -144,13 +145,19 @@ def test_totals_and_seals_are_those_of_sqlite(url: str, tmp_path: Path) -> None:
             entries_of_many_kinds(log, clock)
             more_entries(log, clock)
         begin, end = Mark(START, Time(0)), ours.head().mark
-        middle = Mark(Position(end.position // 2), ours.time_at(Position(end.position // 2)))
+        quarter, middle = [
+            Mark(place, ours.time_at(place)) for place in (Position(end.position // 4), Position(end.position // 2))
+        ]
         for after, until in ((begin, end), (begin, middle), (middle, end)):
             assert ours.totals(after, until) == theirs.totals(after, until)
         for id_ in (ExperimentId("home"), ExperimentId("shop")):
             span = {"after": Time(0), "until": end.time}
             found = list(ours.sealed_decisions(id_, **span))
             assert found == list(theirs.sealed_decisions(id_, **span)) != []
+            for after, until in combinations((begin, quarter, middle, end), 2):
+                decided = ours.count_decided(id_, after=after, until=until)
+                assert decided == theirs.count_decided(id_, after=after, until=until)
+                assert decided > 0 or after.position > START
             late = list(ours.sealed_with_late(id_, **span, late=end))
             assert late == list(theirs.sealed_with_late(id_, **span, late=end))
 

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, combinations, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -301,6 +301,12 @@ def written(script: Sequence[Step]) -> Iterator[tuple[EventLog, EventLog]]:
         yield log, memory
 
 
+def thirds(log: EventLog) -> list[Mark]:
+    """The start, two places between, and the end."""
+    end = log.head().position
+    return [Mark(place, log.time_at(place)) for place in (START, Position(end // 3), Position(2 * end // 3), end)]
+
+
 def told(log: EventLog) -> dict[str, object]:
     """Everything that a reader can ask, but for totals, whose sums depend on the order of adding."""
     head = log.head()
@@ -320,6 +326,11 @@ def told(log: EventLog) -> dict[str, object]:
         "decided": list(log.versions_with_decisions()),
         "counts": [log.count_decisions(one) for one in (None, HOME, OTHER)],
         "learned": [log.count_learned(one) for one in (HOME, OTHER)],
+        "decided in pieces": [
+            log.count_decided(experiment, after=after, until=until)
+            for experiment in (HOME, OTHER)
+            for after, until in combinations(thirds(log), 2)
+        ],
         "decisions": [list(log.decisions(version)) for version in log.versions_with_decisions()],
         "found": [log.find(one.decision.decision_id) for one in log.decisions_between("", "z")],
         "places": [log.locate(one.decision.decision_id) for one in log.decisions_between("", "z")],
@@ -415,6 +426,10 @@ def test_a_log_read_in_pieces_is_the_log(script: Sequence[Step], data: st.DataOb
         assert pieces == list(log.sealed_decisions(HOME, after=Time(0), until=head.time))
         counts = [sum(log.totals(a, b).decisions.values()) for a, b in pairwise(marks)]
         assert sum(counts) == log.count_decisions()
+        decided = [log.count_decided(HOME, after=after, until=until) for after, until in pairwise(marks)]
+        assert sum(decided) == log.count_decisions(HOME)
+        for count, end in zip(accumulate(decided), marks[1:], strict=True):
+            assert count >= len(list(log.sealed_decisions(HOME, after=Time(0), until=end.time)))
         seals = [sum(one.count for one in log.totals(a, b).sealed.values()) for a, b in pairwise(marks)]
         assert seals == [
             sum(len(list(log.sealed_decisions(e, after=a.time, until=b.time))) for e in (HOME, OTHER))

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -527,8 +528,10 @@ def test_an_archive_run_while_a_version_waits(filed: Drive, file: Path) -> None:
     before = learn(filed.log, anew)
     trainer = Trainer(filed.log, HOME, anew)
     middle = list(filed.log.sealed_decisions(HOME, after=Time(0), until=EVER))[20].deadline
-    trainer.learn_up_to(Mark(Position(filed.log.head().position), middle))
+    half = next(p for p in count(1) if filed.log.time_at(Position(p)) >= middle)
+    assert trainer.learn_up_to(Mark(Position(half), filed.log.time_at(Position(half)))) > 10
     cut(file, age=30)
+    assert half < filed.log.cut().position
     trainer.learn_up_to(filed.log.head().mark)
     assert learn(filed.log, anew) == before
     contexts = [Context(segment=s, device=d) for s in ("new", "vip", "bargain", "") for d in ("mobile", "")]

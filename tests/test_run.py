@@ -25,7 +25,7 @@ from decider.experiment.schema import from_message, to_message
 from decider.learn.trainer import Trainer
 from decider.log.memory import MemoryLog
 from decider.log.protocol import NewReward, NewVersion, Tick
-from decider.policy.protocol import Choice, Model, PlainPolicy
+from decider.policy.protocol import Choice, CountsUnderWay, Model, PlainPolicy
 from decider.policy.static import Uniform
 from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, Time
 from simulator.commands.group import main
@@ -48,16 +48,20 @@ MILLION = 1_000_000
 
 
 class RecordingPolicy(Uniform):
-    """A policy that notes what it is told. heard: of every question, how many decisions it had learned by then."""
+    """A policy that notes what it is told. heard: of every question, how many decisions it had learned by then.
+    under_way: how many it was said that there were, and that were sealed."""
 
     def __init__(self, inner: PlainPolicy | None = None) -> None:
         self._inner = inner or Uniform()
         self.heard: list[int] = []
+        self.under_way: list[tuple[int, int]] = []
         self.learned: list[tuple[int, float, float]] = []
+        self.decided = self.sealed = 0
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """That of the policy inside."""
         self.heard.append(len(self.learned))
+        self.under_way.append((self.decided, self.sealed))
         return self._inner.pmf(context, actions)
 
     def learn(
@@ -66,6 +70,13 @@ class RecordingPolicy(Uniform):
         """As the policy inside does."""
         self.learned.append((drawn, propensity, reward))
         self._inner.learn(context, actions, drawn=drawn, propensity=propensity, reward=reward)
+
+    def count_under_way(self, *, decided: int, sealed: int) -> None:
+        """As the policy inside does."""
+        self.decided += decided
+        self.sealed += sealed
+        if isinstance(self._inner, CountsUnderWay):
+            self._inner.count_under_way(decided=decided, sealed=sealed)
 
 
 class Broken(RecordingPolicy):
@@ -141,7 +152,6 @@ def served(world: World, visits: Visits) -> tuple[list[Decision], int]:
     log.append([NewVersion(world.experiment, 1)])
     (version,) = log.versions()
     trainer = Trainer(log, world.experiment.id, world.experiment.policy)
-    model = trainer.model()
     coming: dict[int, list[NewReward]] = defaultdict(list)
     decisions = []
     for number in range(len(visits)):
@@ -151,8 +161,8 @@ def served(world: World, visits: Visits) -> tuple[list[Decision], int]:
             log.append(coming.pop(due))
         now = Time(at)
         log.append([Tick()])
-        if trainer.learn_up_to(log.head().mark):
-            model = trainer.model()
+        trainer.learn_up_to(log.head().mark)
+        model = trainer.model()  # each one: it knows what is under way
         case = visits.seen[number]
         eligible = tuple([ActionId(world.actions[a]) for a in np.flatnonzero(visits.eligible[case])])
         request = DecisionRequest(DecisionId(f"{number}"), f"{number}", visits.contexts[case], eligible)
@@ -167,7 +177,7 @@ def served(world: World, visits: Visits) -> tuple[list[Decision], int]:
     return decisions, trainer.learned
 
 
-@pytest.mark.parametrize("policy", ["squarecb", "epsilon_greedy", "bag", "rnd"])
+@pytest.mark.parametrize("policy", ["thompson", "squarecb", "epsilon_greedy", "bag", "rnd"])
 def test_what_plays_is_what_serves_bit_for_bit(policy: str) -> None:
     """The figures of a simulated world are those of the service: the same pmfs, draws, propensities and rewards learned
     in the same order, as by a server that reads its log, saves and loads every model, and counts late rewards as 0."""
@@ -268,6 +278,7 @@ def test_what_is_known_at_a_round_is_what_was_sealed_by_then(
     mine = played(visits, watched, world=world, delayed=delayed)
     arrives = [number // batch * batch / world.traffic for number in range(len(visits))]
     asked = [number for number, case in enumerate(visits.seen) if visits.eligible[case].sum() > 1]
+    assert watched.under_way == list(zip(asked, watched.heard, strict=True))
     for number, heard in zip(asked, watched.heard, strict=True):
         known = [a for a in arrives[:number] if (a + window <= arrives[number] if delayed else a < arrives[number])]
         assert heard == len(known)

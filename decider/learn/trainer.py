@@ -98,6 +98,8 @@ class Trainer:
         self._policy: Policy = bounded
         self.time: Time = at
         self.position = position
+        self._counted = Mark(position, at)
+        self._sealed = 0
         self._left_out: list[Stretch] = []
         self._known = position
 
@@ -132,10 +134,24 @@ class Trainer:
         return Steps(self.learned, self.went_back, self.followed)
 
     def learn_up_to(self, mark: Mark) -> int:
-        """Learn from every decision sealed up to `mark`, which must not lie behind. Returns their number."""
+        """Learn from every decision sealed up to `mark`, which must not lie behind. Returns their number. The model is
+        then that of the mark's position."""
         before = self.learned
         self.advance(mark, seconds=math.inf)
+        self.name_by(mark)
         return self.learned - before
+
+    def name_by(self, mark: Mark) -> None:
+        """Call the model that of a mark up to which everything is learned, also where nothing was sealed on the way: a
+        model knows how many decisions are under way at its position.
+
+        For a replay. A learner names a model by the place where it learned last, or began.
+        """
+        decided = self._log.count_decided(self.experiment, after=self._counted, until=mark)
+        if decided or self._sealed:
+            self._policy.count_under_way(decided=decided, sealed=self._sealed)
+        self._counted, self._sealed = mark, 0
+        self.position = mark.position
 
     def advance(self, mark: Mark, *, seconds: float) -> bool:
         """Learn towards `mark` for about so many seconds. Returns whether it is reached; until then, call it with the
@@ -173,11 +189,12 @@ class Trainer:
             for sealed in decisions:
                 version = self._log.version_at(sealed.decision.version)
                 self._on_sealed(sealed, version)
+                self._sealed += 1
                 self._learn(sealed, version)
                 yield
         self.time = max(self.time, mark.time)
         if self.steps != before:
-            self.position = mark.position
+            self.name_by(mark)
 
     def _follow_leave_outs(self, mark: Mark) -> None:
         """Know what is left out at a mark; go back where the policy has learned from some of it, or not learned from

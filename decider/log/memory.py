@@ -825,6 +825,11 @@ class MemoryLog:
         """See LogReader."""
         return sum(experiment in (None, self._version(logged).experiment.id) for logged in self._logged_decisions())
 
+    def count_decided(self, experiment: ExperimentId, *, after: Mark, until: Mark) -> int:
+        """See LogReader."""
+        between = [one for one in self._logged_decisions() if after.position < one.position <= until.position]
+        return sum(self._version(logged).experiment.id == experiment for logged in between)
+
     def count_learned(self, experiment: ExperimentId) -> int:
         """See LogReader."""
         return sum(

@@ -839,6 +839,13 @@ class LogReader(Protocol):
     def count_decisions(self, experiment: ExperimentId | None = None) -> int:
         """How many decisions the log holds, of one experiment or of all."""
 
+    def count_decided(self, experiment: ExperimentId, *, after: Mark, until: Mark) -> int:
+        """How many decisions all versions of an experiment have among the entries in (after, until], archived or not:
+        those that `sealed_decisions` gives sooner or later. Cost grows with their number alone.
+
+        A mark's time is that of its position. One before the cut is the start, or no earlier than the first base.
+        """
+
     def count_learned(self, experiment: ExperimentId) -> int:
         """How many sealed decisions of an experiment the log holds from which a policy learns."""
 

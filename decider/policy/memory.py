@@ -197,6 +197,12 @@ class EvictablePolicy:
         if first:
             self._trim_if_grown()
 
+    def count_under_way(self, *, decided: int, sealed: int) -> None:
+        """See `Policy`."""
+        with self._lock:
+            self._stored = False
+            self._loaded().count_under_way(decided=decided, sealed=sealed)
+
     def save(self) -> bytes:
         """See `Policy`."""
         with self._lock:

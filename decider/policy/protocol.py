@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from decider.policy.features import Vector, vector_of
 from decider.policy.work import Estimate
@@ -69,6 +69,15 @@ class PlainPolicy(Protocol):
         experiment's unit, higher is better."""
 
 
+@runtime_checkable
+class CountsUnderWay(Protocol):
+    """A policy that wants to know how many decisions are under way: made, and their rewards not yet final."""
+
+    def count_under_way(self, *, decided: int, sealed: int) -> None:
+        """Of further decisions of its experiment: how many were made, and how many of all have been sealed, whether
+        they were learned from or not."""
+
+
 class Vocabulary(NamedTuple):
     """The number of features that a policy uses, and (estimated) of others that it has seen and leaves out."""
 
@@ -87,7 +96,7 @@ class Scores(NamedTuple):
     spread: tuple[float, ...] = ()
 
 
-class Policy(PlainPolicy, Protocol):
+class Policy(PlainPolicy, CountsUnderWay, Protocol):
     """A policy that can be served, stored, and pickled within the process.
 
     size: bytes that it takes, about, with its caches.

@@ -33,6 +33,9 @@ class Uniform:
     ) -> None:
         """Nothing to learn."""
 
+    def count_under_way(self, *, decided: int, sealed: int) -> None:
+        """It makes no difference."""
+
     def save(self) -> bytes:
         """Nothing learned."""
         return b""

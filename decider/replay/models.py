@@ -154,6 +154,7 @@ def _learned(
             if time.monotonic() >= deadline:
                 return None
             say(trainer.time)
+        trainer.name_by(mark)
         return Model(trainer.model().policy, position)
     finally:
         trainer.close()

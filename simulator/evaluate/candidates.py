@@ -19,6 +19,7 @@ from decider.types import Context
 from simulator.evaluate.replay_decisions import DoesNotFit, Menu, ReplayedPolicy
 from simulator.logs.columns import Category, Columns, Flags, Floats
 from simulator.logs.contexts import Contexts
+from simulator.under_way import UnderWay
 
 _ABSENT = " (with nothing after the equals sign, for decisions without the field)"
 
@@ -221,6 +222,7 @@ class ProgressiveLearner:
         self._contexts = Contexts()
         self._delayed = delayed
         self._waiting: list[_Lesson] = []
+        self._under_way = UnderWay(policy.policy)
         self._number = 0
 
     def pmf(self, block: Columns) -> Floats:
@@ -233,12 +235,14 @@ class ProgressiveLearner:
             pmfs.append(self._policy.pmf(lesson.context, menu))
             if lesson.drawn >= 0:
                 heappush(self._waiting, lesson)
+                self._under_way.decided()
         return self._policy.served(menus, pmfs)
 
     def _learn(self, lesson: _Lesson) -> None:
         self._policy.policy.learn(
             lesson.context, lesson.actions, drawn=lesson.drawn, propensity=lesson.propensity, reward=lesson.reward
         )
+        self._under_way.learned()
 
     def _lessons(self, block: Columns, menus: Sequence[Menu], contexts: Sequence[Context]) -> list[_Lesson]:
         """One for each decision; drawn is -1 where the policy does not have the drawn action."""

@@ -24,6 +24,7 @@ from decider.policy.protocol import Choice, PlainPolicy
 from decider.types import Context, Reason
 from simulator.load_policy import end_if_bad
 from simulator.run.unit_pasts import UnitPasts
+from simulator.under_way import UnderWay
 from simulator.worlds.world import Floats, Indexes, Visits, World
 
 
@@ -82,11 +83,13 @@ def play(
     way = Way(visits)
     units = UnitPasts(world, visits, history) if history is not None else None
     waiting: deque[_Decided] = deque()
+    under_way = UnderWay(policy)
     earned, right, got, cases = [], [], [], []
     for number in range(len(visits)):
         now = world.arrives(number)
         while waiting and waiting[0].sealed <= now:
             _learn(policy, waiting.popleft())
+            under_way.learned()
         case = way.case(number)
         context, menu = visits.contexts[case], menus[case]
         if units is not None:
@@ -103,6 +106,7 @@ def play(
             known = world.experiment.reward.default if lost[number] else got[-1]
             sealed = now + window if delayed else math.nextafter(now, math.inf)  # not within a batch
             waiting.append(_Decided(sealed, context, menu, index, slots[index] / SLOTS, known))
+            under_way.decided()
         way.chose(number, action)
         if units is not None:
             units.chose(number, action, context)

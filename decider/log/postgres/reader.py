@@ -349,6 +349,14 @@ class PostgresReader:
         """See LogReader."""
         return int(self._one(queries.COUNT, experiment=experiment)["count"])
 
+    def count_decided(self, experiment: ExperimentId, *, after: Mark, until: Mark) -> int:
+        """See LogReader."""
+        row = self._one(
+            queries.DECIDED,
+            experiment=experiment, after=after.time, until=until.time, first=after.position, last=until.position,
+        )  # fmt: skip
+        return int(row["count"])
+
     def count_learned(self, experiment: ExperimentId) -> int:
         """See LogReader."""
         return sum(

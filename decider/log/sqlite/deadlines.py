@@ -11,7 +11,7 @@ from typing import Any
 
 from decider.types import Position, Time
 
-_VERSIONS_TO_ASK = """
+VERSIONS_TO_ASK = """
 with asked (position, experiment) as (
   select o.version, o.experiment from closed_until c cross join open_versions o where c.id = 1 and c.time <= :after
   union all
@@ -19,7 +19,7 @@ with asked (position, experiment) as (
 """
 """The versions that may have a window's end beyond :after: the open ones, but all of them where closed ones have."""
 
-FIRST_DEADLINES = f"""{_VERSIONS_TO_ASK}
+FIRST_DEADLINES = f"""{VERSIONS_TO_ASK}
 select v.position, v.experiment, v.closed,
   nullif(min(ifnull(v.usual, 1 << 62), ifnull(v.closed, 1 << 62)), 1 << 62) as deadline
 from (

@@ -59,6 +59,7 @@ from decider.log.sqlite.check import check
 from decider.log.sqlite.checkpoints import known_place, may_be_gone, newest_checkpoint
 from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.deadlines import FIRST_DEADLINES, FIRST_DEADLINES_OF, due_until
+from decider.log.sqlite.decided import count_decided
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
 from decider.log.sqlite.exposures import all_shown, counts, limited_versions
 from decider.log.sqlite.known_strata import KnownMeasures, KnownStrata
@@ -590,6 +591,11 @@ class SqliteReader:
             )
         count: int = self._one(sql, {"experiment": experiment})["count"]
         return count
+
+    def count_decided(self, experiment: ExperimentId, *, after: Mark, until: Mark) -> int:
+        """See LogReader."""
+        with self._snapshot() as connection:
+            return count_decided(connection, experiment, after=after, until=until)
 
     def count_learned(self, experiment: ExperimentId) -> int:
         """See LogReader."""

@@ -2,8 +2,8 @@
 writer: in the leader's housekeeping, and by `decider archive`.
 
 It can be killed at any moment: what is left to do follows from `cut` and from what is still there. In the transaction
-that deletes a decision, a copy goes to `archived_decisions` if it is still needed: as an input of learning, or for a
-retry.
+that deletes a decision, a copy goes to `archived_decisions` if it is still needed: for learning, which counts also what
+it does not learn from, or for a retry.
 """
 
 from __future__ import annotations
@@ -241,5 +241,5 @@ class Trimmer:
 def _is_needed(row: Any, cut: _Cut) -> bool:
     """Of a row with the columns of `_SWEPT`."""
     experiment: ExperimentId = row.experiment
-    is_input = row.input and row.deadline > cut.complete_after.get(experiment, Time(0))
-    return bool(is_input or row.remember_until > cut.head_time)
+    is_read = row.deadline > cut.complete_after.get(experiment, Time(0))
+    return bool(is_read or row.remember_until > cut.head_time)

@@ -5,7 +5,9 @@ The codes of learning differ in how far they look beyond the mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +23,10 @@ OPTIMISM, NARROW = 4 / 3, 2 / 3
 
 TINY = 1e-9
 """Added to deviations, which may be 0."""
+
+
+UNDER_WAY = "under_way"
+"""Of what a model stores: decisions that were made, and those of them that were sealed."""
 
 
 class PmfFromPosterior:
@@ -62,6 +68,16 @@ class PmfFromPosterior:
         """(contexts, actions): P(each one is the best)."""
         return best_of_rows(mean, deviation)
 
+    def count_under_way(self, *, decided: int, sealed: int) -> None:
+        """See `Policy`. Here it makes no difference."""
+
+    def to_arrays(self) -> dict[str, Any]:
+        """What it has counted, to be saved."""
+        return {}
+
+    def restore(self, arrays: Mapping[str, Any]) -> None:
+        """Go on from what was saved."""
+
     def _explore(self, posterior: Posterior) -> tuple[Floats, Floats]:
         """(contexts, actions) each: mean and standard deviation of the normal distributions of which one is the
         largest."""
@@ -87,11 +103,34 @@ class FirstPmf(PmfFromPosterior):
 
 
 class OptimisticPmf(PmfFromPosterior):
-    """Learning code 3: narrower draws around a mean that is the higher, the less is known.
+    """Learning code 3: narrower draws around a mean that is the higher, the less is known. They are narrower still
+    while much is under way: what was drawn before will tell, so nobody need draw it again to learn it.
 
     Feel-good Thompson sampling: Zhang, SIAM Journal on Mathematics of Data Science 2022.
     """
 
+    def __init__(self, width: float, draws: int, reward_range: tuple[float, float]) -> None:
+        super().__init__(width, draws, reward_range)
+        self._decided = self._sealed = 0
+
+    def count_under_way(self, *, decided: int, sealed: int) -> None:
+        """See `Policy`."""
+        self._decided += decided
+        self._sealed += sealed
+
+    def to_arrays(self) -> dict[str, Any]:
+        """See PmfFromPosterior."""
+        return {UNDER_WAY: np.array([self._decided, self._sealed], np.int64)}
+
+    def restore(self, arrays: Mapping[str, Any]) -> None:
+        """See PmfFromPosterior."""
+        self._decided, self._sealed = arrays[UNDER_WAY].tolist()
+
     def _explore(self, posterior: Posterior) -> tuple[Floats, Floats]:
         deviation = self._width * np.sqrt(posterior.variance)
-        return posterior.mean + OPTIMISM * deviation, NARROW * deviation + TINY
+        return posterior.mean + OPTIMISM * deviation, NARROW * self._known * deviation + TINY
+
+    @property
+    def _known(self) -> float:
+        """Square root of the share of decisions that are sealed; 1 before the first."""
+        return math.sqrt(self._sealed / self._decided) if self._sealed else 1.0

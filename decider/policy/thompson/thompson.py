@@ -17,6 +17,7 @@ import io
 import logging
 import math
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, NoReturn
 
 import numpy as np
@@ -122,6 +123,10 @@ class ThompsonPolicy:
         """A reward as the regressions see it: where it lies in the range."""
         return (reward - self._minimum) / (self._maximum - self._minimum)
 
+    def count_under_way(self, *, decided: int, sealed: int) -> None:
+        """See `Policy`."""
+        self._to_pmf.count_under_way(decided=decided, sealed=sealed)
+
     def shrink(self) -> None:
         """Empty the caches."""
         for regression in self._regressions.values():
@@ -137,7 +142,7 @@ class ThompsonPolicy:
 
     def snapshot(self) -> Policy:
         """A copy that serves: the same pmfs as a policy that continues from `save()`, at a small part of the cost."""
-        return ThompsonSnapshot(self._best_predictor().snapshot(), self._to_pmf, self.vocabulary())
+        return ThompsonSnapshot(self._best_predictor().snapshot(), copy(self._to_pmf), self.vocabulary())
 
     def _warn(self) -> None:
         """Once for each policy, not for each decision."""
@@ -146,7 +151,7 @@ class ThompsonPolicy:
 
     def save(self) -> bytes:
         """All arrays of all regressions, in NumPy's format."""
-        arrays: dict[str, Any] = {"evidence": json_to_array(self._evidence)}
+        arrays: dict[str, Any] = {"evidence": json_to_array(self._evidence), **self._to_pmf.to_arrays()}
         for name, regression in self._regressions.items():
             arrays |= {f"{name}.{key}": array for key, array in regression.to_arrays().items()}
         file = io.BytesIO()
@@ -155,6 +160,7 @@ class ThompsonPolicy:
 
     def _restore(self, saved: bytes) -> None:
         with np.load(io.BytesIO(saved), allow_pickle=False) as arrays:
+            self._to_pmf.restore(arrays)
             evidence = json_from_array(arrays["evidence"])
             for name in [name for name in evidence if name not in self._regressions]:
                 self._begin(name)
@@ -206,6 +212,10 @@ class ThompsonSnapshot:
     def learn(self, *_: object, **__: object) -> NoReturn:
         """Raises TypeError."""
         raise TypeError("a snapshot does not learn; the policy that it was taken from does")
+
+    def count_under_way(self, **_: object) -> NoReturn:
+        """Raises TypeError."""
+        raise TypeError("a snapshot counts nothing; the policy that it was taken from does")
 
     def snapshot(self) -> Policy:
         """Itself: it never changes."""

@@ -249,6 +249,9 @@ class VwPolicy:
         example._set_label(CBLabel(label=(0, cost, propensity)))
         workspace.vw.learn_multi_ex_one(lines)
 
+    def count_under_way(self, *, decided: int, sealed: int) -> None:
+        """It makes no difference to VW."""
+
     def save(self) -> bytes:
         """The workspace as VW's model file; without a workspace, what it would be made from."""
         saved = self._saved
