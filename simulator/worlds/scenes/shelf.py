@@ -13,7 +13,7 @@ from simulator.worlds.many_actions import many_actions_world
 WORLD = many_actions_world(
     "shelf",
     "80 items on three places, 0.4 % click: the shape of the Open Bandit Dataset.",
-    stream=8,
+    stream=11,
     rate=0.004,
     actions=80,
     features={"category": 10, "brand": 5, "price": 3},
