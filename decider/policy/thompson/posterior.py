@@ -121,12 +121,19 @@ class LinearPredictor:
 
     def shrink(self) -> None:
         """See `Predictor`."""
-        for cache in (self._cache, self._stacks, self._row_numbers):
-            cache.clear()
+        self._forget_places()
+        self._row_numbers.clear()
+
+    def _forget_places(self) -> None:
+        """Columns, or prior variances of unknown features, are others now."""
+        self._cache.clear()
+        self._stacks.clear()
 
     def snapshot(self) -> Predictor:
         """A copy that does not change."""
-        copy = LinearPredictor(self._prior.frozen())
+        return self._copy_to(LinearPredictor(self._prior.frozen()))
+
+    def _copy_to(self, copy: LinearPredictor) -> LinearPredictor:
         copy._places, copy._rows = dict(self._places), dict(self._rows)
         copy._covariance, copy._weights = self._covariance.copy(), self._weights.copy()
         copy.noise, copy._wide = self.noise, self._wide

@@ -29,6 +29,7 @@ from decider.policy.thompson.pmf import PmfFromPosterior
 from decider.policy.thompson.posterior import Predictor
 from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.rules import CODES, NEWEST, Rules
+from decider.policy.thompson.shared import LEAST_ACTIONS, SharedRegression
 from decider.policy.thompson.views import FeaturePairs, NumberBins, View, ViewRegression
 from decider.types import Context
 
@@ -38,7 +39,7 @@ EVIDENCE_MEMORY = 2_000
 """Mean age, in decisions, of the predictive likelihoods by which the regressions are compared."""
 
 # The regressions by the names that they have in stored models.
-STATIONARY, DISCOUNTED, BINNED, PAIRS = "remembers", "forgets", "ranges", "pairs"
+STATIONARY, DISCOUNTED, BINNED, PAIRS, SHARED = "remembers", "forgets", "ranges", "pairs", "shares"
 
 NO_EVIDENCE = -math.inf
 """The evidence for a regression that was dropped."""
@@ -74,6 +75,7 @@ class ThompsonPolicy:
             self._regressions[DISCOUNTED] = Regression(rules.admission(LITTLE_WORK), rules, memory)
         self._evidence = dict.fromkeys(self._regressions, 0.0)
         self._waiting: dict[str, View] = {BINNED: NumberBins()} | ({PAIRS: FeaturePairs()} if pairs else {})
+        self._shares_soon = rules.shares
         if saved is not None:
             self._restore(saved)
 
@@ -100,6 +102,8 @@ class ThompsonPolicy:
         features = context_features(context) + own
         for name in [name for name, view in self._waiting.items() if view.useful(features)]:
             self._begin(name)
+        if own and self._shares_soon and self._regressions[STATIONARY].actions >= LEAST_ACTIONS:
+            self._begin(SHARED)
         share = (reward - self._minimum) / (self._maximum - self._minimum)
         # The evidence is a discounted sum of log predictive likelihoods (Raftery et al. 2010). The best regression is
         # chosen, not an average over all: then a snapshot holds one regression and a decision asks one.
@@ -156,10 +160,17 @@ class ThompsonPolicy:
 
     def _begin(self, name: str) -> None:
         """Add a regression. It begins with the evidence of the stationary one, which it extends."""
+        if name == SHARED:
+            self._shares_soon = False
+            self._regressions[name] = SharedRegression(self._rules.admission(WORK), self._rules)
+        else:
+            self._regressions[name] = self._view_regression(name)
+        self._evidence[name] = self._evidence[STATIONARY]
+
+    def _view_regression(self, name: str) -> Regression:
         # The binned regression is dropped as soon as there is no room for all features: it need not count them.
         admission = FirstCome(WORK) if name == BINNED else self._rules.admission(WORK)
-        self._regressions[name] = ViewRegression(self._waiting.pop(name), admission, self._rules)
-        self._evidence[name] = self._evidence[STATIONARY]
+        return ViewRegression(self._waiting.pop(name), admission, self._rules)
 
     def _drop(self, name: str) -> None:
         """Remove a regression that would use only the features that came first."""
