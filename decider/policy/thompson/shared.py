@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from decider.policy.features import Vector
+from decider.policy.thompson.admission import room
 from decider.policy.thompson.arrays import FEATURE, Cache, Floats, Indexes, floats_of
 from decider.policy.thompson.features import CONSTANT, OF_ACTION, OF_ID, cross
 from decider.policy.thompson.posterior import LinearPredictor, Posterior, Predictor
@@ -26,10 +27,10 @@ LEAST_ACTIONS = 30
 """Actions that have been learned from before it begins."""
 
 MOST_FACTORS = 10
-"""Features of the context, and of an action, that have products: the first ones of each."""
+"""Features of the context that have products, and features of an action that count: the first ones of each."""
 
-ALL = "all"
-"""The only row's name, where others have an action's id."""
+SHARED_WORK = 40_000_000
+"""Most features^3 where there is no room for all: 251 features, solved in about 15 ms."""
 
 
 class _Columns(NamedTuple):
@@ -87,7 +88,7 @@ class SharedPredictor(LinearPredictor):
         """See `Predictor.posterior`. The variance is that of what differs between actions: what they have in common, as
         the context's own features, has no part in which of them is the best."""
         table, known = self._table(actions, own), self._look_up(shared)
-        common = float((self._weights[-1][known.places] * known.values).sum())
+        common = float((self._weights[0][known.places] * known.values).sum())
         factors = [(CONSTANT, 1.0), *_factors(shared)]
         columns = [self._columns(name, table.names) for name, _ in factors]
         values = np.array([value for _, value in factors])[:, None] * np.stack([one.known for one in columns])
@@ -99,12 +100,12 @@ class SharedPredictor(LinearPredictor):
 
     def _mean(self, table: _Actions, places: Indexes, values: Floats) -> Floats:
         """(actions,). places, values: (factors, names of features), of products."""
-        weights = self._weights[-1]
+        weights = self._weights[0]
         return weights[table.ids.places] * table.ids.known + _of_actions(table, (weights[places] * values).sum(axis=0))
 
     def _variance(self, table: _Actions, places: Indexes, values: Floats) -> Floats:
         """(actions,): features x covariance x features; that of each two of the actions' features is computed once."""
-        covariance, ids, which = self._covariance[-1], table.ids, table.which
+        covariance, ids, which = self._covariance[0], table.ids, table.which
         # (actions, factors, features of an action): with the id, whose own variance comes first.
         beside = covariance[ids.places[:, None, None], places.T[which].transpose(0, 2, 1)]
         beside *= values.T[which].transpose(0, 2, 1) * table.values[:, None, :]
@@ -125,7 +126,7 @@ class SharedPredictor(LinearPredictor):
         if not len(first):
             return np.zeros((1, 1)), group
         group[names[first]] = np.arange(len(first))
-        cells = self._covariance[-1][columns[:, None], columns] * (known[:, None] * known)
+        cells = self._covariance[0][columns[:, None], columns] * (known[:, None] * known)
         both = np.add.reduceat(np.add.reduceat(cells, first, axis=0), first, axis=1)
         return np.pad(both, (0, 1)), group
 
@@ -191,7 +192,16 @@ class SharedRegression(Regression, SharedPredictor):
 
     def learn(self, action: str, features: Vector, reward: float) -> float:
         """See `Regression`."""
-        return super().learn(ALL, with_products(action, features), reward)
+        return super().learn(action, with_products(action, features), reward)
+
+    @property
+    def full(self) -> bool:
+        """See `Regression`."""
+        return len(self._places) >= room(rows=2)
+
+    def _row(self, action: str) -> int:  # noqa: ARG002 - of `Regression`
+        """The same for all."""
+        return 0
 
 
 def with_products(action: str, features: Vector) -> Vector:
@@ -201,8 +211,9 @@ def with_products(action: str, features: Vector) -> Vector:
     (('I id=a', 1.0), ('CA device=mobile price:', 2.0))
     """
     own = [one for one in features if one[0].startswith(OF_ACTION)][:MOST_FACTORS]
+    of_context = [one for one in features if not one[0].startswith(OF_ACTION)]
     products = [(cross(one, name), value * size) for one, value in _factors(features) for name, size in own]
-    return (*features, (OF_ID + action, 1.0), *products)
+    return (*of_context, *own, (OF_ID + action, 1.0), *products)
 
 
 def _factors(features: Vector) -> list[tuple[str, float]]:

@@ -29,7 +29,7 @@ from decider.policy.thompson.pmf import PmfFromPosterior
 from decider.policy.thompson.posterior import Predictor
 from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.rules import CODES, NEWEST, Rules
-from decider.policy.thompson.shared import LEAST_ACTIONS, SharedRegression
+from decider.policy.thompson.shared import LEAST_ACTIONS, SHARED_WORK, SharedRegression
 from decider.policy.thompson.views import FeaturePairs, NumberBins, View, ViewRegression
 from decider.types import Context
 
@@ -102,7 +102,7 @@ class ThompsonPolicy:
         features = context_features(context) + own
         for name in [name for name, view in self._waiting.items() if view.useful(features)]:
             self._begin(name)
-        if own and self._shares_soon and self._regressions[STATIONARY].actions >= LEAST_ACTIONS:
+        if own and self._shares_soon and max(len(actions), self._regressions[STATIONARY].actions) >= LEAST_ACTIONS:
             self._begin(SHARED)
         share = (reward - self._minimum) / (self._maximum - self._minimum)
         # The evidence is a discounted sum of log predictive likelihoods (Raftery et al. 2010). The best regression is
@@ -162,7 +162,7 @@ class ThompsonPolicy:
         """Add a regression. It begins with the evidence of the stationary one, which it extends."""
         if name == SHARED:
             self._shares_soon = False
-            self._regressions[name] = SharedRegression(self._rules.admission(WORK), self._rules)
+            self._regressions[name] = SharedRegression(self._rules.admission(SHARED_WORK), self._rules)
         else:
             self._regressions[name] = self._view_regression(name)
         self._evidence[name] = self._evidence[STATIONARY]
