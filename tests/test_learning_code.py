@@ -43,7 +43,7 @@ PLAIN = "plain CA"
 THOMPSON = (PLAIN, "small CA+CCA", "hours CA", "many CA", "wide CA", "moving CA", "told CA")
 """Streams (see `streams.py`) with the interactions: together they come by every constant of its learning."""
 
-STEPS = {"wide": 260, "moving": 1_400}
+STEPS = {"wide": 260, "moving": 1_400, "told": 150}
 """Of the stream; 400 of others."""
 
 SEED = 21
@@ -129,7 +129,6 @@ CHANGES = (
     Change(features, "CROSS_PENALTY", 2.0, "told CA", code=3),
     Change(shared, "MOST_FACTORS", 2, "told CA", code=3),
     Change(thompson, "LEAST_ACTIONS", 40, "told CA", code=3),
-    Change(thompson, "SHARED_WORK", 100_000, "told CA", code=3),
     Change(integral, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),
 )
 
