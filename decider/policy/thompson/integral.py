@@ -13,6 +13,15 @@ CANDIDATES = 32
 _GRID = np.linspace(-3.5, 3.5, 16)
 """Points of the integral for each action, in standard deviations from its mean."""
 
+_ENDS = 4.0
+"""What lies further from an action's mean, in standard deviations, counts for nothing."""
+
+_NODES = np.sinh(1.7 * np.linspace(-1, 1, 24)) * (_ENDS / np.sinh(1.7))
+"""Of each action, denser near its mean: the points of the leaner integral are among these."""
+
+_STEPS = np.arange(48)
+"""The points that are taken of them: so many, at even places among those above all lower ends."""
+
 _TINY = 1e-300
 """Added to a divisor that may be 0; the numerator is 0 there, too."""
 
@@ -37,6 +46,45 @@ def best_of(mean: Floats, deviation: Floats) -> Floats:
     # The product over all others, as that over all divided by its own: n products instead of n^2.
     others = below.prod(axis=0) / (below + _TINY)
     return np.asarray(((below[:, 1:] - below[:, :-1]) * (others[:, 1:] + others[:, :-1])).sum(axis=1) / 2)
+
+
+def best_of_rows(mean: Floats, deviation: Floats) -> Floats:
+    """(rows, n): `leaner_best_of`; of many actions, all but the most promising ones get 0."""
+    if mean.shape[1] <= CANDIDATES:
+        return leaner_best_of(mean, deviation)
+    promising = np.argsort(-(mean + 2 * deviation), axis=1, kind="stable")[:, :CANDIDATES]
+    pmfs = np.zeros(mean.shape)
+    best = leaner_best_of(np.take_along_axis(mean, promising, 1), np.take_along_axis(deviation, promising, 1))
+    np.put_along_axis(pmfs, promising, best, 1)
+    return pmfs
+
+
+def leaner_best_of(mean: Floats, deviation: Floats) -> Floats:
+    """(rows, n): P(each of a row's n independent normals is the largest) up to a factor of the row, within 0.005 once
+    each row is divided by its sum. The bits of a row do not depend on the other rows.
+
+    Where the largest one lies is known at 48 points; what it gains between two of them is shared by the growth of each
+    normal's own distribution function there.
+
+    >>> best = leaner_best_of(np.array([[0.0, 0.5]]), np.array([[1.0, 2.0]]))
+    >>> (best / best.sum()).round(3).tolist()
+    [[0.412, 0.588]]
+    """
+    nodes = mean[:, :, None] + deviation[:, :, None] * _NODES
+    lowest = nodes[:, :, 0].max(axis=1)[:, None]  # below it, at least one of them is larger for certain
+    nodes = nodes.reshape(len(mean), -1)
+    nodes.sort(axis=1)
+    first, last = (nodes < lowest).sum(axis=1)[:, None], nodes.shape[1] - 1
+    rows = np.arange(len(mean))[:, None]
+    points = nodes[rows, first + _STEPS * (last - first) // _STEPS[-1]]
+    below = ndtr((points[:, None] - mean[:, :, None]) / deviation[:, :, None])
+    left, right = below[:, :, :-1], below[:, :, 1:]
+    # With a -> b of one distribution function and the mean (a + b) / 2 of it in between, this is proportional to
+    # (b - a) x the product of the others' means: the trapezoidal rule for two, exact for equal ones of any number.
+    growth = (right - left) / (right + left + _TINY)
+    largest = below.prod(axis=1)
+    share = (largest[:, 1:] - largest[:, :-1]) / (growth.sum(axis=1) + _TINY)
+    return np.asarray((growth * share[:, None]).sum(axis=2))
 
 
 def _best_of_many(mean: Floats, deviation: Floats) -> Floats:

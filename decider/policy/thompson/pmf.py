@@ -11,7 +11,7 @@ import numpy as np
 
 from decider.policy.protocol import Choice, Scores
 from decider.policy.thompson.arrays import Floats
-from decider.policy.thompson.integral import best_of_all
+from decider.policy.thompson.integral import best_of_all, best_of_rows
 from decider.policy.thompson.names import ActionNames, action_names, context_features
 from decider.policy.thompson.posterior import Posterior, Predictor
 from decider.types import Context
@@ -32,23 +32,37 @@ class PmfFromPosterior:
         self._last: tuple[tuple[Choice, ...] | None, ActionNames] = (None, ((), ()))
 
     def __call__(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> list[float]:
-        mean, deviation = self._believed(predictor, context, actions)
-        power = best = best_of_all(mean, deviation)
+        (pmf,) = self.several(predictor, [context], actions)
+        return pmf
+
+    def several(
+        self, predictor: Predictor, contexts: Sequence[Context], actions: Sequence[Choice]
+    ) -> list[list[float]]:
+        """The pmf of each context, the same bits as one by one."""
+        mean, deviation = self._believed(predictor, contexts, actions)
+        power = best = self._best(mean, deviation)
         for _ in range(self._draws - 1):  # multiplied, not `**`: its last bits depend on the C library
             power = power * best
-        pmf: list[float] = (power / power.sum()).tolist()
-        return pmf
+        pmfs: list[list[float]] = (power / power.sum(axis=1)[:, None]).tolist()
+        return pmfs
 
     def scores(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> Scores:
         """In the reward's unit, what the pmf is made from."""
-        mean, deviation = self._believed(predictor, context, actions)
+        (mean,), (deviation,) = self._believed(predictor, [context], actions)
         size = self._maximum - self._minimum
         return Scores(tuple((self._minimum + size * mean).tolist()), tuple((size * deviation).tolist()))
 
-    def _believed(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> tuple[Floats, Floats]:
-        """(actions,) each: mean and standard deviation of the normal distributions of which one is the largest."""
+    def _believed(
+        self, predictor: Predictor, contexts: Sequence[Context], actions: Sequence[Choice]
+    ) -> tuple[Floats, Floats]:
+        """(contexts, actions) each: mean and standard deviation of the normal distributions of which one is the
+        largest."""
         ids, own = self._names_of(tuple(actions))
-        return self._explore(predictor.posterior(ids, context_features(context), own))
+        return self._explore(predictor.posteriors(ids, list(map(context_features, contexts)), own))
+
+    def _best(self, mean: Floats, deviation: Floats) -> Floats:
+        """(contexts, actions): P(each one is the best)."""
+        return best_of_rows(mean, deviation)
 
     def _explore(self, posterior: Posterior) -> tuple[Floats, Floats]:
         """The same, from the posterior."""
@@ -68,6 +82,9 @@ class FirstPmf(PmfFromPosterior):
 
     def _explore(self, posterior: Posterior) -> tuple[Floats, Floats]:
         return posterior.mean, self._width * np.sqrt(posterior.variance) + TINY
+
+    def _best(self, mean: Floats, deviation: Floats) -> Floats:
+        return np.array(list(map(best_of_all, mean, deviation)))
 
 
 class OptimisticPmf(PmfFromPosterior):

@@ -36,7 +36,8 @@ GUESS = 0.25
 
 
 class Posterior(NamedTuple):
-    """(actions,) each: mean and variance of the normal posterior of the expected reward, which is in [0, 1]."""
+    """(actions,) each, of several contexts (contexts, actions): mean and variance of the normal posterior of the
+    expected reward, which is in [0, 1]."""
 
     mean: Floats
     variance: Floats
@@ -55,6 +56,10 @@ class Predictor(Protocol):
 
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """The posterior of these actions' expected rewards. shared: features of the context; own: of each action."""
+        ...
+
+    def posteriors(self, actions: tuple[str, ...], shared: Sequence[Vector], own: tuple[Vector, ...]) -> Posterior:
+        """`posterior` for each of several contexts, to the last bit."""
         ...
 
 
@@ -141,6 +146,9 @@ class LinearPredictor:
 
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """See `Predictor.posterior`."""
+        return self._posterior(actions, shared, own)
+
+    def _posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         rows, known, table = self._rows_of(actions), self._look_up(shared), self._stack(own)
         unknown = known.unknown + table.unknown
         if table.places.size:
@@ -149,6 +157,29 @@ class LinearPredictor:
         # Actions of one row, as all without data are, have the same posterior.
         mean, variance = self._predict(rows.distinct, known.places[None], known.values[None], known.squares[None])
         return Posterior(mean[rows.copies], np.maximum(variance[rows.copies] + unknown, 0.0) * self.noise)
+
+    def posteriors(self, actions: tuple[str, ...], shared: Sequence[Vector], own: tuple[Vector, ...]) -> Posterior:
+        """See `Predictor.posteriors`."""
+        rows, table = self._rows_of(actions), self._stack(own)
+        # NumPy adds one row alone in another order; and what actions have of their own makes a context's arrays larger.
+        if len(shared) == 1 or len(rows.distinct) == 1 or table.places.size:
+            return stacked([self._posterior(actions, one, own) for one in shared])
+        known = list(map(self._look_up, shared))
+        mean, variance = np.empty((2, len(known), len(rows.distinct)))
+        for group in _groups([len(one.values) for one in known], len(rows.distinct)):
+            mean[group], variance[group] = self._predict_several(rows.distinct, [known[index] for index in group])
+        unknown = np.array([one.unknown for one in known])[:, None] + table.unknown
+        return Posterior(mean[:, rows.copies], np.maximum(variance[:, rows.copies] + unknown, 0.0) * self.noise)
+
+    def _predict_several(self, rows: Indexes, known: Sequence[KnownFeatures]) -> tuple[Floats, Floats]:
+        """(contexts, rows) each, of contexts with equally many known features, as `_predict` gives each of them."""
+        places = np.concatenate([one.places for one in known]).reshape(len(known), 1, -1)
+        values = np.concatenate([one.values for one in known]).reshape(places.shape)
+        squares = np.concatenate([one.squares for one in known]).reshape(*places.shape, places.shape[2])
+        columns = self._weights.shape[1]
+        cells = (rows * columns + places)[:, :, :, None] * columns + places[:, :, None]
+        mean = (self._weights[rows, places] * values).sum(axis=2)
+        return mean, (self._covariance.reshape(-1)[cells] * squares).sum(axis=(2, 3))
 
     def _predict(
         self, rows: Indexes, places: Indexes, values: Floats, squares: Floats | None = None
@@ -251,6 +282,27 @@ def blocks(rows: int, features: int) -> list[slice]:
     """
     count = max(1, rows // max(LEAST_ROWS, BLOCK // (2 * features**2)))
     return [slice(rows * index // count, rows * (index + 1) // count) for index in range(count)]
+
+
+def stacked(posteriors: Sequence[Posterior]) -> Posterior:
+    """Those of several contexts as one."""
+    if len(posteriors) == 1:
+        ((mean, variance),) = posteriors
+        return Posterior(mean[None], variance[None])
+    return Posterior(*[np.stack(parts) for parts in zip(*posteriors, strict=True)])
+
+
+def _groups(sizes: Sequence[int], rows: int) -> list[list[int]]:
+    """Indexes of equal sizes; so many of each that no more than BLOCK cells are read, where one has no more.
+
+    >>> _groups([3, 2, 3], rows=10)
+    [[0, 2], [1]]
+    """
+    found: dict[int, list[int]] = {}
+    for index, size in enumerate(sizes):
+        found.setdefault(size, []).append(index)
+    most = {size: max(1, BLOCK // (rows * size**2)) for size in found}
+    return [group[at : at + most[size]] for size, group in found.items() for at in range(0, len(group), most[size])]
 
 
 def _join(shared: KnownFeatures, own: _FeatureTable) -> tuple[Indexes, Floats]:

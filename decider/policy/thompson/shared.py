@@ -19,7 +19,7 @@ from decider.policy.features import Vector
 from decider.policy.thompson.admission import room
 from decider.policy.thompson.arrays import FEATURE, Cache, Floats, Indexes, floats_of
 from decider.policy.thompson.features import CONSTANT, OF_ACTION, OF_ID, cross
-from decider.policy.thompson.posterior import LinearPredictor, Posterior, Predictor
+from decider.policy.thompson.posterior import LinearPredictor, Posterior, Predictor, stacked
 from decider.policy.thompson.prior import Prior
 from decider.policy.thompson.regression import Regression
 
@@ -97,6 +97,10 @@ class SharedPredictor(LinearPredictor):
         variance = self._variance(table, places, values)
         variance += table.ids.unknown + _of_actions(table, unknown.sum(axis=0))
         return Posterior(mean, np.maximum(variance, 0.0) * self.noise)
+
+    def posteriors(self, actions: tuple[str, ...], shared: Sequence[Vector], own: tuple[Vector, ...]) -> Posterior:
+        """See `Predictor.posteriors`."""
+        return stacked([self.posterior(actions, one, own) for one in shared])
 
     def _mean(self, table: _Actions, places: Indexes, values: Floats) -> Floats:
         """(actions,). places, values: (factors, names of features), of products."""

@@ -88,6 +88,10 @@ class ThompsonPolicy:
         """P(best)^draws of each action, normalised."""
         return self._to_pmf(self._best_predictor(), context, actions)
 
+    def pmfs(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Sequence[float]]:
+        """See `Policy`."""
+        return self._to_pmf.several(self._best_predictor(), contexts, actions)
+
     def learn(
         self,
         context: Context,
@@ -198,6 +202,10 @@ class ThompsonSnapshot:
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """The policy's pmf when the snapshot was taken."""
         return self._to_pmf(self._predictor, context, actions)
+
+    def pmfs(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Sequence[float]]:
+        """See `Policy`."""
+        return self._to_pmf.several(self._predictor, contexts, actions)
 
     def learn(self, *_: object, **__: object) -> NoReturn:
         """Raises TypeError."""

@@ -7,7 +7,7 @@ visitors with a desktop buy. Each view says when it is of use; a `ViewRegression
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple, Protocol
 
@@ -90,7 +90,11 @@ class ViewPredictor:
 
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """See `Predictor.posterior`."""
-        return self._predictor.posterior(actions, *_apply_view(self._view, shared, own))
+        return self._predictor.posterior(actions, self._view.of(shared), _of_actions(self._view, own))
+
+    def posteriors(self, actions: tuple[str, ...], shared: Sequence[Vector], own: tuple[Vector, ...]) -> Posterior:
+        """See `Predictor.posteriors`."""
+        return self._predictor.posteriors(actions, list(map(self._view.of, shared)), _of_actions(self._view, own))
 
 
 class ViewRegression(Regression):
@@ -112,7 +116,11 @@ class ViewRegression(Regression):
 
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """See `Predictor.posterior`."""
-        return super().posterior(actions, *_apply_view(self._view, shared, own))
+        return super().posterior(actions, self._view.of(shared), _of_actions(self._view, own))
+
+    def posteriors(self, actions: tuple[str, ...], shared: Sequence[Vector], own: tuple[Vector, ...]) -> Posterior:
+        """See `Predictor.posteriors`."""
+        return super().posteriors(actions, list(map(self._view.of, shared)), _of_actions(self._view, own))
 
     def learn(self, action: str, features: Vector, reward: float) -> float:
         """See `Regression`."""
@@ -133,8 +141,8 @@ class ViewRegression(Regression):
         self._view.restore(saved)
 
 
-def _apply_view(view: View, shared: Vector, own: tuple[Vector, ...]) -> tuple[Vector, tuple[Vector, ...]]:
-    return view.of(shared), tuple([view.of(one) if one else one for one in own])
+def _of_actions(view: View, own: tuple[Vector, ...]) -> tuple[Vector, ...]:
+    return tuple([view.of(one) if one else one for one in own])
 
 
 class NumberBins:
