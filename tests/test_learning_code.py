@@ -126,7 +126,6 @@ CHANGES = (
     Change(views, "MAX_NUMBERS", 3, PLAIN),
     Change(thompson, "EVIDENCE_MEMORY", 1_000, "hours CA"),
     Change(integral, "CANDIDATES", 16, "many CA"),
-    Change(features, "CROSS_PENALTY", 2.0, "told CA", code=3),
     Change(shared, "MOST_FACTORS", 2, "told CA", code=3),
     Change(thompson, "LEAST_ACTIONS", 40, "told CA", code=3),
     Change(integral, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),

@@ -13,9 +13,6 @@ PAIR_PENALTY = 30.0
 """Ridge penalty of a product, where its two features have 1 each: most products add little to what the two explain."""
 
 
-CROSS_PENALTY = 1.0
-
-
 def is_number(name: str) -> bool:
     """Whether a feature of this name is a number and no category.
 
@@ -50,8 +47,6 @@ def penalty(name: str) -> float:
     >>> penalty("device=mobile"), penalty("CC device=mobile segment=new")
     (1.0, 30.0)
     """
-    if name.startswith(CROSS):
-        return CROSS_PENALTY
     return PAIR_PENALTY if is_pair(name) else 1.0
 
 
@@ -60,6 +55,8 @@ def field_of(name: str) -> str:
 
     >>> [field_of(name) for name in ("device=mobile", "age:", "hour:4", "A brand=x", "CC device=mobile age:")]
     ['device', ':', 'hour:', 'A brand', 'CC device :']
+    >>> field_of("CA device=mobile brand=x")
+    'CA device brand'
     """
     for prefix in (PAIR, CROSS):
         if name.startswith(prefix):

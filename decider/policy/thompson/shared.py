@@ -1,8 +1,8 @@
 """One regression of all actions, told apart by their ids and features. Called by `thompson.py`.
 
-Beside the regressions of single actions, which learn nothing from one action about another. Its features are those of
-the context, the action's id, the action's features, and the products of both kinds: 200 actions with three features
-each have far fewer of these than 200 regressions have weights.
+It learns beside the regressions of single actions, which learn nothing from one action about another. Its features are
+those of the context, the action's id, the action's features, and products of the context's with the action's: 200
+actions have far fewer of these than 200 regressions have weights.
 
 Mixed-effect Thompson sampling: Aouali, Kveton and Katariya, AISTATS 2023.
 """
@@ -24,12 +24,12 @@ from decider.policy.thompson.prior import Prior
 from decider.policy.thompson.regression import Regression
 
 LEAST_ACTIONS = 30
-"""Actions that have been learned from before it begins."""
+"""It begins with the first call of so many actions, or once so many have been learned from."""
 
 MOST_FACTORS = 10
 """Features of the context that have products, and features of an action that count: the first ones of each."""
 
-SHARED_WORK = 40_000_000
+SHARED_WORK = 16_000_000
 """Most features^3 where there is no room for all: 251 features, solved in about 15 ms."""
 
 

@@ -4,9 +4,9 @@ The posterior is normal (`regression.py`), so this probability is an integral, n
 draws from exactly this pmf. The pmf is proportional to P(best)^draws; 1 is plain Thompson sampling, 2 explores less
 where an action is hardly ever the best.
 
-Several regressions learn side by side: a stationary one, a discounted one, one with bins once there are numbers, and if
-asked for one with products of features. The regression with the best recent predictive likelihood serves. Made by
-`algorithms.py`.
+Several regressions learn side by side: a stationary one, a discounted one, one with bins once there are numbers, one of
+all actions where many have features, and if asked for one with products of features. The regression with the best
+recent predictive likelihood serves. Made by `algorithms.py`.
 
 Agrawal and Goyal, ICML 2013; the choice: dynamic model selection with forgetting, Raftery, Karny and Ettler 2010.
 """
@@ -51,8 +51,8 @@ class ThompsonPolicy:
     whether one regression has products of two features of the context. rules: of a version of the learning code.
     `saved` continues from `save()`.
 
-    Every action has regressions of its own, on features of the context and features of the action that come with the
-    call; nothing is shared between actions.
+    Every action has regressions of its own, on features of the context and of the action. Nothing is shared between
+    actions but where many have features: then one regression of them all learns beside these (`shared.py`).
     """
 
     def __init__(
@@ -75,7 +75,6 @@ class ThompsonPolicy:
             self._regressions[DISCOUNTED] = Regression(rules.admission(LITTLE_WORK), rules, memory)
         self._evidence = dict.fromkeys(self._regressions, 0.0)
         self._waiting: dict[str, View] = {BINNED: NumberBins()} | ({PAIRS: FeaturePairs()} if pairs else {})
-        self._shares_soon = rules.shares
         if saved is not None:
             self._restore(saved)
 
@@ -106,7 +105,7 @@ class ThompsonPolicy:
         features = context_features(context) + own
         for name in [name for name, view in self._waiting.items() if view.useful(features)]:
             self._begin(name)
-        if own and self._shares_soon and max(len(actions), self._regressions[STATIONARY].actions) >= LEAST_ACTIONS:
+        if own and self._has_to_share(len(actions)):
             self._begin(SHARED)
         share = (reward - self._minimum) / (self._maximum - self._minimum)
         # The evidence is a discounted sum of log predictive likelihoods (Raftery et al. 2010). The best regression is
@@ -118,6 +117,11 @@ class ThompsonPolicy:
             self._drop(BINNED)
         if not self._warned and self._regressions[STATIONARY].crowded:
             self._warn()
+
+    def _has_to_share(self, actions: int) -> bool:
+        """Whether the regression of all actions is to begin. actions: of one decision, which may be some of many."""
+        many = max(actions, self._regressions[STATIONARY].actions) >= LEAST_ACTIONS
+        return many and self._rules.shares and SHARED not in self._evidence
 
     def shrink(self) -> None:
         """Empty the caches."""
@@ -165,7 +169,6 @@ class ThompsonPolicy:
     def _begin(self, name: str) -> None:
         """Add a regression. It begins with the evidence of the stationary one, which it extends."""
         if name == SHARED:
-            self._shares_soon = False
             self._regressions[name] = SharedRegression(self._rules.admission(SHARED_WORK), self._rules)
         else:
             self._regressions[name] = self._view_regression(name)
