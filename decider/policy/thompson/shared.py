@@ -105,7 +105,8 @@ class SharedPredictor(LinearPredictor):
     def _mean(self, table: _Actions, places: Indexes, values: Floats) -> Floats:
         """(actions,). places, values: (factors, names of features), of products."""
         weights = self._weights[0]
-        return weights[table.ids.places] * table.ids.known + _of_actions(table, (weights[places] * values).sum(axis=0))
+        of_ids = weights[table.ids.places] * table.ids.known
+        return np.asarray(of_ids + _of_actions(table, (weights[places] * values).sum(axis=0)))
 
     def _variance(self, table: _Actions, places: Indexes, values: Floats) -> Floats:
         """(actions,): features x covariance x features; that of each two of the actions' features is computed once."""
