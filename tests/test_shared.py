@@ -149,6 +149,7 @@ def test_saved_and_copied_it_is_the_same_to_the_last_bit(count: int) -> None:
     assert "shares" in regressions(loaded)
     before = list(policy.pmf(seen, CHOICES))
     assert list(loaded.pmf(seen, CHOICES)) == list(served.pmf(seen, CHOICES)) == before
+    assert before in [list(pmf) for pmf in served.pmfs([Context(device="desktop"), seen], CHOICES)]
     for one in (policy, loaded):
         teach(one, CHOICES, seed=4, count=80)
     assert policy.save() == loaded.save()
