@@ -10,10 +10,9 @@ import pytest
 from decider.policy.features import Vector, vector_of
 from decider.policy.make import make_policy
 from decider.policy.protocol import Choice
-from decider.policy.thompson.admission import room_where_wide
 from decider.policy.thompson.features import CONSTANT, is_number
 from decider.policy.thompson.rules import CODES
-from decider.policy.thompson.shared import LEAST_ACTIONS, SHARED_WORK, SharedRegression, with_products
+from decider.policy.thompson.shared import LEAST_ACTIONS, MOST_FEATURES, SHARED_WORK, SharedRegression, with_products
 from decider.policy.thompson.thompson import ThompsonPolicy
 from decider.types import ActionId, Context, FeatureValue
 from tests.conftest import spec
@@ -163,7 +162,7 @@ def test_ever_new_features_of_actions_do_not_fill_the_memory() -> None:
         own: Vector = ((f"A title={number}", 1.0), ("A brand=a", 1.0))
         one.learn(f"id={number}", context(random) + own, float(number % 2))
     known, left_out = one.vocabulary
-    assert known <= room_where_wide(1, SHARED_WORK)
+    assert known <= MOST_FEATURES
     assert left_out > 1_000
     mean = one.posterior(("id=1", "id=x"), context(random), ((("A brand=a", 1.0),), (("A title=x", 1.0),))).mean
     assert np.isfinite(mean).all()

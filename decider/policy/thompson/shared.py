@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 
 from decider.policy.features import Vector
-from decider.policy.thompson.admission import room
 from decider.policy.thompson.arrays import FEATURE, Cache, Floats, Indexes, floats_of
 from decider.policy.thompson.features import CONSTANT, OF_ACTION, OF_ID, cross
 from decider.policy.thompson.posterior import LinearPredictor, Posterior, Predictor, stacked
@@ -29,8 +28,11 @@ LEAST_ACTIONS = 30
 MOST_FACTORS = 10
 """Features of the context that have products, and features of an action that count: the first ones of each."""
 
-SHARED_WORK = 8_000_000
-"""Most features^3 where there is no room for all: 200 features, solved in about 10 ms."""
+MOST_FEATURES = 200
+"""More cost learning more than they bring; 200 are solved in about 10 ms."""
+
+SHARED_WORK = MOST_FEATURES**3
+"""See `admission.py`: as many where there is no room for all."""
 
 
 class _Columns(NamedTuple):
@@ -202,7 +204,7 @@ class SharedRegression(Regression, SharedPredictor):
     @property
     def full(self) -> bool:
         """See `Regression`."""
-        return len(self._places) >= room(rows=2)
+        return len(self._places) >= MOST_FEATURES
 
     def _row(self, action: str) -> int:  # noqa: ARG002 - of `Regression`
         """The same for all."""
