@@ -79,20 +79,24 @@ class Eligible(NamedTuple):
 SlotsAndReason = tuple[Slots, Reason | None]
 """The slots of the eligible actions, and the reason where a rule or the fallback made them; None: the policy did."""
 
+Ask = Callable[[DecisionRequest, ExperimentVersion, Model, tuple[ActionId, ...]], SlotsAndReason]
+"""`policy_slots`, or something that gives the same."""
+
 
 def decide(
     request: DecisionRequest,
     version: ExperimentVersion,
     model: Model,
-    cache: SlotsCache | None = None,
+    ask: Ask | None = None,
     budget: Budget | None = None,
     *,
     rules: int = RULES,
     history: History = NO_HISTORY,
     eligible: Eligible | None = None,
 ) -> Decision:
-    """Choose one action. cache: of this version and this model. budget: a decision that would cost more falls back.
-    rules: their version. eligible: `eligible_actions`, where the caller has them already.
+    """Choose one action. ask: for the policy's slots; a cache of this version and this model gives them, too. budget: a
+    decision that would cost more falls back. rules: their version. eligible: `eligible_actions`, where the caller has
+    them already.
 
     Raises NotFound, InvalidArgument or FailedPrecondition where the request's actions do not fit the experiment.
     """
@@ -100,7 +104,7 @@ def decide(
     if is_empty:
         slots, reason = _slots_of_empty(version, request.unit_id)
     else:
-        slots, reason = _slots(request, version, model, actions, cache or policy_slots, budget, rules)
+        slots, reason = _slots(request, version, model, actions, ask or policy_slots, budget, rules)
     experiment = version.experiment
     index = draw(slots, hash_ticket(experiment.id, experiment.salt, "draw", request.decision_id))
     return Decision(  # by place: names would take half a microsecond more
@@ -123,10 +127,27 @@ def _slots(
     version: ExperimentVersion,
     model: Model,
     eligible: tuple[ActionId, ...],
-    ask: Callable[[DecisionRequest, ExperimentVersion, Model, tuple[ActionId, ...]], SlotsAndReason],
+    ask: Ask,
     budget: Budget | None,
     rules: int,
 ) -> SlotsAndReason:
+    ruled = slots_before_policy(request, version, eligible, budget, rules)
+    if ruled is not None:
+        return ruled
+    slots, reason = ask(request, version, model, eligible)
+    if reason is None and not request.explore:
+        return one_slot(slots.index(max(slots)), len(slots)), Reason.NO_EXPLORATION
+    return slots, reason
+
+
+def slots_before_policy(
+    request: DecisionRequest,
+    version: ExperimentVersion,
+    eligible: tuple[ActionId, ...],
+    budget: Budget | None,
+    rules: int = RULES,
+) -> SlotsAndReason | None:
+    """Where the policy is not asked at all; else None."""
     if version.default_reason is not None:
         return _default_slots(version, eligible, request.default, version.default_reason)
     if version.falls_back:
@@ -135,10 +156,7 @@ def _slots(
         return baseline_slots(version, eligible), _holdout_reason(version, eligible, rules)
     if budget is not None and not fits_budget(request, version, eligible, budget):
         return baseline_slots(version, eligible), Reason.FALLBACK
-    slots, reason = ask(request, version, model, eligible)
-    if reason is None and not request.explore:
-        return one_slot(slots.index(max(slots)), len(slots)), Reason.NO_EXPLORATION
-    return slots, reason
+    return None
 
 
 def _slots_of_empty(version: ExperimentVersion, unit_id: str) -> SlotsAndReason:
@@ -230,7 +248,12 @@ def slots_of(
     pmf = usable_pmf(version, policy, context, choices, on_failure=on_failure)
     if pmf is None:
         return baseline_slots(version, [choice.id for choice in choices]), Reason.FALLBACK
-    return to_shares(version, to_slots(pmf, minimum=version.experiment.minimum_propensity), choices), None
+    return slots_of_pmf(version, pmf, choices), None
+
+
+def slots_of_pmf(version: ExperimentVersion, pmf: Sequence[float], choices: Sequence[Choice]) -> Slots:
+    """Of a pmf that `check_pmf` took, with the experiment's floor and shares."""
+    return to_shares(version, to_slots(pmf, minimum=version.experiment.minimum_propensity), choices)
 
 
 def to_shares(version: ExperimentVersion, slots: Slots, choices: Sequence[Choice]) -> Slots:
@@ -273,7 +296,8 @@ def usable_pmf(
 # The cache of slots.
 
 
-_CacheKey = tuple[tuple[str, ...], tuple[ActionId, ...], tuple[tuple[str, FeatureValue], ...]]
+CacheKey = tuple[tuple[str, ...], tuple[ActionId, ...], tuple[tuple[str, FeatureValue], ...]]
+"""Fields of the context, eligible actions, features of the context."""
 
 
 _TEXTS_AND_FLAGS = {str, bool}
@@ -295,24 +319,35 @@ class SlotsCache:
     def __init__(self, most_bytes: int = CACHE_BYTES) -> None:
         self._most_bytes = most_bytes
         self.bytes = 0
-        self._known: dict[_CacheKey, SlotsAndReason] = {}
+        self._known: dict[CacheKey, SlotsAndReason] = {}
 
     def __call__(
         self, request: DecisionRequest, version: ExperimentVersion, model: Model, eligible: tuple[ActionId, ...]
     ) -> SlotsAndReason:
         """The slots, and the reason where a rule decided."""
-        context, features = request.context, request.context.features
-        if request.action_features or (features and not _TEXTS_AND_FLAGS.issuperset(map(type, features.values()))):
+        key = self.key(request, eligible)
+        if key is None:
             return policy_slots(request, version, model, eligible)
-        key = (context[:-1], eligible, tuple(features.items()) if features else ())
         ruled = self._known.get(key)
         if ruled is None:
             ruled = policy_slots(request, version, model, eligible)
             if ruled[1] is None:
-                self._keep(key, ruled)
+                self.keep(key, ruled)
         return ruled
 
-    def _keep(self, key: _CacheKey, ruled: SlotsAndReason) -> None:
+    def __contains__(self, key: CacheKey | None) -> bool:
+        """Whether its slots are kept."""
+        return key in self._known
+
+    def key(self, request: DecisionRequest, eligible: tuple[ActionId, ...]) -> CacheKey | None:
+        """By which its slots are kept; None where they are not."""
+        context, features = request.context, request.context.features
+        if request.action_features or (features and not _TEXTS_AND_FLAGS.issuperset(map(type, features.values()))):
+            return None
+        return (context[:-1], eligible, tuple(features.items()) if features else ())
+
+    def keep(self, key: CacheKey, ruled: SlotsAndReason) -> None:
+        """Keep the policy's slots."""
         texts = [*key[0], *[text for pair in key[2] for text in pair if isinstance(text, str)]]
         self.bytes += ENTRY_BYTES + 4 * sum(map(len, texts)) + SLOT_BYTES * len(ruled[0]) + FEATURE_BYTES * len(key[2])
         if self.bytes > self._most_bytes:

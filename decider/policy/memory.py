@@ -154,15 +154,23 @@ class EvictablePolicy:
         policy = self._policy
         if policy is not None and self._used:
             return policy.pmf(context, actions)
-        return self._first_pmf(context, actions)
+        (pmf,) = self._first_pmfs([context], actions)
+        return pmf
 
-    def _first_pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
+    def pmfs(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Sequence[float]]:
+        """See `Policy`."""
+        policy = self._policy
+        if policy is not None and self._used:
+            return policy.pmfs(contexts, actions)
+        return self._first_pmfs(contexts, actions)
+
+    def _first_pmfs(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Sequence[float]]:
         """The first since it was measured."""
         with self._lock:
             policy = self._loaded()
-        pmf = policy.pmf(context, actions)
+        pmfs = policy.pmfs(contexts, actions)
         self._trim_if_grown()
-        return pmf
+        return pmfs
 
     def _trim_if_grown(self) -> None:
         """After the first use: it may have been loaded or made by it. Not with the lock: it may be evicted itself."""

@@ -93,6 +93,9 @@ class Policy(PlainPolicy, Protocol):
     size: bytes that it takes, about, with its caches.
     """
 
+    def pmfs(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Sequence[float]]:
+        """`pmf` of each of several contexts, to the last bit; it may cost less than one by one."""
+
     @property
     def size(self) -> int:
         """See above."""

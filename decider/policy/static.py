@@ -24,6 +24,10 @@ class Uniform:
         """1/n for each of n actions."""
         return [1 / len(actions)] * len(actions)
 
+    def pmfs(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Sequence[float]]:
+        """One by one."""
+        return [self.pmf(context, actions) for context in contexts]
+
     def learn(
         self, context: Context, actions: Sequence[Choice], *, drawn: int, propensity: float, reward: float
     ) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from decider.decide.agreement import Agreement, agreement_of
-from decider.decide.decide import Eligible, decide, default_action, eligible_actions
+from decider.decide.batch import AskAll, Waiting, asks_for
+from decider.decide.decide import Ask, Eligible, decide, default_action, eligible_actions
 from decider.decide.named_actions import MAX_SHOWN, SHOWN, check_default, inactive_actions
 from decider.decide.slate import decide_slate, slot_id
 from decider.errors import (
@@ -75,6 +77,19 @@ class _Answer(NamedTuple):
     agreement: Agreement | None = None
 
 
+class _Undecided(NamedTuple):
+    """A request that is to be decided. kept: of its unit, which does not serve again. reached, seen: what the decision
+    depends on of its unit."""
+
+    asked: DecisionRequest
+    serving: Serving
+    eligible: Eligible
+    ignored: Sequence[ActionId]
+    kept: LoggedDecision | None
+    reached: Reached | None
+    seen: Seen | None
+
+
 MOST_TRIES = 100
 """To decide. Each but the last one fails because something was written between the decision and the commit: another
 decision of the unit that used up or freed a limit, or a version that took the place of this one. That ends once nobody
@@ -109,6 +124,7 @@ class DeciderService(Feedback):
         append: Append,
         budget: Budget | None = None,
         locate_all: LocateAll | None = None,
+        ask_all: AskAll = asks_for,
         metrics: RequestMetrics | None = None,
         agreement: AgreementMetrics | None = None,
         clock: Callable[[], Time] = now,
@@ -117,6 +133,7 @@ class DeciderService(Feedback):
     ) -> None:
         super().__init__(current, log, append=append, locate_all=locate_all, max_reply_bytes=max_reply_bytes)
         self._budget = budget
+        self._ask_all = ask_all
         self._clock = clock
         self._follow = follow
         self._replies = convert.Replies()
@@ -190,11 +207,11 @@ class DeciderService(Feedback):
         """Choose all, append in one commit, answer each. size_of: the bytes of what the caller is told of a reply."""
         convert.check_batch(len(request.requests))
 
-        def choose(one: pb.DecideRequest) -> _Answer:
+        def look_up(one: pb.DecideRequest) -> _Answer | _Undecided:
             self._check_rights(one, rights)
-            return self._choose(one)
+            return self._undecided(one)
 
-        chosen = [attempt(choose, message) for message in request.requests]
+        chosen = self._choose_all([attempt(look_up, message) for message in request.requests])
         response = pb.DecideBatchResponse()
         for message, choice in zip(request.requests, chosen, strict=True):
             self._add_result(response, message, choice)
@@ -363,13 +380,32 @@ class DeciderService(Feedback):
             result.error.CopyFrom(to_status(error))
 
     def _choose(self, request: pb.DecideRequest) -> _Answer:
+        undecided = self._undecided(request)
+        if not isinstance(undecided, _Undecided):
+            return undecided
+        waiting = self._waiting(undecided)
+        (ask,) = self._ask_all([waiting]) if waiting.is_new else [waiting.cache]
+        return self._chosen(undecided, ask)
+
+    def _choose_all(self, of_batch: Sequence[_Answer | _Undecided | DeciderError]) -> list[_Answer | DeciderError]:
+        asks = iter(asks_for([self._waiting(one) for one in of_batch if isinstance(one, _Undecided)]))
+        return [
+            attempt(partial(self._chosen, ask=next(asks)), one) if isinstance(one, _Undecided) else one
+            for one in of_batch
+        ]
+
+    def _waiting(self, undecided: _Undecided) -> Waiting:
+        return Waiting(undecided.asked, *undecided.serving, undecided.eligible, self._budget)
+
+    def _undecided(self, request: pb.DecideRequest) -> _Answer | _Undecided:
+        """All but the choice; an answer that needs none."""
         if request.decision_id:
             stored = self._find_stored(request)
             if stored is not None:
                 return stored
         asked = convert.decision_request(request)
         serving = self._serving(request.experiment)
-        version, model, slots = serving
+        version = serving.version
         asked, ignored = self._fit(version, asked)
         seen = None
         if version.experiment.history is not None:
@@ -382,7 +418,12 @@ class DeciderService(Feedback):
             of = self._log.version_at(kept.decision.version)
             if _same_chooser(of, version):
                 return _Answer(kept.decision, of, True, ignored, STICKY)
-        made = decide(asked, version, model, slots, self._budget, eligible=eligible)
+        return _Undecided(asked, serving, eligible, ignored, kept, reached, seen)
+
+    def _chosen(self, undecided: _Undecided, ask: Ask) -> _Answer:
+        asked, serving, eligible, ignored, kept, reached, seen = undecided
+        version, model, _ = serving
+        made = decide(asked, version, model, ask, self._budget, eligible=eligible)
         depends = reached or eligible.withheld or seen or version.experiment.sticky
         new = _of_unit(made, version.experiment, kept, reached, eligible.withheld, seen) if depends else None
         agreement = self._compare(asked, made, serving) if version.default_reason else None

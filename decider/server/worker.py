@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from decider.decide.batch import asks_for
 from decider.flagd.v1 import evaluation_pb2 as flagd_v1
 from decider.flagd.v2 import evaluation_pb2 as flagd_v2
 from decider.learn.leader import Progress
@@ -84,6 +85,7 @@ class Worker:
             append=self._calls.append,
             budget=process.budget,
             locate_all=locate_all,
+            ask_all=self._calls.share(asks_for),
             metrics=process.requests,
             agreement=process.agreement,
             clock=process.clock,

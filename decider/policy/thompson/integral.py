@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.special import ndtr
 
-from decider.policy.thompson.arrays import Floats
+from decider.policy.thompson.arrays import Floats, Indexes
 
 CANDIDATES = 32
 """Where there are more actions, only this many of the most promising ones get probability; the others get the floor."""
@@ -19,8 +21,13 @@ _ENDS = 4.0
 _NODES = np.sinh(1.7 * np.linspace(-1, 1, 24)) * (_ENDS / np.sinh(1.7))
 """Of each action, denser near its mean: the points of the leaner integral are among these."""
 
-_STEPS = np.arange(48)
-"""The points that are taken of them: so many, at even places among those above all lower ends."""
+POINTS = 48
+"""Of the leaner integral: so many of the nodes, at even places among those above all lower ends."""
+
+_AT_ONCE = 16_000
+"""Distribution functions that are computed at a time; see `posterior.AT_ONCE`."""
+
+_ROWS = np.arange(_AT_ONCE // POINTS)[:, None]
 
 _TINY = 1e-300
 """Added to a divisor that may be 0; the numerator is 0 there, too."""
@@ -50,6 +57,14 @@ def best_of(mean: Floats, deviation: Floats) -> Floats:
 
 def best_of_rows(mean: Floats, deviation: Floats) -> Floats:
     """(rows, n): `leaner_best_of`; of many actions, all but the most promising ones get 0."""
+    rows = max(1, _AT_ONCE // (POINTS * min(mean.shape[1], CANDIDATES)))
+    if len(mean) <= rows:
+        return _best_of_few_rows(mean, deviation)
+    starts = range(0, len(mean), rows)
+    return np.concatenate([_best_of_few_rows(mean[at : at + rows], deviation[at : at + rows]) for at in starts])
+
+
+def _best_of_few_rows(mean: Floats, deviation: Floats) -> Floats:
     if mean.shape[1] <= CANDIDATES:
         return leaner_best_of(mean, deviation)
     promising = np.argsort(-(mean + 2 * deviation), axis=1, kind="stable")[:, :CANDIDATES]
@@ -70,21 +85,27 @@ def leaner_best_of(mean: Floats, deviation: Floats) -> Floats:
     >>> (best / best.sum()).round(3).tolist()
     [[0.412, 0.588]]
     """
-    nodes = mean[:, :, None] + deviation[:, :, None] * _NODES
-    lowest = nodes[:, :, 0].max(axis=1)[:, None]  # below it, at least one of them is larger for certain
+    centre, scale = mean[:, :, None], deviation[:, :, None]
+    nodes = centre + scale * _NODES
+    lowest = np.maximum.reduce(nodes[:, :, 0], axis=1, keepdims=True)  # below it, one of them is larger for certain
     nodes = nodes.reshape(len(mean), -1)
     nodes.sort(axis=1)
-    first, last = (nodes < lowest).sum(axis=1)[:, None], nodes.shape[1] - 1
-    rows = np.arange(len(mean))[:, None]
-    points = nodes[rows, first + _STEPS * (last - first) // _STEPS[-1]]
-    below = ndtr((points[:, None] - mean[:, :, None]) / deviation[:, :, None])
+    points = nodes[_ROWS[: len(mean)], _places(nodes.shape[1])[np.add.reduce(nodes < lowest, axis=1)]]
+    below = ndtr((points[:, None] - centre) / scale)  # nowhere 0: no point is below the lower end of any
     left, right = below[:, :, :-1], below[:, :, 1:]
     # With a -> b of one distribution function and the mean (a + b) / 2 of it in between, this is proportional to
     # (b - a) x the product of the others' means: the trapezoidal rule for two, exact for equal ones of any number.
-    growth = (right - left) / (right + left + _TINY)
-    largest = below.prod(axis=1)
-    share = (largest[:, 1:] - largest[:, :-1]) / (growth.sum(axis=1) + _TINY)
-    return np.asarray((growth * share[:, None]).sum(axis=2))
+    growth = (right - left) / (right + left)
+    largest = np.multiply.reduce(below, axis=1)
+    share = (largest[:, 1:] - largest[:, :-1]) / (np.add.reduce(growth, axis=1) + _TINY)
+    return np.asarray(np.add.reduce(growth * share[:, None], axis=2))
+
+
+@lru_cache(maxsize=CANDIDATES)
+def _places(nodes: int) -> Indexes:
+    """(nodes, points): which of so many nodes, in order, are the points, by how many of them are too low."""
+    first = np.arange(nodes)[:, None]
+    return first + np.arange(POINTS) * (nodes - 1 - first) // (POINTS - 1)
 
 
 def _best_of_many(mean: Floats, deviation: Floats) -> Floats:

@@ -25,6 +25,10 @@ BLOCK = 100_000
 """Cells of covariances that are read at a time, unless one action alone has more: 0.8 MB an array, in the processor's
 cache. A context may have hundreds of known features, and an experiment 1,000 actions."""
 
+AT_ONCE = 16_000
+"""Cells that are read at a time for several contexts: the system gives larger arrays new memory each time, which costs
+more than a call of NumPy."""
+
 LEAST_ROWS = 2
 """Of a block, where there are as many: NumPy adds one row alone in another order."""
 
@@ -243,9 +247,13 @@ class LinearPredictor:
         return found
 
     def _find(self, features: Vector) -> KnownFeatures:
-        places = np.array([self._places[name] for name, _ in features if name in self._places], np.int64)
-        values = np.array([value for name, value in features if name in self._places])
-        strangers = self._strangers(features)
+        find = self._places.get
+        known = [place for name, _ in features if (place := find(name)) is not None]
+        places, values = (
+            np.array(known, np.int64),
+            np.array([value for name, value in features if name in self._places]),
+        )
+        strangers = self._strangers(features) if len(known) < len(features) else ()
         return KnownFeatures(places, values, values[:, None] * values, strangers, self._unknown_variance(strangers))
 
     def _strangers(self, features: Vector) -> tuple[str, ...]:
@@ -293,7 +301,7 @@ def stacked(posteriors: Sequence[Posterior]) -> Posterior:
 
 
 def _groups(sizes: Sequence[int], rows: int) -> list[list[int]]:
-    """Indexes of equal sizes; so many of each that no more than BLOCK cells are read, where one has no more.
+    """Indexes of equal sizes; so many of each that no more than AT_ONCE cells are read, where one has no more.
 
     >>> _groups([3, 2, 3], rows=10)
     [[0, 2], [1]]
@@ -301,7 +309,7 @@ def _groups(sizes: Sequence[int], rows: int) -> list[list[int]]:
     found: dict[int, list[int]] = {}
     for index, size in enumerate(sizes):
         found.setdefault(size, []).append(index)
-    most = {size: max(1, BLOCK // (rows * size**2)) for size in found}
+    most = {size: max(1, AT_ONCE // (rows * size**2)) for size in found}
     return [group[at : at + most[size]] for size, group in found.items() for at in range(0, len(group), most[size])]
 
 

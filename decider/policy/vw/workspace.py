@@ -234,6 +234,10 @@ class VwPolicy:
             pmf[index] = probability
         return pmf
 
+    def pmfs(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Sequence[float]]:
+        """One by one."""
+        return [self.pmf(context, actions) for context in contexts]
+
     def learn(
         self, context: Context, actions: Sequence[Choice], *, drawn: int, propensity: float, reward: float
     ) -> None:
