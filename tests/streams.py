@@ -14,9 +14,10 @@ from decider.types import Context, FeatureValue
 
 T = TypeVar("T")
 
-KINDS = ("plain", "small", "hours", "many", "wide", "moving")
+KINDS = ("plain", "small", "hours", "many", "wide", "moving", "told")
 """plain: everything odd. small: so few features that pairs of them have room, and a reward that only a pair
-foretells. hours: a reward that only ranges of a number foretell. many: more than 32 actions.
+foretells. hours: a reward that only ranges of a number foretell. many: more than 32 actions. told: the same, told
+apart by their features.
 wide: far more features than a regression has room for. moving: the same, and other ones become the frequent ones."""
 
 REWARD_RANGE = (-1.0, 2.0)
@@ -125,7 +126,7 @@ class _Source:
 
 def stream(kind: str, seed: int, count: int = 400) -> Iterator[Step]:
     """The steps of a stream; see KINDS."""
-    make = {"plain": _plain, "small": _small, "hours": _small, "many": _many, "wide": _wide, "moving": _moving}[kind]
+    make = _MAKERS[kind]
     source = _Source(seed)
     for step in range(count):
         context, actions = make(source, step)
@@ -224,6 +225,21 @@ def _many(source: _Source, step: int) -> tuple[Context, list[Offered]]:
     return context, [Offered(id_, "offer", {}) for id_ in chosen]
 
 
+def _told(source: _Source, step: int) -> tuple[Context, list[Offered]]:
+    """Some have fewer features, some a price that changes; new ones on the way."""
+    features: dict[str, FeatureValue] = {"age of visit": source.number()} if source.chance(0.5) else {}
+    context = Context(device=source.one(("mobile", "desktop")), channel=source.one(("mail", "web")), features=features)
+    offered = []
+    for number in range(36 + step // 40):
+        told: dict[str, FeatureValue] = {"brand": f"b {number % 5}"}
+        if number % 3:
+            told["colour"] = ("red|blue", "green", "black")[number % 7 % 3]
+        if number % 11 == 0:
+            told["price"] = source.number()
+        offered.append(Offered(f"told-{number}", "offer", told))
+    return context, [one for one in offered if source.chance(0.9)] or offered
+
+
 def _wide(source: _Source, step: int) -> tuple[Context, list[Offered]]:
     ids = [f"w{number}" for number in range(10)]
     chosen = ids if source.chance(0.6) else source.some(ids, 0.6) or ids
@@ -295,3 +311,14 @@ def _weight(source: _Source, shape: int) -> float:
     if shape == 4:  # to the millionth
         return int(share * 1_000_000) / 1_000_000
     return share
+
+
+_MAKERS = {
+    "plain": _plain,
+    "small": _small,
+    "hours": _small,
+    "many": _many,
+    "told": _told,
+    "wide": _wide,
+    "moving": _moving,
+}

@@ -29,6 +29,7 @@ from decider.policy.thompson import (
     integral,
     posterior,
     regression,
+    shared,
     thompson,
     views,
 )
@@ -39,10 +40,10 @@ from tests.test_same_bits import evidence
 FILE = Path(__file__).parent / "data" / "learning-code.json"
 
 PLAIN = "plain CA"
-THOMPSON = (PLAIN, "small CA+CCA", "hours CA", "many CA", "wide CA", "moving CA")
+THOMPSON = (PLAIN, "small CA+CCA", "hours CA", "many CA", "wide CA", "moving CA", "told CA")
 """Streams (see `streams.py`) with the interactions: together they come by every constant of its learning."""
 
-STEPS = {"wide": 260, "moving": 1_400}
+STEPS = {"wide": 260, "moving": 1_400, "told": 150}
 """Of the stream; 400 of others."""
 
 SEED = 21
@@ -125,6 +126,8 @@ CHANGES = (
     Change(views, "MAX_NUMBERS", 3, PLAIN),
     Change(thompson, "EVIDENCE_MEMORY", 1_000, "hours CA"),
     Change(integral, "CANDIDATES", 16, "many CA"),
+    Change(shared, "MOST_FACTORS", 2, "told CA", code=3),
+    Change(thompson, "LEAST_ACTIONS", 40, "told CA", code=3),
     Change(integral, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),
 )
 

@@ -348,6 +348,18 @@ def test_of_many_actions_the_most_promising_can_be_the_best() -> None:
     assert sum(p > 0 for p in pmf) <= CANDIDATES
 
 
+def test_of_many_equal_actions_each_has_the_same_chance() -> None:
+    """Else the first 32 of an experiment would be tried until their rewards come, and the others would not."""
+    policy, choices = thompson(code=3), plain_choices(100)
+    for drawn in range(10):
+        policy.learn(Context(), choices, drawn=drawn, propensity=0.01, reward=float(drawn == 0))
+    pmf = policy.pmf(Context(), choices)
+    assert len(set(pmf[10:])) == 1
+    assert pmf[0] > pmf[10] > pmf[1]
+    assert sum(pmf) == pytest.approx(1.0)
+    assert list(policy.pmf(Context(), choices[::-1])) == pytest.approx(pmf[::-1])
+
+
 def test_ever_new_features_do_not_fill_the_memory() -> None:
     """A frontend that sends session ids as a feature must not stop the server."""
     policy = thompson(memory=0.0)

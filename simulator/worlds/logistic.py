@@ -67,7 +67,7 @@ def logistic_world(
     def draw(seed: int, rounds: int) -> Visits:
         truth, visitors, luck, delays, values = (np.random.default_rng([seed, stream, part]) for part in range(5))
         weights = _field_weights(truth)
-        means = _with_rate(_log_odds(truth, linear=linear, pairwise=pairwise), rate, weights=_joint(weights))
+        means = with_rate(_log_odds(truth, linear=linear, pairwise=pairwise), rate, weights=_joint(weights))
         medians = truth.uniform(40, 90, len(ACTIONS))
         seen = visitors.choice(len(CONTEXTS), size=rounds, p=_joint(weights))
         happened = luck.random((rounds, 1)) < means[seen]
@@ -142,8 +142,11 @@ def _log_odds(rng: np.random.Generator, *, linear: float, pairwise: float) -> Fl
     return odds
 
 
-def _with_rate(odds: Floats, rate: float, *, weights: Floats) -> Floats:
-    """Probabilities whose mean over contexts is `rate`: the constant is found by bisection."""
+def with_rate(odds: Floats, rate: float, *, weights: Floats) -> Floats:
+    """Probabilities whose mean over contexts and actions is `rate`: the constant is found by bisection.
+
+    odds: (contexts, actions), log-odds up to that constant. weights: (contexts,), how likely each context is.
+    """
     low, high = -20.0, 20.0
     for _ in range(60):
         middle = (low + high) / 2

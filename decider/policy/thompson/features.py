@@ -6,6 +6,9 @@ CONSTANT = "constant"
 OF_ACTION, PAIR = "A ", "CC "
 """Prefixes of the features of an action, and of products of two features. Other names have no spaces."""
 
+OF_ID, CROSS = "I ", "CA "
+"""Prefixes of an action's id, and of products of a feature of the context and one of an action."""
+
 PAIR_PENALTY = 30.0
 """Ridge penalty of a product, where its two features have 1 each: most products add little to what the two explain."""
 
@@ -28,6 +31,16 @@ def is_pair(name: str) -> bool:
     return name.startswith(PAIR)
 
 
+def cross(of_context: str, of_action: str) -> str:
+    """The name of their product; a number, if one of them is.
+
+    >>> cross("device=mobile", "A brand=x"), cross("age:", "A brand=x")
+    ('CA device=mobile brand=x', 'CA age brand=x:')
+    """
+    colon = ":" if is_number(of_context) or is_number(of_action) else ""
+    return f"{CROSS}{of_context.removesuffix(':')} {of_action.removeprefix(OF_ACTION).removesuffix(':')}{colon}"
+
+
 def penalty(name: str) -> float:
     """The ridge penalty of a category, or of a number with variance 1.
 
@@ -42,9 +55,12 @@ def field_of(name: str) -> str:
 
     >>> [field_of(name) for name in ("device=mobile", "age:", "hour:4", "A brand=x", "CC device=mobile age:")]
     ['device', ':', 'hour:', 'A brand', 'CC device :']
+    >>> field_of("CA device=mobile brand=x")
+    'CA device brand'
     """
-    if is_pair(name):
-        return f"{PAIR}{' '.join([field_of(one) for one in name.removeprefix(PAIR).split(' ')])}"
+    for prefix in (PAIR, CROSS):
+        if name.startswith(prefix):
+            return f"{prefix}{' '.join([field_of(one) for one in name.removeprefix(prefix).split(' ')])}"
     if is_number(name):
         return f"{OF_ACTION}:" if name.startswith(OF_ACTION) else ":"
     before, is_category, _ = name.partition("=")

@@ -13,7 +13,7 @@ import numpy as np
 
 from decider.policy.protocol import Choice, Scores
 from decider.policy.thompson.arrays import Floats
-from decider.policy.thompson.integral import best_of_all, best_of_rows
+from decider.policy.thompson.integral import best_of_all, best_of_rows, share_among_equals
 from decider.policy.thompson.names import ActionNames, action_names, context_features
 from decider.policy.thompson.posterior import Posterior, Predictor
 from decider.types import Context
@@ -45,10 +45,7 @@ class PmfFromPosterior:
         self, predictor: Predictor, contexts: Sequence[Context], actions: Sequence[Choice]
     ) -> list[list[float]]:
         """The pmf of each context, the same bits as one by one."""
-        mean, deviation = self._explore(self._posteriors(predictor, contexts, actions))
-        power = best = self._best(mean, deviation)
-        for _ in range(self._draws - 1):  # multiplied, not `**`: its last bits depend on the C library
-            power = power * best
+        power = self._power(*self._explore(self._posteriors(predictor, contexts, actions)))
         pmfs: list[list[float]] = (power / power.sum(axis=1)[:, None]).tolist()
         return pmfs
 
@@ -63,6 +60,13 @@ class PmfFromPosterior:
         """(contexts, actions) each."""
         ids, own = self._names_of(tuple(actions))
         return predictor.posteriors(ids, list(map(context_features, contexts)), own)
+
+    def _power(self, mean: Floats, deviation: Floats) -> Floats:
+        """(contexts, actions): P(each one is the best)^draws."""
+        power = best = self._best(mean, deviation)
+        for _ in range(self._draws - 1):  # multiplied, not `**`: its last bits depend on the C library
+            power = power * best
+        return power
 
     def _best(self, mean: Floats, deviation: Floats) -> Floats:
         """(contexts, actions): P(each one is the best)."""
@@ -129,6 +133,9 @@ class OptimisticPmf(PmfFromPosterior):
     def _explore(self, posterior: Posterior) -> tuple[Floats, Floats]:
         deviation = self._width * np.sqrt(posterior.variance)
         return posterior.mean + OPTIMISM * deviation, NARROW * self._known * deviation + TINY
+
+    def _power(self, mean: Floats, deviation: Floats) -> Floats:
+        return share_among_equals(super()._power(mean, deviation), mean, deviation)
 
     @property
     def _known(self) -> float:

@@ -130,12 +130,19 @@ class LinearPredictor:
 
     def shrink(self) -> None:
         """See `Predictor`."""
-        for cache in (self._cache, self._stacks, self._row_numbers):
-            cache.clear()
+        self._forget_places()
+        self._row_numbers.clear()
+
+    def _forget_places(self) -> None:
+        """Columns, or prior variances of unknown features, are others now."""
+        self._cache.clear()
+        self._stacks.clear()
 
     def snapshot(self) -> Predictor:
         """A copy that does not change."""
-        copy = LinearPredictor(self._prior.frozen())
+        return self._copy_to(LinearPredictor(self._prior.frozen()))
+
+    def _copy_to(self, copy: LinearPredictor) -> LinearPredictor:
         copy._places, copy._rows = dict(self._places), dict(self._rows)
         copy._covariance, copy._weights = self._covariance.copy(), self._weights.copy()
         copy.noise, copy._wide = self.noise, self._wide
@@ -160,7 +167,7 @@ class LinearPredictor:
         rows, table = self._rows_of(actions), self._stack(own)
         # NumPy adds one row alone in another order; and what actions have of their own makes a context's arrays larger.
         if len(shared) == 1 or len(rows.distinct) == 1 or table.places.size:
-            return _stacked([self._posterior(actions, one, own) for one in shared])
+            return stacked([self._posterior(actions, one, own) for one in shared])
         known = list(map(self._look_up, shared))
         mean, variance = np.empty((2, len(known), len(rows.distinct)))
         for group in _groups([len(one.values) for one in known], len(rows.distinct)):
@@ -285,7 +292,8 @@ def blocks(rows: int, features: int) -> list[slice]:
     return [slice(rows * index // count, rows * (index + 1) // count) for index in range(count)]
 
 
-def _stacked(posteriors: Sequence[Posterior]) -> Posterior:
+def stacked(posteriors: Sequence[Posterior]) -> Posterior:
+    """Those of several contexts as one."""
     if len(posteriors) == 1:
         ((mean, variance),) = posteriors
         return Posterior(mean[None], variance[None])

@@ -59,6 +59,11 @@ class Regression(LinearPredictor):
         return super().size + self._moments.nbytes + self._targets.nbytes + COUNTS_BYTES
 
     @property
+    def actions(self) -> int:
+        """How many actions have been learned from."""
+        return len(self._rows)
+
+    @property
     def full(self) -> bool:
         """Whether there is no room for one more feature."""
         return len(self._places) >= room(len(self._weights))
@@ -121,8 +126,7 @@ class Regression(LinearPredictor):
             self._prior.choose(stay, _columns(len(chosen)))
             self._places = {name: place for place, name in enumerate(chosen)}
         if chosen != names or self._wide != wide:
-            self._cache.clear()
-            self._stacks.clear()
+            self._forget_places()
 
     def _solve(self) -> None:
         """Discount the sums, then solve for weights and covariance; the constant's prior mean is the mean reward."""
@@ -139,8 +143,7 @@ class Regression(LinearPredictor):
         self._weights = (self._covariance * deviations[:, None, :]).sum(axis=2)
         self._weights[:, 0] += centre
         self._solved_at = self._learned
-        self._cache.clear()  # prior variances of unknown features may be others now
-        self._stacks.clear()
+        self._forget_places()
 
     def _discount(self, factor: float) -> None:
         self._moments *= factor
@@ -171,8 +174,7 @@ class Regression(LinearPredictor):
         """Give a new feature a column, where there is room."""
         if name not in self._places and not self._wide and not self.full:
             place = self._places[name] = len(self._places)
-            self._cache.clear()
-            self._stacks.clear()
+            self._forget_places()
             if place == self._weights.shape[1]:
                 self._make_room(columns=GROWTH)
             self._covariance[:, place, place] = self._prior.variance_of(name)

@@ -20,7 +20,8 @@ MARGIN = 3.0
 class Rules(NamedTuple):
     """admission: which features are used where there is no room for all, from the largest cost of a solution. prior: of
     a regression's weights, from where a reward of 0 lies in the range. noise: how its noise is estimated. to_pmf: from
-    width, draws and the reward's range. margin: in nats, for the discounted regression.
+    width, draws and the reward's range. margin: in nats, for the discounted regression. shares: whether one regression
+    learns from all actions, where they are many.
     """
 
     admission: Callable[[int], Admission]
@@ -28,12 +29,13 @@ class Rules(NamedTuple):
     noise: Callable[[], LastingNoise]
     to_pmf: Callable[[float, int, tuple[float, float]], PmfFromPosterior]
     margin: float
+    shares: bool
 
 
 CODES = {
-    1: Rules(FirstCome, UnitPrior, LastingNoise, FirstPmf, 0.0),
-    2: Rules(MostFrequent, UnitPrior, LastingNoise, FirstPmf, 0.0),
-    3: Rules(MostFrequent, FieldPrior, FadingNoise, OptimisticPmf, MARGIN),
+    1: Rules(FirstCome, UnitPrior, LastingNoise, FirstPmf, 0.0, False),
+    2: Rules(MostFrequent, UnitPrior, LastingNoise, FirstPmf, 0.0, False),
+    3: Rules(MostFrequent, FieldPrior, FadingNoise, OptimisticPmf, MARGIN, True),
 }
 """By the version of the learning code."""
 

@@ -4,9 +4,9 @@ The posterior is normal (`regression.py`), so this probability is an integral, n
 draws from exactly this pmf. The pmf is proportional to P(best)^draws; 1 is plain Thompson sampling, 2 explores less
 where an action is hardly ever the best.
 
-Several regressions learn side by side: a stationary one, a discounted one, one with bins once there are numbers, and if
-asked for one with products of features. The regression with the best recent predictive likelihood serves. Made by
-`algorithms.py`.
+Several regressions learn side by side: a stationary one, a discounted one, one with bins once there are numbers, one of
+all actions where many have features, and if asked for one with products of features. The regression with the best
+recent predictive likelihood serves. Made by `algorithms.py`.
 
 Agrawal and Goyal, ICML 2013; the choice: dynamic model selection with forgetting, Raftery, Karny and Ettler 2010.
 """
@@ -30,6 +30,7 @@ from decider.policy.thompson.pmf import PmfFromPosterior
 from decider.policy.thompson.posterior import Predictor
 from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.rules import CODES, NEWEST, Rules
+from decider.policy.thompson.shared import LEAST_ACTIONS, SHARED_WORK, SharedRegression
 from decider.policy.thompson.views import FeaturePairs, NumberBins, View, ViewRegression
 from decider.types import Context
 
@@ -39,7 +40,7 @@ EVIDENCE_MEMORY = 2_000
 """Mean age, in decisions, of the predictive likelihoods by which the regressions are compared."""
 
 # The regressions by the names that they have in stored models.
-STATIONARY, DISCOUNTED, BINNED, PAIRS = "remembers", "forgets", "ranges", "pairs"
+STATIONARY, DISCOUNTED, BINNED, PAIRS, SHARED = "remembers", "forgets", "ranges", "pairs", "shares"
 
 NO_EVIDENCE = -math.inf
 """The evidence for a regression that was dropped."""
@@ -51,8 +52,8 @@ class ThompsonPolicy:
     whether one regression has products of two features of the context. rules: of a version of the learning code.
     `saved` continues from `save()`.
 
-    Every action has regressions of its own, on features of the context and features of the action that come with the
-    call; nothing is shared between actions.
+    Every action has regressions of its own, on features of the context and of the action. Nothing is shared between
+    actions but where many have features: then one regression of them all learns beside these (`shared.py`).
     """
 
     def __init__(
@@ -108,6 +109,8 @@ class ThompsonPolicy:
         features = context_features(context) + own
         for name in [name for name, view in self._waiting.items() if view.useful(features)]:
             self._begin(name)
+        if own and self._has_to_share(len(actions)):
+            self._begin(SHARED)
         share = self._share(reward)
         # The evidence is a discounted sum of log predictive likelihoods (Raftery et al. 2010). The best regression is
         # chosen, not an average over all: then a snapshot holds one regression and a decision asks one.
@@ -118,6 +121,11 @@ class ThompsonPolicy:
             self._drop(BINNED)
         if not self._warned and self._regressions[STATIONARY].crowded:
             self._warn()
+
+    def _has_to_share(self, actions: int) -> bool:
+        """Whether the regression of all actions is to begin. actions: of one decision, which may be some of many."""
+        many = max(actions, self._regressions[STATIONARY].actions) >= LEAST_ACTIONS
+        return many and self._rules.shares and SHARED not in self._evidence
 
     def _share(self, reward: float) -> float:
         """A reward as the regressions see it: where it lies in the range."""
@@ -173,10 +181,16 @@ class ThompsonPolicy:
 
     def _begin(self, name: str) -> None:
         """Add a regression. It begins with the evidence of the stationary one, which it extends."""
+        if name == SHARED:
+            self._regressions[name] = SharedRegression(self._rules.admission(SHARED_WORK), self._rules, zero=self._zero)
+        else:
+            self._regressions[name] = self._view_regression(name)
+        self._evidence[name] = self._evidence[STATIONARY]
+
+    def _view_regression(self, name: str) -> Regression:
         # The binned regression is dropped as soon as there is no room for all features: it need not count them.
         admission = FirstCome(WORK) if name == BINNED else self._rules.admission(WORK)
-        self._regressions[name] = ViewRegression(self._waiting.pop(name), admission, self._rules, self._zero)
-        self._evidence[name] = self._evidence[STATIONARY]
+        return ViewRegression(self._waiting.pop(name), admission, self._rules, self._zero)
 
     def _drop(self, name: str) -> None:
         """Remove a regression that would use only the features that came first."""

@@ -6,7 +6,7 @@ Runs in the bake-off's environment (see `requirements.txt`), where `vw` and our 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -15,7 +15,7 @@ from rich.console import Console
 from simulator.commands.options import bad_input, bar, on_option, workers_option
 from simulator.run.sweep import sweep
 from simulator.run.task import HORIZONS, Task
-from simulator.studies.bakeoff.plan import LABELS, Seeds, tasks
+from simulator.studies.bakeoff.plan import LABELS, Seeds, everywhere, in_plan, tasks
 from simulator.studies.bakeoff.plot import shares
 from simulator.studies.bakeoff.results import HERE, HorizonShares, SeedResult, depends_on, play_task, read, rows, write
 from simulator.studies.bakeoff.table import placed, results, summary
@@ -27,7 +27,7 @@ EXAMPLES = """\b
 Examples:
   make bakeoff
   make bakeoff ARGS="--worlds storefront --seeds-4k 3 --seeds-20k 0 --seeds-100k 0"
-  python -m simulator.studies.bakeoff --policies 'default|linucb' --seeds-100k 0
+  python -m simulator.studies.bakeoff --policies 'default|linucb' --seeds-100k 0 --everybody
   python -m simulator.studies.bakeoff --on ray://head-node:10001"""
 
 
@@ -45,9 +45,12 @@ def _worlds(_: click.Context, __: click.Parameter, given: str | None) -> list[st
 @click.command(epilog=EXAMPLES)
 @click.option("--worlds", callback=_worlds, metavar="NAME,...", help="Which.  [default: all]")
 @click.option("--policies", callback=_policies, default="", metavar="REGEX", help="Which.  [default: all]")
-@click.option("--seeds-4k", type=click.IntRange(min=0), default=4, show_default=True, help="Played for 4,000 rounds.")
-@click.option("--seeds-20k", type=click.IntRange(min=0), default=3, show_default=True, help="Others, for 20,000.")
-@click.option("--seeds-100k", type=click.IntRange(min=0), default=1, show_default=True, help="Others, for 100,000.")
+@click.option("--seeds-4k", type=click.IntRange(min=0), default=12, show_default=True, help="Played for 4,000 rounds.")
+@click.option("--seeds-20k", type=click.IntRange(min=0), default=6, show_default=True, help="Of these, for 20,000.")
+@click.option("--seeds-100k", type=click.IntRange(min=0), default=3, show_default=True, help="Of these, for 100,000.")
+@click.option(
+    "--everybody", is_flag=True, help="Also our other algorithms, and in each world the rivals that PLAN.md leaves out."
+)
 @workers_option
 @on_option
 @click.option(
@@ -65,13 +68,14 @@ def main(
     seeds_4k: int,
     seeds_20k: int,
     seeds_100k: int,
+    everybody: bool,
     workers: int | None,
     on: str,
     folder: Path,
     publish: bool,
     again: bool,
 ) -> None:
-    """Play all worlds with our default, our other algorithms, VW's own defaults, MABWiser, contextualbandits and coba.
+    """Play all worlds with our default, with what it was before, and with the best rivals of each world (PLAN.md).
 
     Every policy meets the same visits of a seed, with immediate and with delayed rewards. A run of 100,000 rounds
     counts at 4,000 and 20,000, too. Slow rivals stop at 20,000, data sets at 4,000. Exits 2 on bad input.
@@ -81,19 +85,22 @@ def main(
             found = read(HERE / CSV)
         else:
             seeds = Seeds(at_4k=seeds_4k, at_20k=seeds_20k, at_100k=seeds_100k)
-            found = rows(_swept(_planned(worlds, policies, seeds), folder, on, workers))
+            planned = _planned(worlds, policies, seeds, everywhere if everybody else in_plan)
+            found = rows(_swept(planned, folder, on, workers))
             write(folder / CSV, found)
         if publish or again:
             published(found, HERE, HERE.parent / TEXT)
         click.echo(summary(found))
 
 
-def _planned(worlds: Sequence[str], policies: Sequence[str], seeds: Seeds) -> list[Task]:
+def _planned(
+    worlds: Sequence[str], policies: Sequence[str], seeds: Seeds, plays: Callable[[str, str], bool]
+) -> list[Task]:
     for world in worlds:
         find(world)
-    planned = tasks(worlds, policies, seeds)
+    planned = tasks(worlds, policies, seeds, plays)
     if not planned:
-        raise click.UsageError("nothing to play: raise --seeds-4k, --seeds-20k or --seeds-100k")
+        raise click.UsageError("nothing to play: raise --seeds-4k, --seeds-20k or --seeds-100k, or take --everybody")
     return planned
 
 

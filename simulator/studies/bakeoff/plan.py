@@ -1,4 +1,4 @@
-"""Who plays where, how often and how long: the tasks of the bake-off. Called by `__main__.py`.
+"""Who plays where, how often and how long: the tasks of the bake-off, as `PLAN.md` has them. Called by `__main__.py`.
 
 A run of 100,000 rounds also tells what came out after 4,000 and after 20,000. Shorter runs with other seeds are added,
 so that most seeds are where they cost least.
@@ -6,30 +6,62 @@ so that most seeds are where they cost least.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from simulator.run.task import HORIZONS, Task
+from simulator.studies.bakeoff.before import BEFORE
 from simulator.studies.bakeoff.rivals import RIVALS, takes_part
 from simulator.worlds.classification import PREFIX
 from simulator.worlds.registry import find
 
-FIRST_SEED = 10_001
-"""Seeds before took part in choosing the defaults."""
+FIRST_SEED = 20_001
+"""Seeds before took part in choosing: the defaults of every algorithm, and the rivals below."""
 
 DEFAULT = "default"
 _OTHERWISE = [name for name, one in ALGORITHMS.items() if one.learns and name != DEFAULT_ALGORITHM]
-OURS = {DEFAULT: f"our default ({DEFAULT_ALGORITHM})"} | {name: f"our {name}" for name in _OTHERWISE}
+OURS = {
+    DEFAULT: f"our default ({DEFAULT_ALGORITHM})",
+    BEFORE: "our default before (code 2)",
+    **{name: f"our {name}" for name in _OTHERWISE},
+}
 OTHERS = {f"rival:{name}": rival.label for name, rival in RIVALS.items()}
 LABELS = OURS | OTHERS
-"""Every policy that takes part, with its name for people, in the order of the tables."""
+"""Every policy that can take part, with its name for people, in the order of the tables."""
+
+BEST_RIVALS = {
+    "anonymous": ("mabwiser-linucb", "mabwiser-linucb-0.1", "mabwiser-lints-0.1"),
+    "arrival": ("mabwiser-linucb", "mabwiser-linucb-0.1", "mabwiser-lints-0.1"),
+    "asking": ("mabwiser-linucb", "mabwiser-linucb-0.1", "mabwiser-lints-0.1", "mabwiser-lingreedy"),
+    "cart-offer": ("mabwiser-linucb-0.1", "mabwiser-lingreedy"),
+    "channels": ("coba-squarecb", "mabwiser-linucb-0.1", "mabwiser-lints-0.1"),
+    "clicks": ("mabwiser-linucb", "mabwiser-linucb-0.1", "mabwiser-lints-0.1"),
+    "data:bananas": ("coba-squarecb", "mabwiser-linucb"),
+    "data:breast-cancer": ("mabwiser-linucb-0.1", "mabwiser-lints-0.1"),
+    "data:digits": ("mabwiser-linucb-0.1", "mabwiser-lints-0.1"),
+    "data:image-segments": ("mabwiser-linucb", "mabwiser-lints-0.1"),
+    "data:iris": ("coba-squarecb", "mabwiser-linucb-0.1"),
+    "data:phishing": ("coba-squarecb", "mabwiser-linucb"),
+    "data:shuttle": ("mabwiser-linucb", "mabwiser-lints-0.1"),
+    "data:wine": ("mabwiser-linucb-0.1", "mabwiser-lints-0.1"),
+    "email": ("mabwiser-linucb-0.1", "mabwiser-lints-0.1", "mabwiser-lingreedy"),
+    "interactions": ("coba-squarecb", "mabwiser-linucb", "mabwiser-linucb-0.1", "mabwiser-lints-0.1"),
+    "product-cta": ("mabwiser-linucb", "mabwiser-linucb-0.1", "mabwiser-lints-0.1"),
+    "purchases": ("mabwiser-linucb-0.1", "mabwiser-lingreedy"),
+    "push": ("mabwiser-linucb", "mabwiser-lints-0.1", "mabwiser-lingreedy"),
+    "rare": ("mabwiser-linucb-0.1", "mabwiser-lingreedy"),
+    "season": ("coba-squarecb", "mabwiser-linucb"),
+    "storefront": ("mabwiser-linucb", "mabwiser-linucb-0.1", "mabwiser-lints-0.1"),
+}
+"""The two rivals with the greatest mean share over both kinds of rewards at each horizon, together, on seeds before
+FIRST_SEED. In a world that is not here, all rivals play."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seeds:
-    """How many seeds are played to each horizon, each of them another."""
+    """How many seeds are played to each horizon at least; a seed that is played longer counts at all before."""
 
     at_4k: int
     at_20k: int
@@ -38,32 +70,60 @@ class Seeds:
     def runs(self) -> list[tuple[int, int]]:
         """(seed, rounds), the longest first.
 
-        >>> Seeds(at_4k=1, at_20k=2, at_100k=1).runs()
-        [(10001, 100000), (10002, 20000), (10003, 20000), (10004, 4000)]
+        >>> Seeds(at_4k=4, at_20k=2, at_100k=1).runs()
+        [(20001, 100000), (20002, 20000), (20003, 4000), (20004, 4000)]
         """
         counts = (self.at_4k, self.at_20k, self.at_100k)
-        ordered = [rounds for rounds, count in zip(HORIZONS, counts, strict=True) for _ in range(count)][::-1]
-        return [(FIRST_SEED + place, rounds) for place, rounds in enumerate(ordered)]
+        longest = [
+            max(horizon for horizon, count in zip(HORIZONS, counts, strict=True) if place < count)
+            for place in range(max(counts))
+        ]
+        return [(FIRST_SEED + place, rounds) for place, rounds in enumerate(longest)]
 
 
-def tasks(worlds: Sequence[str], policies: Sequence[str], seeds: Seeds) -> list[Task]:
-    """All runs; those of the same visits next to each other. Raises what `find` raises.
+def in_plan(world: str, policy: str) -> bool:
+    """The default, what it was before, and the best rivals of that world.
 
-    >>> found = tasks(["storefront"], ["default", "rival:mabwiser-lints-0.1"], Seeds(at_4k=0, at_20k=1, at_100k=1))
+    >>> in_plan("season", "default"), in_plan("season", "rival:vw"), in_plan("season", "bag")
+    (True, False, False)
+    """
+    rivals = BEST_RIVALS.get(world, tuple(RIVALS))
+    return policy in (DEFAULT, BEFORE) or policy in [f"rival:{name}" for name in rivals]
+
+
+def everywhere(_world: str, _policy: str) -> bool:
+    """All, everywhere."""
+    return True
+
+
+def tasks(
+    worlds: Sequence[str],
+    policies: Sequence[str],
+    seeds: Seeds,
+    plays: Callable[[str, str], bool] = everywhere,
+) -> list[Task]:
+    """All runs of those that play: (world, policy). Those of the same visits are next to each other. A policy that is
+    slow plays the first rounds of a long seed. Raises what `find` raises.
+
+    >>> found = tasks(["storefront"], ["default", "rival:mabwiser-lints-0.1"], Seeds(at_4k=0, at_20k=0, at_100k=1))
     >>> [(one.policy, one.rounds, one.delayed) for one in found]  # doctest: +NORMALIZE_WHITESPACE
-    [('default', 100000, False), ('default', 100000, True), ('default', 20000, False), ('default', 20000, True),
+    [('default', 100000, False), ('default', 100000, True),
      ('rival:mabwiser-lints-0.1', 20000, False), ('rival:mabwiser-lints-0.1', 20000, True)]
     """
-    able = {(world, policy) for world in worlds for policy in policies if _learns(policy, world)}
-    found = []
-    for (seed, rounds), world in product(seeds.runs(), worlds):
-        there = min(rounds, HORIZONS[0]) if world.startswith(PREFIX) else rounds
-        playing = [policy for policy in policies if (world, policy) in able and there <= _longest(policy)]
-        found += [Task(world, policy, seed, there, delayed) for policy in playing for delayed in (False, True)]
-    return found
+    able = [(world, policy) for world in worlds for policy in policies if plays(world, policy)]
+    able = [(world, policy) for world, policy in able if _learns(policy, world)]
+    return [
+        Task(world, policy, seed, min(rounds, _longest(world), _slowest(policy)), delayed)
+        for (seed, rounds), (world, policy) in product(seeds.runs(), able)
+        for delayed in (False, True)
+    ]
 
 
-def _longest(policy: str) -> int:
+def _longest(world: str) -> int:
+    return HORIZONS[0] if world.startswith(PREFIX) else HORIZONS[-1]
+
+
+def _slowest(policy: str) -> int:
     return RIVALS[policy.removeprefix("rival:")].longest if policy in OTHERS else HORIZONS[-1]
 
 

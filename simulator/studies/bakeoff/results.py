@@ -30,9 +30,10 @@ _ALL = (
         "decider/decide/decide.py",
     ),
     *("simulator/run/play.py", "simulator/run/task.py", "simulator/storefront.toml", "simulator/worlds/scene.py"),
-    *("simulator/worlds/world.py", "simulator/worlds/logistic.py", "simulator/worlds/classification.py"),
+    *("simulator/worlds/world.py", "simulator/worlds/logistic.py", "simulator/worlds/many_actions.py"),
+    "simulator/worlds/classification.py",
 )
-_RIVALS = tuple([f"simulator/studies/bakeoff/{name}.py" for name in ("given", "rivals", "vectors")])
+_RIVALS = tuple([f"simulator/studies/bakeoff/{name}.py" for name in ("rival_inputs", "rivals", "vectors")])
 """Code that results depend on, besides the world's own file and the rival's: a change of our default does not make
 everybody else play again."""
 

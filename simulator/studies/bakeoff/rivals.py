@@ -23,6 +23,10 @@ VW_DEFAULTS = "--cb_explore_adf --cb_type mtr -q CA --quiet"
 """Nothing but what says that it is a contextual bandit, and that actions depend on contexts."""
 
 
+VW_SQUARECB = f"{VW_DEFAULTS} --squarecb"
+"""Its own defaults for all that SquareCB has; the products of context and action, whose features it sees, too."""
+
+
 class NoSuchRival(DeciderError):
     """There is no rival of that name, or it cannot play here."""
 
@@ -43,8 +47,8 @@ class Rival:
     longest: int = 100_000
 
 
-def _vw(given: RivalInputs) -> PlainPolicy:
-    return VwPolicy(VW_DEFAULTS, reward_range=given.reward_range)
+def _vw(arguments: str) -> Maker:
+    return lambda given: VwPolicy(arguments, reward_range=given.reward_range)
 
 
 def _of(module: str, factory: str, *arguments: object) -> Maker:
@@ -62,10 +66,12 @@ _MABWISER, _BOOTSTRAPPED, _COBA = (f"{__package__}.with_{one}" for one in ("mabw
 _MAB = "mabwiser"
 _BANDITS = "contextualbandits"
 _VW9 = "vowpalwabbit"
+_NEXT = "vowpal-wabbit-next"
 _SLOW, _SLOWEST = 20_000, 4_000
 
 RIVALS = {
-    "vw": Rival("VW's own defaults", _vw, "vowpal-wabbit-next"),
+    "vw": Rival("VW's own defaults", _vw(VW_DEFAULTS), _NEXT),
+    "vw-squarecb": Rival("VW SquareCB", _vw(VW_SQUARECB), _NEXT),
     "coba-squarecb": Rival("coba VowpalSquarecbLearner", _of(_COBA, "make", "VowpalSquarecbLearner"), _VW9),
     "mabwiser-linucb": Rival("MABWiser LinUCB, alpha 1", _of(_MABWISER, "lin_ucb", 1.0), _MAB),
     "mabwiser-linucb-0.1": Rival("MABWiser LinUCB, alpha 0.1", _of(_MABWISER, "lin_ucb", 0.1), _MAB),

@@ -1,7 +1,7 @@
 """coba's Vowpal Wabbit learners as policies, in the bake-off's environment: `vowpalwabbit` 9 beneath.
 
-Their own parameters and interactions; contexts as coba writes them, names to values. Each has a pmf of its own, from
-which the sampler draws. Called by name from `rivals.py`.
+Their own parameters and interactions; contexts as coba writes them, names to values, and so are actions with features.
+Each has a pmf of its own, from which the sampler draws. Called by name from `rivals.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def make(given: RivalInputs, name: str) -> PlainPolicy:
 
 
 class CobaPolicy:
-    """Hands every decision on: actions by their ids, rewards in [0, 1], numbers scaled."""
+    """Hands every decision on: actions by their ids and features, rewards in [0, 1], numbers scaled."""
 
     def __init__(self, given: RivalInputs, learner: Any) -> None:
         self._scaled = given.scaled
@@ -33,16 +33,16 @@ class CobaPolicy:
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """The learner's own."""
-        pmf: Sequence[float] = self._learner._pmf(self._contexts(context), _ids(actions))[0]
+        pmf: Sequence[float] = self._learner._pmf(self._contexts(context), _told(actions))[0]
         return pmf
 
     def learn(
         self, context: Context, actions: Sequence[Choice], *, drawn: int, propensity: float, reward: float
     ) -> None:
         """With the probability that the action was drawn with."""
-        ids = _ids(actions)
-        self._learner.learn(self._contexts(context), ids[drawn], self._scaled(reward), propensity, ids)
+        told = _told(actions)
+        self._learner.learn(self._contexts(context), told[drawn], self._scaled(reward), propensity, told)
 
 
-def _ids(actions: Sequence[Choice]) -> list[str]:
-    return [action.id for action in actions]
+def _told(actions: Sequence[Choice]) -> list[Any]:
+    return [{"id": action.id, **action.features} if action.features else action.id for action in actions]
