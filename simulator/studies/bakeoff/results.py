@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
@@ -115,6 +115,21 @@ def rows(results: Iterable[HorizonShares]) -> list[SeedResult]:
         for horizon, share in zip(one.horizons, one.shares, strict=True)
         for seconds in (one.seconds * horizon / one.task.rounds,)
     ]
+
+
+def with_others(played: Sequence[SeedResult], others: Iterable[SeedResult]) -> list[SeedResult]:
+    """What was played, and of an earlier run what was not.
+
+    >>> old, new = (SeedResult("storefront", False, "default", 1, 4_000, share, 1.0) for share in (0.5, 0.6))
+    >>> with_others([new], [old]) == [new]
+    True
+    """
+    known = {_place(one) for one in played}
+    return [*played, *[one for one in others if _place(one) not in known]]
+
+
+def _place(one: SeedResult) -> tuple[str, bool, str, int, int]:
+    return one.world, one.delayed, one.policy, one.seed, one.horizon
 
 
 def write(file: Path, found: Iterable[SeedResult]) -> None:
