@@ -614,6 +614,15 @@ def test_the_picture_shows_the_field_that_matters_most() -> None:
     assert shown["storefront"] == "segment"
 
 
+def test_a_picture_of_many_actions_shows_the_best() -> None:
+    """200 rows are no picture; the best of each column are among the 20."""
+    one = drawing("catalogue")
+    assert len(one.rows) == 20
+    assert {one.world.actions.index(action) for action in one.picture.best} <= set(one.rows)
+    assert one.left_out == "180 more that earn less"
+    assert drawing("storefront").rows == list(range(6))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_picture_adds_up(name: str) -> None:
     """Its cells are means of what is in the world, and no field alone brings more than all of them together."""
