@@ -11,6 +11,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy.stats import nct
 from scipy.stats import t as student
 
@@ -20,6 +21,7 @@ from simulator.run.policies import find_policy
 from simulator.run.sweep import sweep
 from simulator.run.task import Task, run
 from simulator.run.versions import version_of
+from simulator.studies.bakeoff import __main__ as bakeoff
 from simulator.studies.bakeoff import table
 from simulator.studies.bakeoff.aims import aims
 from simulator.studies.bakeoff.before import BEFORE
@@ -278,10 +280,25 @@ def test_before_and_after_are_paired_by_seed_over_all_cells() -> None:
 def test_what_is_missing_of_an_aim_is_said() -> None:
     """With the amount: a loss is no footnote."""
     found = cells([*FOUND, *made_up(BEFORE, [share - 0.015 + 0.001 * place for place, share in enumerate(OURS)])])
-    lost, won, gained, _ = aims({cell: against_rivals(one) for cell, one in found.items()}, changes(found), [4_000])
+    lost, won, gained, old, _ = aims(found, {cell: against_rivals(one) for cell, one in found.items()})
     assert lost[1] == "**1 of 1**"
     assert won[1] == "**0 of 1, 1 missing**"
     assert gained[1].startswith("**+0.013 (+0.011 to +0.015), 0.007 missing")
+    assert gained[1:] == old[1:]
+
+
+def test_the_change_is_told_without_the_worlds_that_were_made_for_it() -> None:
+    """A gain in a world that was made to show it says nothing of those that were there before."""
+    rows = [*made_up(DEFAULT, OURS), *made_up(BEFORE, OURS), *made_up("rival:vw", OURS)]
+    rows += [
+        one
+        for policy, more in ((DEFAULT, 0.1), (BEFORE, 0.0), ("rival:vw", 0.0))
+        for one in made_up(policy, [share + more for share in OURS], world="shelf")
+    ]
+    found = cells(rows)
+    _, _, gained, old, _ = aims(found, {cell: against_rivals(one) for cell, one in found.items()})
+    assert gained[1].startswith("reached: +0.050")
+    assert old[1].startswith("**+0.000")
 
 
 def test_results_survive_their_file(tmp_path: Path) -> None:
@@ -298,6 +315,20 @@ def test_the_plot_is_made_of_the_same_results() -> None:
     assert plot.svg == shares(FOUND, 4_000).svg
     assert plot.alt == "Our default is ahead of the best rival in 0 of 1 rows."
     assert b"immediate rewards" in plot.svg
+
+
+def test_an_earlier_run_stands_beside_what_is_played(tmp_path: Path) -> None:
+    """Rivals take hours and do not change with our default: their results are taken from the run that has them."""
+    earlier = [*made_up("rival:vw", [0.1], first=20_001, world="rare"), *made_up(DEFAULT, [0.2], world="rare")]
+    write(tmp_path / "earlier.csv", earlier)
+    arguments = ["--worlds", "rare", "--policies", "^rival:vw$", "--everybody", "--seeds-4k", "1", "--seeds-20k", "0"]
+    more = ["--seeds-100k", "0", "--workers", "1", "--folder", f"{tmp_path}", "--beside", f"{tmp_path}/earlier.csv"]
+    done = CliRunner().invoke(bakeoff.main, [*arguments, *more])
+    assert done.exit_code == 0, done.output
+    found = {(one.policy, one.delayed): one for one in read(tmp_path / "results.csv")}
+    assert set(found) == {("rival:vw", False), ("rival:vw", True), (DEFAULT, False)}
+    assert found["rival:vw", False].share != 0.1
+    assert found[DEFAULT, False].share == 0.2
 
 
 def test_the_results_show_what_was_found() -> None:
@@ -386,7 +417,7 @@ far = 0.0
 for number in range(200):
     context = visits.contexts[visits.seen[number]]
     some = choices[number % 3:]
-    pmf, ids = coba.pmf(context, some), [one.id for one in some]
+    pmf, ids = coba.pmf(context, some), with_coba._told(some)
     asked = coba._contexts(context)
     far = max(far, *[abs(coba._learner.score(asked, ids, one) - p) for one, p in zip(ids, pmf)])
     coba.learn(context, some, drawn=0, propensity=pmf[0], reward=float(visits.rewards[number, number % 3]))

@@ -10,7 +10,8 @@ from math import ceil, isnan
 from statistics import median
 
 from simulator.run.task import HORIZONS
-from simulator.studies.bakeoff.verdicts import BETTER, UNKNOWN, WORSE, Cell, Change, Verdicts, together
+from simulator.studies.bakeoff.plan import MADE_FOR_IT
+from simulator.studies.bakeoff.verdicts import BETTER, UNKNOWN, WORSE, Cell, Change, Shares, Verdicts, changes, together
 
 BETTER_PART, BETTER_AT = 3, HORIZONS[:2]
 """A cell in so many is to be better, at these horizons."""
@@ -21,14 +22,18 @@ GAIN = 0.02
 NOTHING = "-"
 
 
-def aims(verdicts: Verdicts, changed: Mapping[int, Change], horizons: Sequence[int]) -> list[list[str]]:
+def aims(found: Mapping[Cell, Shares], verdicts: Verdicts) -> list[list[str]]:
     """A row an aim, a column a horizon: what was found, and what is missing."""
+    horizons = sorted({cell.horizon for cell in found})
+    everywhere = changes(found)
+    old = changes({cell: shares for cell, shares in found.items() if cell.world not in MADE_FOR_IT})
     told = {cell: conclusion for cell, conclusion in together(verdicts).items() if conclusion != UNKNOWN}
     at = {horizon: [one for cell, one in told.items() if cell.horizon == horizon] for horizon in horizons}
     return [
         ["worse than a rival: none", *[_losses(at[horizon]) for horizon in horizons]],
         ["better than all rivals: a third", *[_wins(at[horizon], horizon) for horizon in horizons]],
-        [f"mean share over the default before: +{GAIN}", *[_gain(changed.get(horizon)) for horizon in horizons]],
+        [f"mean share over the default before: +{GAIN}", *[_gain(everywhere.get(horizon)) for horizon in horizons]],
+        [f"the same without {' and '.join(MADE_FOR_IT)}", *[_gain(old.get(horizon)) for horizon in horizons]],
         ["told with 80 % probability: median cell", *[_told_from(verdicts, horizon) for horizon in horizons]],
     ]
 

@@ -59,6 +59,10 @@ BEST_RIVALS = {
 FIRST_SEED. In a world that is not here, all rivals play."""
 
 
+MADE_FOR_IT = ("shelf", "catalogue")
+"""Worlds that were made for what the default before was known to be bad at: its change is told without them, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seeds:
     """How many seeds are played to each horizon at least; a seed that is played longer counts at all before."""

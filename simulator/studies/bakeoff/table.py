@@ -22,7 +22,6 @@ from simulator.studies.bakeoff.verdicts import (
     against_rivals,
     best,
     cells,
-    changes,
     together,
     verdict,
 )
@@ -91,7 +90,7 @@ def aims_reached(found: Mapping[Cell, Shares], verdicts: Verdicts) -> str:
     """A row an aim of `PLAN.md`, a column a horizon; all cells as one family."""
     horizons = sorted({cell.horizon for cell in found})
     head = ["aim (PLAN.md), corrected for all cells", *[f"{horizon:,} rounds" for horizon in horizons]]
-    return _table(head, aims(verdicts, changes(found), horizons))
+    return _table(head, aims(found, verdicts))
 
 
 def power(verdicts: Verdicts) -> str:
