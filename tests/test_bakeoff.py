@@ -154,7 +154,9 @@ def test_a_changed_default_does_not_run_the_others_again() -> None:
     default, ours, theirs = (depends_on(Task("storefront", name, seed=1, rounds=10)) for name in names)
     assert default == version_of(Task("storefront", DEFAULT, seed=1, rounds=10))
     assert "--squarecb" in ours
-    assert len({default, ours, theirs}) == 3
+    before = depends_on(Task("storefront", BEFORE, seed=1, rounds=10))
+    assert BEFORE in before
+    assert len({default, ours, theirs, before}) == 4
     assert "mabwiser" in depends_on(Task("storefront", "rival:mabwiser-lints-0.1", seed=1, rounds=10))
 
 

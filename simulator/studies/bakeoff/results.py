@@ -14,6 +14,7 @@ from simulator.run.policies import served_experiment
 from simulator.run.sweep import packages
 from simulator.run.task import HORIZONS, Task, run
 from simulator.run.versions import version_of
+from simulator.studies.bakeoff.before import BEFORE
 from simulator.studies.bakeoff.plan import DEFAULT
 from simulator.studies.bakeoff.rivals import RIVALS
 from simulator.worlds.registry import find
@@ -65,6 +66,8 @@ def depends_on(task: Task) -> str:
     """
     if task.policy == DEFAULT:
         return version_of(task)
+    if task.policy == BEFORE:  # a learning code keeps its bits: tests/test_learning_code.py
+        return f"{BEFORE}, {packages()}, {_code(task.world, 'simulator/studies/bakeoff/before.py')}"
     kind, _, name = task.policy.partition(":")
     if kind == "rival":
         package = RIVALS[name].package
