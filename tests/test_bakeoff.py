@@ -11,6 +11,9 @@ from random import Random
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from scipy.stats import nct
+from scipy.stats import t as student
 
 from decider.types import Context
 from simulator.run.play import play
@@ -18,15 +21,32 @@ from simulator.run.policies import find_policy
 from simulator.run.sweep import sweep
 from simulator.run.task import Task, run
 from simulator.run.versions import version_of
+from simulator.studies.bakeoff import __main__ as bakeoff
 from simulator.studies.bakeoff import table
-from simulator.studies.bakeoff.plan import DEFAULT, LABELS, OTHERS, Seeds, tasks
+from simulator.studies.bakeoff.aims import aims
+from simulator.studies.bakeoff.before import BEFORE
+from simulator.studies.bakeoff.plan import BEST_RIVALS, DEFAULT, LABELS, OTHERS, Seeds, in_plan, tasks
 from simulator.studies.bakeoff.plot import shares
+from simulator.studies.bakeoff.power import smallest_told
 from simulator.studies.bakeoff.results import HERE, HorizonShares, SeedResult, depends_on, play_task, read, rows, write
 from simulator.studies.bakeoff.rival_inputs import RivalInputs, WorldSample, sample
 from simulator.studies.bakeoff.rivals import RIVALS, NoSuchRival, rival
 from simulator.studies.bakeoff.vectors import Vectors
-from simulator.studies.bakeoff.verdicts import BETTER, WORSE, Cell, against_rivals, best, cells
-from simulator.worlds.registry import find
+from simulator.studies.bakeoff.verdicts import (
+    BETTER,
+    EVEN,
+    UNKNOWN,
+    WORSE,
+    Against,
+    Cell,
+    against_rivals,
+    best,
+    cells,
+    changes,
+    together,
+    verdict,
+)
+from simulator.worlds.registry import data_names, find, names
 
 ROOT = Path(__file__).parent.parent
 INTERPRETER = ROOT / ".venv-bakeoff/bin/python"
@@ -93,13 +113,51 @@ def test_long_runs_count_at_short_horizons_and_slow_rivals_stop() -> None:
     }
 
 
+def test_the_plan_has_its_seeds_at_every_horizon() -> None:
+    """12, 6 and 3 as the plan says, from 20,001 on: a long run counts at the shorter horizons, too."""
+    runs = Seeds(at_4k=12, at_20k=6, at_100k=3).runs()
+    assert sorted(seed for seed, _ in runs) == list(range(20_001, 20_013))
+    assert [rounds for _, rounds in runs] == sorted(rounds for _, rounds in runs)
+    assert [sum(rounds >= horizon for _, rounds in runs) for horizon in (4_000, 20_000, 100_000)] == [12, 6, 3]
+
+
+def test_a_slow_rival_plays_the_first_rounds_of_a_long_seed() -> None:
+    """It meets the visitors whom the others meet there, so that it has as many seeds as they."""
+    planned = tasks(["clicks"], [DEFAULT, "rival:mabwiser-lints-0.1"], Seeds(12, 6, 3))
+    reached = {
+        policy: [
+            len({one.seed for one in planned if one.policy == policy and one.rounds >= h}) for h in (4_000, 20_000)
+        ]
+        for policy in (DEFAULT, "rival:mabwiser-lints-0.1")
+    }
+    assert reached == {policy: [12, 6] for policy in reached}
+
+
+def test_the_plan_names_the_rivals_of_every_world() -> None:
+    """A world that was forgotten would be played by all rivals; a misspelled rival by none."""
+    assert set(BEST_RIVALS) == {*names(), *data_names()}
+    for world, rivals in BEST_RIVALS.items():
+        assert 2 <= len(rivals) <= 5, world
+        assert set(rivals) <= RIVALS.keys(), world
+    planned = {one.policy for one in tasks(["season"], list(LABELS), Seeds(1, 0, 0), in_plan)}
+    assert planned == {DEFAULT, BEFORE, "rival:coba-squarecb", "rival:mabwiser-linucb"}
+
+
+def test_the_default_before_plays_as_it_did() -> None:
+    """Before and after are paired on the same visits; the share is that of the default when code 2 was the newest."""
+    found = run(Task("storefront", BEFORE, seed=7, rounds=1_200, delayed=False)).share()
+    assert found == pytest.approx(0.6529520963910623, rel=1e-6)
+
+
 def test_a_changed_default_does_not_run_the_others_again() -> None:
     """An hour of rivals is kept while our default is made better; its own runs are not."""
     names = (DEFAULT, "squarecb", "rival:vw")
     default, ours, theirs = (depends_on(Task("storefront", name, seed=1, rounds=10)) for name in names)
     assert default == version_of(Task("storefront", DEFAULT, seed=1, rounds=10))
     assert "--squarecb" in ours
-    assert len({default, ours, theirs}) == 3
+    before = depends_on(Task("storefront", BEFORE, seed=1, rounds=10))
+    assert BEFORE in before
+    assert len({default, ours, theirs, before}) == 4
     assert "mabwiser" in depends_on(Task("storefront", "rival:mabwiser-lints-0.1", seed=1, rounds=10))
 
 
@@ -161,12 +219,89 @@ def test_the_tables_count_wins_and_name_losses() -> None:
     text = table.summary(FOUND)
     assert "| VW's own defaults | 1 better, 0 even, 0 worse |" in text
     assert "| coba VowpalSquarecbLearner | 0 better, 0 even, **1 worse** |" in text
-    assert "| **the best rival there** | 0 better, 0 even, **1 worse** |" in text
+    assert "| **all rivals there** | 0 better, 0 even, **1 worse** |" in text
+    assert "| all rivals there, corrected for all cells | 0 better, 0 even, **1 worse** |" in text
+    assert "| worse than a rival: none | **1 of 1** |" in text
     assert "- a, immediate rewards, 4,000 rounds: coba VowpalSquarecbLearner by 0.102 (0." in text
     assert "| MABWiser LinTS, alpha 0.1 | - |" in text
     assert "| a, immediate | 0.80 **<** 0.91 coba VowpalSquarecbLearner |" in text
     assert table.results(FOUND).count("0.804 ±0.005") == 1
     assert "anywhere" in table.summary(made_up(DEFAULT, OURS))
+
+
+def against(ours: float, p: float, conclusion: str) -> list[Against]:
+    """A cell with one rival."""
+    return [Against("rival:vw", ours, 0.5, ours - 0.6, ours - 0.4, conclusion, p, 0.01, 12)]
+
+
+def test_verdicts_are_corrected_for_the_number_of_cells() -> None:
+    """Of a hundred cells without any difference, five are significant alone. Holm: the smallest p times all cells, the
+    next times one less, until one is too large."""
+    told = [(0.4, 0.001, WORSE), (0.6, 0.012, BETTER), (0.6, 0.024, BETTER), (0.4, 0.03, WORSE), (0.4, np.nan, UNKNOWN)]
+    verdicts = {Cell(str(place), False, 4_000): against(*one) for place, one in enumerate(told)}
+    assert list(together(verdicts).values()) == [UNKNOWN, WORSE, BETTER, BETTER, WORSE]
+    del verdicts[Cell("0", False, 4_000)]
+    verdicts[Cell("5", False, 4_000)] = against(0.6, 0.04, BETTER)
+    corrected = together(verdicts)
+    assert [corrected[Cell(name, False, 4_000)] for name in "1235"] == [BETTER, EVEN, EVEN, EVEN]
+
+
+def test_a_cell_is_lost_to_any_rival_and_won_against_all() -> None:
+    """The best rival in the mean may be the one that nothing can be said of."""
+    (lost,), (won,), (even,) = (against(0.5, 0.01, one) for one in (WORSE, BETTER, EVEN))
+    assert [verdict(found) for found in ([won, lost, even], [won, even], [won, won])] == [WORSE, EVEN, BETTER]
+
+
+@pytest.mark.parametrize("seeds", [3, 6, 12])
+def test_power_is_that_of_the_noncentral_t(seeds: int) -> None:
+    """ "Not told apart" says little where the least difference that can be told is large."""
+    critical = float(student.isf(0.025, seeds - 1))
+    shift = smallest_told(1.0, critical=critical, seeds=seeds)
+    assert nct.sf(critical, seeds - 1, shift) == pytest.approx(0.8, abs=1e-4)
+
+
+def test_a_difference_that_is_told_has_its_power_beside() -> None:
+    """The wider the interval, the larger; of one seed nothing is known."""
+    found = {one.policy: one for one in against_rivals(cells(FOUND)[Cell("a", False, 4_000)])}
+    assert found["rival:vw"].told_from < 0.05 < found["rival:mabwiser-linucb"].told_from
+    alone = against_rivals(cells([*made_up(DEFAULT, [0.8]), *made_up("rival:vw", [0.2])])[Cell("a", False, 4_000)])
+    assert np.isnan(alone[0].told_from)
+
+
+def test_before_and_after_are_paired_by_seed_over_all_cells() -> None:
+    """Worlds of one seed share their luck: cells are no independent samples."""
+    rows = [*made_up(DEFAULT, OURS), *made_up(DEFAULT, OURS, world="b")]
+    rows += [
+        *made_up(BEFORE, [share - 0.03 for share in OURS]),
+        *made_up(BEFORE, [one - 0.01 for one in OURS], world="b"),
+    ]
+    (change,) = changes(cells(rows)).values()
+    assert (change.ours - change.before, change.low, change.high) == pytest.approx((0.02, 0.02, 0.02))
+    assert changes(cells(FOUND)) == {}
+
+
+def test_what_is_missing_of_an_aim_is_said() -> None:
+    """With the amount: a loss is no footnote."""
+    found = cells([*FOUND, *made_up(BEFORE, [share - 0.015 + 0.001 * place for place, share in enumerate(OURS)])])
+    lost, won, gained, old, _ = aims(found, {cell: against_rivals(one) for cell, one in found.items()})
+    assert lost[1] == "**1 of 1**"
+    assert won[1] == "**0 of 1, 1 missing**"
+    assert gained[1].startswith("**+0.013 (+0.011 to +0.015), 0.007 missing")
+    assert gained[1:] == old[1:]
+
+
+def test_the_change_is_told_without_the_worlds_that_were_made_for_it() -> None:
+    """A gain in a world that was made to show it says nothing of those that were there before."""
+    rows = [*made_up(DEFAULT, OURS), *made_up(BEFORE, OURS), *made_up("rival:vw", OURS)]
+    rows += [
+        one
+        for policy, more in ((DEFAULT, 0.1), (BEFORE, 0.0), ("rival:vw", 0.0))
+        for one in made_up(policy, [share + more for share in OURS], world="shelf")
+    ]
+    found = cells(rows)
+    _, _, gained, old, _ = aims(found, {cell: against_rivals(one) for cell, one in found.items()})
+    assert gained[1].startswith("reached: +0.050")
+    assert old[1].startswith("**+0.000")
 
 
 def test_results_survive_their_file(tmp_path: Path) -> None:
@@ -183,6 +318,20 @@ def test_the_plot_is_made_of_the_same_results() -> None:
     assert plot.svg == shares(FOUND, 4_000).svg
     assert plot.alt == "Our default is ahead of the best rival in 0 of 1 rows."
     assert b"immediate rewards" in plot.svg
+
+
+def test_an_earlier_run_stands_beside_what_is_played(tmp_path: Path) -> None:
+    """Rivals take hours and do not change with our default: their results are taken from the run that has them."""
+    earlier = [*made_up("rival:vw", [0.1], first=20_001, world="rare"), *made_up(DEFAULT, [0.2], world="rare")]
+    write(tmp_path / "earlier.csv", earlier)
+    arguments = ["--worlds", "rare", "--policies", "^rival:vw$", "--everybody", "--seeds-4k", "1", "--seeds-20k", "0"]
+    more = ["--seeds-100k", "0", "--workers", "1", "--folder", f"{tmp_path}", "--beside", f"{tmp_path}/earlier.csv"]
+    done = CliRunner().invoke(bakeoff.main, [*arguments, *more])
+    assert done.exit_code == 0, done.output
+    found = {(one.policy, one.delayed): one for one in read(tmp_path / "results.csv")}
+    assert set(found) == {("rival:vw", False), ("rival:vw", True), (DEFAULT, False)}
+    assert found["rival:vw", False].share != 0.1
+    assert found[DEFAULT, False].share == 0.2
 
 
 def test_the_results_show_what_was_found() -> None:
@@ -217,6 +366,7 @@ visits = world.draw(5, ROUNDS)
 given = RivalInputs.of(world, sample(world), seed=3)
 choices = given.choices
 found = {}
+catalogue_context = find("catalogue").draw(1, 1).contexts[0]
 
 class Public(with_mabwiser.Linear):  # nothing but MAB's public methods
     def pmf(self, context, actions):
@@ -270,7 +420,7 @@ far = 0.0
 for number in range(200):
     context = visits.contexts[visits.seen[number]]
     some = choices[number % 3:]
-    pmf, ids = coba.pmf(context, some), [one.id for one in some]
+    pmf, ids = coba.pmf(context, some), with_coba._told(some)
     asked = coba._contexts(context)
     far = max(far, *[abs(coba._learner.score(asked, ids, one) - p) for one, p in zip(ids, pmf)])
     coba.learn(context, some, drawn=0, propensity=pmf[0], reward=float(visits.rewards[number, number % 3]))
@@ -284,6 +434,17 @@ for name, (policy, _) in pairs.items():
         without = [one for one, p in zip(choices, every) if not p]
         eligible[name] = [sum(policy.pmf(context, without)), sum(policy.pmf(context, choices[2:3]))]
 found["eligible"] = eligible
+
+catalogue = find("catalogue")
+coba = with_coba.make(RivalInputs.of(catalogue, sample(catalogue), seed=3), "VowpalSquarecbLearner")
+known = list(catalogue.version.choices.values())
+of_first = [one for one in known[1:] if one.features["style"] == known[0].features["style"]]
+others = [one for one in known[1:] if not one.features.items() & known[0].features.items()]
+menu = [known[0], of_first[0], others[0]]
+for number in range(60):
+    coba.learn(catalogue_context, menu[:1] + menu[2:], drawn=number % 2, propensity=0.5, reward=1.0 - number % 2)
+pmf = coba.pmf(catalogue_context, menu[1:])
+found["features"] = pmf[0] > pmf[1]
 print(json.dumps(found))
 """
 
@@ -304,6 +465,7 @@ def test_rivals_choose_as_their_public_methods_do() -> None:
     found = json.loads(done.stdout)
     assert found.pop("eligible") == {"linucb": [1.0, 1.0], "ucb": [1.0, 1.0]}
     assert found.pop("coba") < 1e-6
+    assert found.pop("features")  # an unseen item is taken for what its features say
     assert {name: same for name, (same, _) in found.items()} == dict.fromkeys(found, 1.0)
     assert min(different for _, different in found.values()) > 1  # else equal choices say little
 

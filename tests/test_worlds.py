@@ -43,7 +43,9 @@ from simulator.worlds.world import Flags, Floats, Visits, World
 from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page
 
 NAMES = names()
-TOLD = [name for name in NAMES if name not in ("clicks", "rare", "purchases", "interactions")]
+MANY = ("shelf", "catalogue")
+"""Those with many actions."""
+TOLD = [name for name in NAMES if name not in ("clicks", "rare", "purchases", "interactions", *MANY)]
 """Those whose effects are told in their file; the effects of the others are drawn."""
 ROUNDS = 10_000
 CARD = 40
@@ -133,7 +135,7 @@ def test_arrays_fit_together(name: str) -> None:
     assert visits.seen.shape == visits.units.shape == visits.delays.shape == (ROUNDS,)
     assert visits.seen.max() < cases
     assert visits.eligible.any(axis=1).all(), "somebody has no action left"
-    assert 2 <= actions <= 8
+    assert 2 <= actions <= (200 if name in MANY else 8)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -435,7 +437,9 @@ def test_no_message_is_right_for_about_half_and_many_carts_need_no_offer() -> No
 # The family whose effects are drawn
 
 
-@pytest.mark.parametrize(("name", "rate"), [("clicks", 0.1), ("rare", 0.02), ("interactions", 0.1)])
+@pytest.mark.parametrize(
+    ("name", "rate"), [("clicks", 0.1), ("rare", 0.02), ("interactions", 0.1), ("shelf", 0.004), ("catalogue", 0.05)]
+)
 def test_a_world_has_its_rate(name: str, rate: float) -> None:
     """2 % and 10 % are different problems. Of the visits that came, within what chance allows."""
     for seed in (1, 2):
@@ -478,10 +482,47 @@ def test_only_the_world_with_interactions_has_them(name: str, low: float, high: 
     assert low <= np.abs(residual).max() <= high
 
 
-@pytest.mark.parametrize("name", ["clicks", "rare", "purchases", "interactions"])
+@pytest.mark.parametrize("name", ["clicks", "rare", "purchases", "interactions", *MANY])
 def test_a_seed_draws_another_truth(name: str) -> None:
     """So that five seeds say how a policy does in such worlds, not in one of them."""
     assert not np.allclose(drawn(name, 1).means, drawn(name, 2).means)
+
+
+# The family with many actions
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_features_tell_many_actions_apart(name: str) -> None:
+    """Log-odds are what contexts and actions say alone, and what each field says with each feature: a model that sees
+    the features can learn them all, and one that does not has each action to learn alone."""
+    visits, world = drawn(name), find(name)
+    odds = np.log(visits.means / (1 - visits.means))
+    odds = odds - odds.mean(axis=0) - odds.mean(axis=1, keepdims=True)
+    contexts = columns([dict(zip(CONTEXT_FIELDS, one[:5], strict=True)) for one in visits.contexts])
+    actions = columns([dict(action.features) for action in world.experiment.actions])
+    inside = contexts @ np.linalg.pinv(contexts) @ odds @ np.linalg.pinv(actions.T) @ actions.T
+    assert np.abs(odds - odds.mean() - (inside - inside.mean())).max() < 1e-9
+    assert odds.std() > 0.3
+    ids = {tuple(sorted(action.features.items())) for action in world.experiment.actions}
+    assert len(ids) > len(world.actions) / 2
+
+
+def columns(rows: Sequence[dict[str, object]]) -> Floats:
+    """A column for each value of each name."""
+    values = sorted({pair for row in rows for pair in row.items()})
+    return np.array([[float(row[name] == value) for name, value in values] for row in rows])
+
+
+def test_a_position_on_the_shelf_makes_no_other_item_the_best() -> None:
+    """As in the Open Bandit Dataset: places are seen more or less, whatever lies there."""
+    visits = drawn("shelf")
+    best: dict[tuple[str, ...], set[int]] = {}
+    rate: dict[object, list[float]] = {}
+    for context, means in zip(visits.contexts, visits.means, strict=True):
+        best.setdefault(context[:5], set()).add(int(means.argmax()))
+        rate.setdefault(context.features["position"], []).append(float(means.mean()))
+    assert {len(found) for found in best.values()} == {1}
+    assert len({round(sum(found), 6) for found in rate.values()}) == 3
 
 
 # A scene told in functions
@@ -571,6 +612,15 @@ def test_the_picture_shows_the_field_that_matters_most() -> None:
     assert shown["asking"] == "taste"
     assert shown["channels"] == "prefers"
     assert shown["storefront"] == "segment"
+
+
+def test_a_picture_of_many_actions_shows_the_best() -> None:
+    """200 rows are no picture; the best of each column are among the 20."""
+    one = drawing("catalogue")
+    assert len(one.rows) == 20
+    assert {one.world.actions.index(action) for action in one.picture.best} <= set(one.rows)
+    assert one.left_out == "180 more that earn less"
+    assert drawing("storefront").rows == list(range(6))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -21,6 +21,8 @@ from simulator.worlds.world import Floats, Indexes, Visits, World
 
 SEED, ROUNDS = 1, 12_000
 MOST_GROUPS = 6
+MOST_ROWS = 20
+"""Actions that a picture has room for."""
 UNKNOWN, OTHERS, TIME = "not known", "others", "visit"
 """`TIME`: the number of the visit, so that a world that turns with time shows it."""
 
@@ -77,6 +79,22 @@ class Portrait:
         """The part of the lift from a uniform choice to the best that only personalising brings; 0 without a lift."""
         lift = self.best - self.uniform
         return (self.best - self.single) / lift if lift > 0 else 0.0
+
+    @property
+    def rows(self) -> list[int]:
+        """Of which actions a picture shows the means, by their places: all, or where there are many the best of each
+        group and those that earn most on average."""
+        picture = self.picture
+        average = np.nan_to_num(picture.means, nan=-np.inf) @ picture.shares
+        order = np.argsort(-average, kind="stable").tolist()
+        named = [self.world.actions.index(action) for action in picture.best]
+        return sorted(list(dict.fromkeys([*named, *order]))[:MOST_ROWS])
+
+    @property
+    def left_out(self) -> str:
+        """How many actions a picture does not show, in words; empty where it shows all."""
+        more = len(self.world.actions) - len(self.rows)
+        return f"{more} more that earn less" if more else ""
 
 
 def portrait(world: World, *, seed: int = SEED, rounds: int = ROUNDS) -> Portrait:

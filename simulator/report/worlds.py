@@ -153,7 +153,8 @@ def alone(one: Portrait) -> str:
 
 
 def heat_map(one: Portrait) -> rich_table.Table:
-    """Mean rewards of the actions by the field that matters most; the last row names the best action of each column."""
+    """Mean rewards of the actions by the field that matters most, of the best 20 where there are many; the last row
+    names the best action of each column."""
     picture = one.picture
     low, high = float(np.nanmin(picture.means)), float(np.nanmax(picture.means))
     width = max(LABEL_WIDTH, LABELS_WIDTH // len(picture.groups) - 1)
@@ -161,9 +162,12 @@ def heat_map(one: Portrait) -> rich_table.Table:
     table.add_column(shortened(f"by {picture.field}", ID_WIDTH), no_wrap=True)
     for group in picture.groups:
         table.add_column(shortened(group, width), no_wrap=True)
-    for action, row in zip(one.world.actions, picture.means.tolist(), strict=True):
+    for place in one.rows:
+        action, row = one.world.actions[place], picture.means[place].tolist()
         cells = [_cell(x, low, high, best=name == action) for x, name in zip(row, picture.best, strict=True)]
         table.add_row(Text(shortened(action, ID_WIDTH)), *cells)
+    if one.left_out:
+        table.add_row(Text(one.left_out, "dim"))
     table.add_row(*(Text(shortened(name, width), "bold") for name in ("best", *picture.best)))
     return table
 

@@ -30,8 +30,10 @@ BRIGHT = 0.55
 def picture(one: Portrait) -> Plot:
     """The heat map of a world."""
     seen, world = one.picture, one.world
+    subtitle = f"{world.name}; {one.left_out}" if one.left_out else world.name
+    shown = [world.actions[place] for place in one.rows]
     drawing = heat(
-        seen.means, rows=world.actions, columns=seen.groups, title=f"Mean reward by {seen.field}", subtitle=world.name
+        seen.means[one.rows], rows=shown, columns=seen.groups, title=f"Mean reward by {seen.field}", subtitle=subtitle
     )
     best = "; ".join(f"{group}: {action}" for group, action in zip(seen.groups, seen.best, strict=True))
     return finished(

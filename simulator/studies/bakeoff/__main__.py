@@ -17,7 +17,17 @@ from simulator.run.sweep import sweep
 from simulator.run.task import HORIZONS, Task
 from simulator.studies.bakeoff.plan import LABELS, Seeds, everywhere, in_plan, tasks
 from simulator.studies.bakeoff.plot import shares
-from simulator.studies.bakeoff.results import HERE, HorizonShares, SeedResult, depends_on, play_task, read, rows, write
+from simulator.studies.bakeoff.results import (
+    HERE,
+    HorizonShares,
+    SeedResult,
+    depends_on,
+    play_task,
+    read,
+    rows,
+    with_others,
+    write,
+)
 from simulator.studies.bakeoff.table import placed, results, summary
 from simulator.worlds.registry import data_names, find, names
 
@@ -60,6 +70,11 @@ def _worlds(_: click.Context, __: click.Parameter, given: str | None) -> list[st
     show_default=True,
     help="Keeps every run: the same again runs what is missing.",
 )
+@click.option(
+    "--beside",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="A results.csv of an earlier run of the plan: what it has and this run does not play is taken from there.",
+)
 @click.option("--publish", is_flag=True, help="Write results, tables and plot into the repository.")
 @click.option("--again", is_flag=True, help="Run nothing: make tables and plot from the published results.csv.")
 def main(
@@ -72,6 +87,7 @@ def main(
     workers: int | None,
     on: str,
     folder: Path,
+    beside: Path | None,
     publish: bool,
     again: bool,
 ) -> None:
@@ -86,7 +102,7 @@ def main(
         else:
             seeds = Seeds(at_4k=seeds_4k, at_20k=seeds_20k, at_100k=seeds_100k)
             planned = _planned(worlds, policies, seeds, everywhere if everybody else in_plan)
-            found = rows(_swept(planned, folder, on, workers))
+            found = with_others(rows(_swept(planned, folder, on, workers)), read(beside) if beside else ())
             write(folder / CSV, found)
         if publish or again:
             published(found, HERE, HERE.parent / TEXT)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -20,6 +21,7 @@ from simulator.report.plots.canvas import (
     frame,
     house_style,
 )
+from simulator.studies.bakeoff.before import BEFORE
 from simulator.studies.bakeoff.results import SeedResult
 from simulator.studies.bakeoff.verdicts import WORSE, Against, Cell, against_rivals, best, cells
 
@@ -28,6 +30,7 @@ LOWEST = -0.1
 """What is worse than that is drawn at the edge, as an arrow."""
 
 _OURS = {"color": CANDIDATE, "marker": "o", "markersize": 6.5}
+_BEFORE = {"color": CANDIDATE, "marker": "o", "markersize": 4.5, "markerfacecolor": "white"}
 _RIVAL = {"color": LOGGED, "marker": "|", "markersize": 7, "markeredgewidth": 1.2}
 _AHEAD = {"color": BIASED, "marker": "D", "markersize": 5.5, "markerfacecolor": "white", "markeredgewidth": 1.5}
 
@@ -55,9 +58,10 @@ def shares(rows: Sequence[SeedResult], horizon: int) -> Plot:
             _named(axes, f"{'delayed' if delayed else 'immediate'} rewards", y + HEADING / 2, weight="bold")
             y += HEADING
         for cell in group:
-            _draw_world(axes, cell, against_rivals(found[cell]), y + ROW / 2)
+            _draw_world(axes, cell, against_rivals(found[cell]), _mean(found[cell].get(BEFORE)), y + ROW / 2)
             y += ROW
-    looks = {"our default": _OURS, "a rival": _RIVAL, "one really ahead": _AHEAD}
+    before = {"before": _BEFORE} if any(BEFORE in of for of in found.values()) else {}
+    looks = {"our default": _OURS, **before, "a rival": _RIVAL, "one really ahead": _AHEAD}
     explain(axes, {meaning: Line2D([], [], linestyle="none", **look) for meaning, look in looks.items()})  # type: ignore[arg-type]
     return finished(figure, file="shares", caption=subtitle, alt=alt(found_best(rows, horizon)))
 
@@ -82,12 +86,18 @@ def _named(axes: Axes, text: str, y: float, *, weight: str = "normal") -> None:
     axes.text(-0.03, y, text, transform=axes.get_yaxis_transform(), ha="right", va="center", weight=weight)
 
 
-def _draw_world(axes: Axes, cell: Cell, found: Sequence[Against], y: float) -> None:
+def _draw_world(axes: Axes, cell: Cell, found: Sequence[Against], before: float | None, y: float) -> None:
     _named(axes, cell.world, y)
     for one in found:
         _draw(axes, one.theirs, y, _AHEAD if one.conclusion == WORSE else _RIVAL)
+    if before is not None:
+        _draw(axes, before, y, _BEFORE)
     if found:
         _draw(axes, found[0].ours, y, _OURS)
+
+
+def _mean(shares: Mapping[int, float] | None) -> float | None:
+    return fmean(shares.values()) if shares else None
 
 
 def _draw(axes: Axes, share: float, y: float, look: dict[str, object]) -> None:

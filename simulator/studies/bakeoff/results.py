@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +14,7 @@ from simulator.run.policies import served_experiment
 from simulator.run.sweep import packages
 from simulator.run.task import HORIZONS, Task, run
 from simulator.run.versions import version_of
+from simulator.studies.bakeoff.before import BEFORE
 from simulator.studies.bakeoff.plan import DEFAULT
 from simulator.studies.bakeoff.rivals import RIVALS
 from simulator.worlds.registry import find
@@ -65,6 +66,8 @@ def depends_on(task: Task) -> str:
     """
     if task.policy == DEFAULT:
         return version_of(task)
+    if task.policy == BEFORE:  # a learning code keeps its bits: tests/test_learning_code.py
+        return f"{BEFORE}, {packages()}, {_code(task.world, 'simulator/studies/bakeoff/before.py')}"
     kind, _, name = task.policy.partition(":")
     if kind == "rival":
         package = RIVALS[name].package
@@ -115,6 +118,21 @@ def rows(results: Iterable[HorizonShares]) -> list[SeedResult]:
         for horizon, share in zip(one.horizons, one.shares, strict=True)
         for seconds in (one.seconds * horizon / one.task.rounds,)
     ]
+
+
+def with_others(played: Sequence[SeedResult], others: Iterable[SeedResult]) -> list[SeedResult]:
+    """What was played, and of an earlier run what was not.
+
+    >>> old, new = (SeedResult("storefront", False, "default", 1, 4_000, share, 1.0) for share in (0.5, 0.6))
+    >>> with_others([new], [old]) == [new]
+    True
+    """
+    known = {_place(one) for one in played}
+    return [*played, *[one for one in others if _place(one) not in known]]
+
+
+def _place(one: SeedResult) -> tuple[str, bool, str, int, int]:
+    return one.world, one.delayed, one.policy, one.seed, one.horizon
 
 
 def write(file: Path, found: Iterable[SeedResult]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from simulator.studies.bakeoff.aims import aims, least_told
 from simulator.studies.bakeoff.plan import LABELS, OTHERS
 from simulator.studies.bakeoff.results import SeedResult
 from simulator.studies.bakeoff.verdicts import (
@@ -17,9 +18,12 @@ from simulator.studies.bakeoff.verdicts import (
     Against,
     Cell,
     Shares,
+    Verdicts,
     against_rivals,
     best,
     cells,
+    together,
+    verdict,
 )
 
 START, END = "<!-- bakeoff: make bakeoff writes this -->", "<!-- /bakeoff -->"
@@ -27,21 +31,28 @@ START, END = "<!-- bakeoff: make bakeoff writes this -->", "<!-- /bakeoff -->"
 
 NOBODY = "-"
 
-Verdicts = Mapping[Cell, Sequence[Against]]
-
 
 def summary(rows: Sequence[SeedResult]) -> str:
     """For all studies' results: wins and losses against each rival, and every loss against the best of them by name."""
     found = cells(rows)
-    verdicts = {cell: against_rivals(shares) for cell, shares in found.items()}
-    return "\n\n".join([overall(found), wins_and_losses(verdicts), losses(verdicts), per_world(verdicts)])
+    return _summary(found, _verdicts(found))
+
+
+def _verdicts(found: Mapping[Cell, Shares]) -> Verdicts:
+    return {cell: against_rivals(shares) for cell, shares in found.items()}
+
+
+def _summary(found: Mapping[Cell, Shares], verdicts: Verdicts) -> str:
+    parts = [overall(found), aims_reached(found, verdicts), wins_and_losses(verdicts), losses(verdicts)]
+    return "\n\n".join([*parts, per_world(verdicts)])
 
 
 def results(rows: Sequence[SeedResult]) -> str:
     """Everything: the summary, and the share of every policy in every world."""
     found = cells(rows)
     horizons = sorted({cell.horizon for cell in found})
-    parts = ["# The bake-off", summary(rows)]
+    verdicts = _verdicts(found)
+    parts = ["# The bake-off", _summary(found, verdicts), "## What could have been told", power(verdicts)]
     for horizon in horizons:
         for delayed in (False, True):
             there = {cell.world: shares for cell, shares in found.items() if cell[1:] == (delayed, horizon)}
@@ -55,8 +66,17 @@ def overall(found: Mapping[Cell, Shares]) -> str:
     horizons = sorted({cell.horizon for cell in found})
     there = [[shares for cell, shares in found.items() if cell.horizon == horizon] for horizon in horizons]
     body = [[label, *[_mean_and_least(policy, shares) for shares in there]] for policy, label in LABELS.items()]
+    body.append(["the best rival of each, as known afterwards", *[_best_of_each(shares) for shares in there]])
     head = [f"{horizon:,} rounds" for horizon in horizons]
     return _table(["mean share (least)", *head], [line for line in body if set(line[1:]) != {NOBODY}])
+
+
+def _best_of_each(there: Sequence[Shares]) -> str:
+    played = [[np.mean(list(one[policy].values())) for policy in OTHERS if one.get(policy)] for one in there]
+    if not all(played):
+        return NOBODY
+    means = [max(found) for found in played]
+    return f"{np.mean(means):.2f} ({min(means):.2f})"
 
 
 def _mean_and_least(policy: str, there: Sequence[Shares]) -> str:
@@ -66,13 +86,32 @@ def _mean_and_least(policy: str, there: Sequence[Shares]) -> str:
     return f"{np.mean(means):.2f} ({min(means):.2f})"
 
 
+def aims_reached(found: Mapping[Cell, Shares], verdicts: Verdicts) -> str:
+    """A row an aim of `PLAN.md`, a column a horizon; all cells as one family."""
+    horizons = sorted({cell.horizon for cell in found})
+    head = ["aim (PLAN.md), corrected for all cells", *[f"{horizon:,} rounds" for horizon in horizons]]
+    return _table(head, aims(found, verdicts))
+
+
+def power(verdicts: Verdicts) -> str:
+    """A row a world, a column a horizon: the smallest difference to the hardest rival that could have been told."""
+    return _by_world(verdicts, lambda cell: _three(least_told(cell, verdicts)), head="told with 80 % probability from")
+
+
+def _three(value: float) -> str:
+    return NOBODY if np.isnan(value) else f"{value:.3f}"
+
+
 def wins_and_losses(verdicts: Verdicts) -> str:
-    """A row a rival, the best of each world first; a column a horizon: better - not told apart - worse."""
+    """A row a rival, all of each world first; a column a horizon: better - not told apart - worse."""
     horizons = sorted({cell.horizon for cell in verdicts})
-    told = {"**the best rival there**": {cell: best(found) for cell, found in verdicts.items()}}
+    told: dict[str, Mapping[Cell, str]] = {
+        "**all rivals there**": {cell: verdict(found) for cell, found in verdicts.items() if found},
+        "all rivals there, corrected for all cells": together(verdicts),
+    }
     for policy, label in OTHERS.items():
         told[label] = {
-            cell: next((one for one in found if one.policy == policy), None) for cell, found in verdicts.items()
+            cell: one.conclusion for cell, found in verdicts.items() for one in found if one.policy == policy
         }
     body = [
         [label, *[_counts(one for cell, one in of.items() if cell.horizon == horizon) for horizon in horizons]]
@@ -81,8 +120,8 @@ def wins_and_losses(verdicts: Verdicts) -> str:
     return _table(["our default against", *[f"{horizon:,} rounds" for horizon in horizons]], body)
 
 
-def _counts(found: Iterable[Against | None]) -> str:
-    told = Counter(one.conclusion for one in found if one)
+def _counts(found: Iterable[str]) -> str:
+    told = Counter(found)
     parts = [f"{told[BETTER]} better", f"{told[EVEN]} even", f"**{told[WORSE]} worse**" if told[WORSE] else "0 worse"]
     compared = parts if told.total() > told[UNKNOWN] else []
     return ", ".join([*compared, *([f"{told[UNKNOWN]} with one seed"] if told[UNKNOWN] else [])]) or NOBODY
@@ -112,16 +151,20 @@ def _rewards(delayed: bool) -> str:
 
 def per_world(verdicts: Verdicts) -> str:
     """A row a world: our default's share and that of the best rival there, and whether they are told apart."""
+    return _by_world(verdicts, lambda cell: _beside(best(verdicts[cell])), head="world, rewards")
+
+
+def _by_world(verdicts: Verdicts, text: Callable[[Cell], str], *, head: str) -> str:
     horizons = sorted({cell.horizon for cell in verdicts})
     settings = dict.fromkeys((cell.world, cell.delayed) for cell in verdicts)
     body = [
         [
             f"{world}, {'delayed' if delayed else 'immediate'}",
-            *[_beside(best(verdicts.get(Cell(world, delayed, horizon), ()))) for horizon in horizons],
+            *[text(cell) if cell in verdicts else NOBODY for cell in (Cell(world, delayed, h) for h in horizons)],
         ]
         for world, delayed in settings
     ]
-    return _table(["world, rewards", *[f"{horizon:,} rounds" for horizon in horizons]], body)
+    return _table([head, *[f"{horizon:,} rounds" for horizon in horizons]], body)
 
 
 def _beside(one: Against | None) -> str:
