@@ -46,7 +46,10 @@ class Fitted(NamedTuple):
 
 
 class Prior(Protocol):
-    """Sees what is learned, and says how large weights may be."""
+    """Sees what is learned, and says how large weights may be. base: the penalty that a weight has before there are
+    data."""
+
+    base: float
 
     def see(self, places: Indexes, values: Floats, reward: float) -> None:
         """A reward, in [0, 1], and the features that it came with."""
@@ -82,10 +85,9 @@ class Prior(Protocol):
 
 class UnitPrior:
     """Learning codes 1 and 2: penalty 1, of products 30. A number's is multiplied by its variance, so that its unit has
-    no effect. zero: see `FieldPrior`."""
+    no effect."""
 
-    def __init__(self, zero: float = 0.0) -> None:
-        """It has no use for that."""
+    base = 1.0
 
     def see(self, places: Indexes, values: Floats, reward: float) -> None:
         """Nothing."""
@@ -127,20 +129,21 @@ class FieldPrior:
     """Learning code 3: empirical Bayes. The weights of a field's values share a variance.
 
     It is estimated by a step of expectation maximisation at each solution, around a guess that follows the size of the
-    rewards: the rarer they are, the smaller a weight must be. zero: where a reward of 0 lies in the range, in [0, 1];
-    their size is the mean distance from there. A number's weight is for half of the range in which it was seen.
+    rewards: the rarer they are, the smaller a weight must be. Their size is the mean distance from the most frequent
+    one, which is mostly that of nothing happening (found by the vote of Boyer and Moore 1981). A number's weight is for
+    half of the range in which it was seen.
 
     Robbins 1956; by groups of features in bandits: Nabi, Nassif, Hong, Mamani and Imbens, Bayesian Meta-Prior Learning
     Using Empirical Bayes, Management Science 2022.
     """
 
-    def __init__(self, zero: float) -> None:
-        self._zero = zero
+    def __init__(self) -> None:
+        self._usual = self._votes = 0.0
         self._least = np.full(1, np.inf)
         self._most = np.full(1, -np.inf)
         self._scale = np.zeros(1)
         self._count = self._size = 0.0
-        self._base = 1.0
+        self.base = 1.0
         self._variances: dict[str, float] = {}
 
     def see(self, places: Indexes, values: Floats, reward: float) -> None:
@@ -148,7 +151,13 @@ class FieldPrior:
         self._least[places] = np.minimum(self._least[places], values)
         self._most[places] = np.maximum(self._most[places], values)
         self._count += 1.0
-        self._size += abs(reward - self._zero)
+        if reward == self._usual:
+            self._votes += 1.0
+        elif self._votes > 0:
+            self._votes -= 1.0
+        else:
+            self._usual, self._votes = reward, 1.0
+        self._size += abs(reward - self._usual)
 
     def choose(self, stay: Sequence[int], columns: int) -> None:
         """See `Prior`."""
@@ -169,7 +178,7 @@ class FieldPrior:
     def penalties(self, fitted: Fitted) -> Floats:
         """See `Prior`."""
         size = self._size / max(self._count, 1e-9)
-        self._base = min(max(SIZE * math.sqrt(fitted.noise) / max(size, 1e-9), 1.0), LARGEST_PENALTY)
+        self.base = min(max(SIZE * math.sqrt(fitted.noise) / max(size, 1e-9), 1.0), LARGEST_PENALTY)
         fields = [field_of(name) for name in fitted.names]
         place_of = {field: place for place, field in enumerate(dict.fromkeys(fields))}
         group = np.array([place_of[field] for field in fields])
@@ -186,7 +195,7 @@ class FieldPrior:
         squares = fitted.deviations * fitted.deviations / fitted.noise + fitted.variances
         found = np.bincount(group, squares.sum(axis=0)[: len(group)] * scale, groups)
         count = len(squares) * np.bincount(group, scale > 0, groups)
-        variance = (found + PSEUDO_WEIGHTS / self._base) / (count + PSEUDO_WEIGHTS)
+        variance = (found + PSEUDO_WEIGHTS / self.base) / (count + PSEUDO_WEIGHTS)
         return np.asarray(np.clip(variance, 1 / LARGEST_PENALTY, LARGEST_VARIANCE))
 
     def _scales(self, fitted: Fitted) -> Floats:
@@ -199,25 +208,25 @@ class FieldPrior:
 
     def variance_of(self, name: str) -> float:
         """See `Prior`."""
-        return self._variances.get(field_of(name), 1 / self._base) / penalty(name)
+        return self._variances.get(field_of(name), 1 / self.base) / penalty(name)
 
     def frozen(self) -> Prior:
         """See `Prior`."""
-        copy = FieldPrior(self._zero)
-        copy._base, copy._variances = self._base, self._variances  # which is replaced, not changed
+        copy = FieldPrior()
+        copy.base, copy._variances = self.base, self._variances  # which is replaced, not changed
         return copy
 
     def to_arrays(self) -> Arrays:
         """See `Prior`."""
         return {
-            "prior": np.array([self._count, self._size, self._base]),
+            "prior": np.array([self._count, self._size, self.base, self._usual, self._votes]),
             "fields": json_to_array(self._variances),
             "columns": np.stack([self._least, self._most, self._scale]),
         }
 
     def restore(self, saved: Mapping[str, NDArray[Any]], columns: int) -> None:
         """See `Prior`."""
-        self._count, self._size, self._base = saved["prior"].tolist()
+        self._count, self._size, self.base, self._usual, self._votes = saved["prior"].tolist()
         self._variances = json_from_array(saved["fields"])
         self._least, self._most, self._scale = saved["columns"]
         self.choose(range(min(len(self._least), columns)), columns)

@@ -36,12 +36,12 @@ COUNTS_BYTES = 700_000
 class Regression(LinearPredictor):
     """The regressions of all actions of an experiment, by the actions' ids.
 
-    memory: a decision has half its weight after about 0.7 x memory further ones; 0: decisions are not discounted. zero:
-    where a reward of 0 lies in the range, in [0, 1]. Row 0 of every array is the prior, for actions without data.
+    memory: a decision has half its weight after about 0.7 x memory further ones; 0: decisions are not discounted. Row 0
+    of every array is the prior, for actions without data.
     """
 
-    def __init__(self, admission: Admission, rules: Rules, memory: float = 0.0, zero: float = 0.0) -> None:
-        super().__init__(rules.prior(zero))
+    def __init__(self, admission: Admission, rules: Rules, memory: float = 0.0) -> None:
+        super().__init__(rules.prior())
         self._noise = rules.noise()
         self._admission = admission
         self._memory = memory

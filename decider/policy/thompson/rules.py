@@ -19,13 +19,13 @@ MARGIN = 3.0
 
 class Rules(NamedTuple):
     """admission: which features are used where there is no room for all, from the largest cost of a solution. prior: of
-    a regression's weights, from where a reward of 0 lies in the range. noise: how its noise is estimated. to_pmf: from
+    a regression's weights. noise: how its noise is estimated. to_pmf: from
     width, draws and the reward's range. margin: in nats, for the discounted regression. shares: whether one regression
     learns from all actions, where they are many.
     """
 
     admission: Callable[[int], Admission]
-    prior: Callable[[float], Prior]
+    prior: Callable[[], Prior]
     noise: Callable[[], LastingNoise]
     to_pmf: Callable[[float, int, tuple[float, float]], PmfFromPosterior]
     margin: float

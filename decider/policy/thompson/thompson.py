@@ -70,13 +70,10 @@ class ThompsonPolicy:
         self._rules = rules
         self._to_pmf = rules.to_pmf(width, draws, reward_range)
         self._minimum, self._maximum = reward_range
-        self._zero = self._share(min(max(0.0, self._minimum), self._maximum))
         self._warned = False
-        self._regressions: dict[str, Regression] = {
-            STATIONARY: Regression(rules.admission(WORK), rules, zero=self._zero)
-        }
+        self._regressions: dict[str, Regression] = {STATIONARY: Regression(rules.admission(WORK), rules)}
         if memory:
-            self._regressions[DISCOUNTED] = Regression(rules.admission(LITTLE_WORK), rules, memory, self._zero)
+            self._regressions[DISCOUNTED] = Regression(rules.admission(LITTLE_WORK), rules, memory)
         self._evidence = dict.fromkeys(self._regressions, 0.0)
         self._waiting: dict[str, View] = {BINNED: NumberBins()} | ({PAIRS: FeaturePairs()} if pairs else {})
         if saved is not None:
@@ -182,7 +179,7 @@ class ThompsonPolicy:
     def _begin(self, name: str) -> None:
         """Add a regression. It begins with the evidence of the stationary one, which it extends."""
         if name == SHARED:
-            self._regressions[name] = SharedRegression(self._rules.admission(SHARED_WORK), self._rules, zero=self._zero)
+            self._regressions[name] = SharedRegression(self._rules.admission(SHARED_WORK), self._rules)
         else:
             self._regressions[name] = self._view_regression(name)
         self._evidence[name] = self._evidence[STATIONARY]
@@ -190,7 +187,7 @@ class ThompsonPolicy:
     def _view_regression(self, name: str) -> Regression:
         # The binned regression is dropped as soon as there is no room for all features: it need not count them.
         admission = FirstCome(WORK) if name == BINNED else self._rules.admission(WORK)
-        return ViewRegression(self._waiting.pop(name), admission, self._rules, self._zero)
+        return ViewRegression(self._waiting.pop(name), admission, self._rules)
 
     def _drop(self, name: str) -> None:
         """Remove a regression that would use only the features that came first."""

@@ -100,8 +100,8 @@ class ViewPredictor:
 class ViewRegression(Regression):
     """A regression on the features that a view gives."""
 
-    def __init__(self, view: View, admission: Admission, rules: Rules, zero: float = 0.0) -> None:
-        super().__init__(admission, rules, zero=zero)
+    def __init__(self, view: View, admission: Admission, rules: Rules) -> None:
+        super().__init__(admission, rules)
         self._view = view
 
     @property
