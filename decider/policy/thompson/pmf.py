@@ -15,7 +15,8 @@ from decider.policy.protocol import Choice, Scores
 from decider.policy.thompson.arrays import Floats
 from decider.policy.thompson.integral import best_of_all, best_of_rows, share_among_equals
 from decider.policy.thompson.names import ActionNames, action_names, context_features
-from decider.policy.thompson.posterior import Posterior, Predictor
+from decider.policy.thompson.posterior import Posterior
+from decider.policy.thompson.served import Part, Served, weighted
 from decider.types import Context
 
 OPTIMISM, NARROW = 4 / 3, 2 / 3
@@ -37,29 +38,32 @@ class PmfFromPosterior:
         self._minimum, self._maximum = reward_range
         self._last: tuple[tuple[Choice, ...] | None, ActionNames] = (None, ((), ()))
 
-    def __call__(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> list[float]:
-        (pmf,) = self.several(predictor, [context], actions)
+    def __call__(self, served: Served, context: Context, actions: Sequence[Choice]) -> list[float]:
+        (pmf,) = self.several(served, [context], actions)
         return pmf
 
-    def several(
-        self, predictor: Predictor, contexts: Sequence[Context], actions: Sequence[Choice]
-    ) -> list[list[float]]:
+    def several(self, served: Served, contexts: Sequence[Context], actions: Sequence[Choice]) -> list[list[float]]:
         """The pmf of each context, the same bits as one by one."""
-        power = self._power(*self._explore(self._posteriors(predictor, contexts, actions)))
-        pmfs: list[list[float]] = (power / power.sum(axis=1)[:, None]).tolist()
+        parts = self._parts(served, contexts, actions)
+        pmfs: list[list[float]] = weighted([(one.weight, self._pmfs(one.posterior)) for one in parts]).tolist()
         return pmfs
 
-    def scores(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> Scores:
+    def _pmfs(self, posterior: Posterior) -> Floats:
+        power = self._power(*self._explore(posterior))
+        return np.asarray(power / power.sum(axis=1)[:, None])
+
+    def scores(self, served: Served, context: Context, actions: Sequence[Choice]) -> Scores:
         """In the reward's unit: what is expected, and how wide the pmf's draws are."""
-        posterior = self._posteriors(predictor, [context], actions)
-        (mean,), (deviation,) = posterior.mean, self._explore(posterior)[1]
+        parts = self._parts(served, [context], actions)
+        (mean,) = weighted([(one.weight, one.posterior.mean) for one in parts])
+        (deviation,) = weighted([(one.weight, self._explore(one.posterior)[1]) for one in parts])
         size = self._maximum - self._minimum
         return Scores(tuple((self._minimum + size * mean).tolist()), tuple((size * deviation).tolist()))
 
-    def _posteriors(self, predictor: Predictor, contexts: Sequence[Context], actions: Sequence[Choice]) -> Posterior:
-        """(contexts, actions) each."""
+    def _parts(self, served: Served, contexts: Sequence[Context], actions: Sequence[Choice]) -> list[Part]:
+        """Posteriors of (contexts, actions)."""
         ids, own = self._names_of(tuple(actions))
-        return predictor.posteriors(ids, list(map(context_features, contexts)), own)
+        return served.parts(ids, list(map(context_features, contexts)), own)
 
     def _power(self, mean: Floats, deviation: Floats) -> Floats:
         """(contexts, actions): P(each one is the best)^draws."""

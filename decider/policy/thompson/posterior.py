@@ -58,6 +58,10 @@ class Predictor(Protocol):
     def shrink(self) -> None:
         """Empty the caches."""
 
+    def snapshot(self) -> Predictor:
+        """A copy that does not change."""
+        ...
+
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """The posterior of these actions' expected rewards. shared: features of the context; own: of each action."""
         ...
@@ -138,7 +142,15 @@ class LinearPredictor:
         self._cache.clear()
         self._stacks.clear()
 
+    def rows_of(self, actions: tuple[str, ...]) -> Indexes:
+        """(actions,): their rows; 0 of those without data."""
+        return self._rows_of(actions).of_actions[:, 0]
+
     def snapshot(self) -> Predictor:
+        """See `Predictor`."""
+        return self.linear_copy()
+
+    def linear_copy(self) -> LinearPredictor:
         """A copy that does not change."""
         return self._copy_to(LinearPredictor(self._prior.frozen()))
 

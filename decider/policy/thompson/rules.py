@@ -13,15 +13,16 @@ from decider.policy.thompson.noise import FadingNoise, LastingNoise
 from decider.policy.thompson.pmf import FirstPmf, OptimisticPmf, PmfFromPosterior
 from decider.policy.thompson.prior import FieldPrior, Prior, UnitPrior
 
-MARGIN = 3.0
-"""Nats by which the discounted regression must have foretold better than all others before it serves."""
+DISCOUNTED_MARGIN, LEVELS_MARGIN = 10.0, 3.0
+"""Nats that the evidence of the discounted regression, and of the levels, must be ahead: both know less, and are better
+by chance in many logs."""
 
 
 class Rules(NamedTuple):
     """admission: which features are used where there is no room for all, from the largest cost of a solution. prior: of
-    a regression's weights. noise: how its noise is estimated. to_pmf: from
-    width, draws and the reward's range. margin: in nats, for the discounted regression. shares: whether one regression
-    learns from all actions, where they are many.
+    a regression's weights. noise: how its noise is estimated. to_pmf: from width, draws and the reward's range. margin:
+    in nats, of the discounted regression. levels: whether actions have levels. shares: whether one regression learns
+    from all actions, where they are many.
     """
 
     admission: Callable[[int], Admission]
@@ -29,13 +30,14 @@ class Rules(NamedTuple):
     noise: Callable[[], LastingNoise]
     to_pmf: Callable[[float, int, tuple[float, float]], PmfFromPosterior]
     margin: float
+    levels: bool
     shares: bool
 
 
 CODES = {
-    1: Rules(FirstCome, UnitPrior, LastingNoise, FirstPmf, 0.0, False),
-    2: Rules(MostFrequent, UnitPrior, LastingNoise, FirstPmf, 0.0, False),
-    3: Rules(MostFrequent, FieldPrior, FadingNoise, OptimisticPmf, MARGIN, True),
+    1: Rules(FirstCome, UnitPrior, LastingNoise, FirstPmf, 0.0, levels=False, shares=False),
+    2: Rules(MostFrequent, UnitPrior, LastingNoise, FirstPmf, 0.0, levels=False, shares=False),
+    3: Rules(MostFrequent, FieldPrior, FadingNoise, OptimisticPmf, DISCOUNTED_MARGIN, levels=True, shares=True),
 }
 """By the version of the learning code."""
 

@@ -20,7 +20,7 @@ from decider.policy.thompson.arrays import FEATURE, Cache, Floats, Indexes, floa
 from decider.policy.thompson.features import CONSTANT, OF_ACTION, OF_ID, cross
 from decider.policy.thompson.posterior import LinearPredictor, Posterior, Predictor, stacked
 from decider.policy.thompson.prior import Prior
-from decider.policy.thompson.regression import Regression
+from decider.policy.thompson.regression import Learned, Regression
 
 LEAST_ACTIONS = 30
 """It begins with the first call of so many actions, or once so many have been learned from."""
@@ -197,7 +197,7 @@ def _of_actions(table: _Actions, of_names: Floats) -> Floats:
 class SharedRegression(Regression, SharedPredictor):
     """Learns from all actions."""
 
-    def learn(self, action: str, features: Vector, reward: float) -> float:
+    def learn(self, action: str, features: Vector, reward: float) -> Learned:
         """See `Regression`."""
         return super().learn(action, with_products(action, features), reward)
 

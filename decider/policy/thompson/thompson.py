@@ -16,20 +16,22 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from decider.policy.protocol import Choice, Policy, Scores, Vocabulary
 from decider.policy.thompson.admission import LITTLE_WORK, WORK, FirstCome
 from decider.policy.thompson.arrays import json_from_array, json_to_array
+from decider.policy.thompson.levels import Levels, ServedWithLevels, weight_of
 from decider.policy.thompson.names import action_names, context_features
 from decider.policy.thompson.pmf import PmfFromPosterior
-from decider.policy.thompson.posterior import Predictor
 from decider.policy.thompson.regression import Regression
-from decider.policy.thompson.rules import CODES, NEWEST, Rules
+from decider.policy.thompson.rules import CODES, LEVELS_MARGIN, NEWEST, Rules
+from decider.policy.thompson.served import Served
 from decider.policy.thompson.shared import LEAST_ACTIONS, SHARED_WORK, SharedRegression
 from decider.policy.thompson.views import FeaturePairs, NumberBins, View, ViewRegression
 from decider.types import Context
@@ -41,6 +43,12 @@ EVIDENCE_MEMORY = 2_000
 
 # The regressions by the names that they have in stored models.
 STATIONARY, DISCOUNTED, BINNED, PAIRS, SHARED = "remembers", "forgets", "ranges", "pairs", "shares"
+
+LEVELS = "levels"
+"""The levels of the stationary regression's actions, among the evidence and in stored models."""
+
+LEVELS_MEMORY = 0.5
+"""Of levels, in memories of the discounted regression."""
 
 NO_EVIDENCE = -math.inf
 """The evidence for a regression that was dropped."""
@@ -74,7 +82,8 @@ class ThompsonPolicy:
         self._regressions: dict[str, Regression] = {STATIONARY: Regression(rules.admission(WORK), rules)}
         if memory:
             self._regressions[DISCOUNTED] = Regression(rules.admission(LITTLE_WORK), rules, memory)
-        self._evidence = dict.fromkeys(self._regressions, 0.0)
+        self._levels = Levels(LEVELS_MEMORY * memory) if memory and rules.levels else None
+        self._evidence = dict.fromkeys([*self._regressions, *([LEVELS] if self._levels else [])], 0.0)
         self._waiting: dict[str, View] = {BINNED: NumberBins()} | ({PAIRS: FeaturePairs()} if pairs else {})
         if saved is not None:
             self._restore(saved)
@@ -86,11 +95,11 @@ class ThompsonPolicy:
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """P(best)^draws of each action, normalised."""
-        return self._to_pmf(self._best_predictor(), context, actions)
+        return self._to_pmf(self._served(), context, actions)
 
     def pmfs(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Sequence[float]]:
         """See `Policy`."""
-        return self._to_pmf.several(self._best_predictor(), contexts, actions)
+        return self._to_pmf.several(self._served(), contexts, actions)
 
     def learn(
         self,
@@ -111,13 +120,19 @@ class ThompsonPolicy:
         share = self._share(reward)
         # The evidence is a discounted sum of log predictive likelihoods (Raftery et al. 2010). The best regression is
         # chosen, not an average over all: then a snapshot holds one regression and a decision asks one.
-        for name, regression in self._regressions.items():
-            likelihood = regression.learn(action, features, share)
-            self._evidence[name] = self._evidence[name] * (1 - 1 / EVIDENCE_MEMORY) + likelihood
+        learned = {name: one.learn(action, features, share) for name, one in self._regressions.items()}
+        for name, one in learned.items():
+            self._add_evidence(name, one.likelihood)
+        if self._levels is not None:
+            prior = self._regressions[STATIONARY].prior_penalty
+            self._add_evidence(LEVELS, self._levels.learn(learned[STATIONARY], prior))
         if BINNED in self._regressions and self._regressions[BINNED].full:
             self._drop(BINNED)
         if not self._warned and self._regressions[STATIONARY].crowded:
             self._warn()
+
+    def _add_evidence(self, name: str, likelihood: float) -> None:
+        self._evidence[name] = self._evidence[name] * (1 - 1 / EVIDENCE_MEMORY) + likelihood
 
     def _has_to_share(self, actions: int) -> bool:
         """Whether the regression of all actions is to begin. actions: of one decision, which may be some of many."""
@@ -143,11 +158,11 @@ class ThompsonPolicy:
 
     def scores(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Scores]:
         """See `Policy`."""
-        return [self._to_pmf.scores(self._best_predictor(), context, actions) for context in contexts]
+        return [self._to_pmf.scores(self._served(), context, actions) for context in contexts]
 
     def snapshot(self) -> Policy:
         """A copy that serves: the same pmfs as a policy that continues from `save()`, at a small part of the cost."""
-        return ThompsonSnapshot(self._best_predictor().snapshot(), copy(self._to_pmf), self.vocabulary())
+        return ThompsonSnapshot(self._served().snapshot(), copy(self._to_pmf), self.vocabulary())
 
     def _warn(self) -> None:
         """Once for each policy, not for each decision."""
@@ -159,6 +174,8 @@ class ThompsonPolicy:
         arrays: dict[str, Any] = {"evidence": json_to_array(self._evidence), **self._to_pmf.to_arrays()}
         for name, regression in self._regressions.items():
             arrays |= {f"{name}.{key}": array for key, array in regression.to_arrays().items()}
+        if self._levels is not None:
+            arrays |= {f"{LEVELS}.{key}": array for key, array in self._levels.to_arrays().items()}
         file = io.BytesIO()
         np.savez(file, **arrays)
         return file.getvalue()
@@ -167,14 +184,15 @@ class ThompsonPolicy:
         with np.load(io.BytesIO(saved), allow_pickle=False) as arrays:
             self._to_pmf.restore(arrays)
             evidence = json_from_array(arrays["evidence"])
-            for name in [name for name in evidence if name not in self._regressions]:
+            for name in [name for name in evidence if name not in (*self._regressions, LEVELS)]:
                 self._begin(name)
             for name in [name for name, value in evidence.items() if value == NO_EVIDENCE]:
                 self._drop(name)
             self._evidence = evidence
             for name, regression in self._regressions.items():
-                keys = [key for key in arrays.files if key.startswith(f"{name}.")]
-                regression.restore({key.removeprefix(f"{name}."): arrays[key] for key in keys})
+                regression.restore(_of(name, arrays))
+            if self._levels is not None:
+                self._levels.restore(_of(LEVELS, arrays))
 
     def _begin(self, name: str) -> None:
         """Add a regression. It begins with the evidence of the stationary one, which it extends."""
@@ -194,31 +212,49 @@ class ThompsonPolicy:
         del self._regressions[name]
         self._evidence[name] = NO_EVIDENCE
 
+    def _best(self) -> str:
+        """The name of what has the best recent predictive likelihood, less its margin; the first of equals."""
+        margins = {DISCOUNTED: self._rules.margin, LEVELS: LEVELS_MARGIN}
+        return max(self._evidence, key=lambda name: self._evidence[name] - margins.get(name, 0.0))
+
     def _best_predictor(self) -> Regression:
-        """The regression with the best recent predictive likelihood; the first of equals. The discounted one must be
-        better by a margin: it knows less, and is better by chance in many logs."""
-        handicap = {DISCOUNTED: self._rules.margin}
-        return self._regressions[max(self._evidence, key=lambda name: self._evidence[name] - handicap.get(name, 0.0))]
+        """The regression that serves."""
+        best = self._best()
+        return self._regressions[STATIONARY if best == LEVELS else best]
+
+    def _served(self) -> Served:
+        """What a decision asks: the best regression; the stationary one with and without its levels."""
+        predictor = self._best_predictor()
+        if self._levels is None or predictor is not self._regressions[STATIONARY]:
+            return Served(predictor)
+        ahead = self._evidence[LEVELS] - LEVELS_MARGIN - self._evidence[STATIONARY]
+        return ServedWithLevels(predictor, self._levels, weight_of(ahead))
+
+
+def _of(name: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Those of one part, as it named them."""
+    start = f"{name}."
+    return {key.removeprefix(start): arrays[key] for key in arrays if key.startswith(start)}
 
 
 class ThompsonSnapshot:
     """A copy of a `ThompsonPolicy` that serves and never changes."""
 
-    def __init__(self, predictor: Predictor, to_pmf: PmfFromPosterior, vocabulary: Vocabulary) -> None:
-        self._predictor, self._to_pmf, self._vocabulary = predictor, to_pmf, vocabulary
+    def __init__(self, served: Served, to_pmf: PmfFromPosterior, vocabulary: Vocabulary) -> None:
+        self._served, self._to_pmf, self._vocabulary = served, to_pmf, vocabulary
 
     @property
     def size(self) -> int:
         """See `Policy`."""
-        return self._predictor.size
+        return self._served.predictor.size
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """The policy's pmf when the snapshot was taken."""
-        return self._to_pmf(self._predictor, context, actions)
+        return self._to_pmf(self._served, context, actions)
 
     def pmfs(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Sequence[float]]:
         """See `Policy`."""
-        return self._to_pmf.several(self._predictor, contexts, actions)
+        return self._to_pmf.several(self._served, contexts, actions)
 
     def learn(self, *_: object, **__: object) -> NoReturn:
         """Raises TypeError."""
@@ -234,7 +270,7 @@ class ThompsonSnapshot:
 
     def shrink(self) -> None:
         """Empty the caches."""
-        self._predictor.shrink()
+        self._served.predictor.shrink()
 
     def vocabulary(self) -> Vocabulary:
         """The policy's vocabulary when the snapshot was taken."""
@@ -242,7 +278,7 @@ class ThompsonSnapshot:
 
     def scores(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Scores]:
         """See `Policy`."""
-        return [self._to_pmf.scores(self._predictor, context, actions) for context in contexts]
+        return [self._to_pmf.scores(self._served, context, actions) for context in contexts]
 
     def save(self) -> NoReturn:
         """Raises TypeError: it does not have the sums that learning needs."""

@@ -19,7 +19,7 @@ from decider.policy.thompson.admission import Admission
 from decider.policy.thompson.arrays import Arrays, Cache, Floats, floats_of, json_from_array, json_to_array
 from decider.policy.thompson.features import CONSTANT, OF_ACTION, PAIR, is_number
 from decider.policy.thompson.posterior import Posterior, Predictor
-from decider.policy.thompson.regression import Regression
+from decider.policy.thompson.regression import Learned, Regression
 from decider.policy.thompson.rules import Rules
 
 BINS = 8
@@ -88,6 +88,10 @@ class ViewPredictor:
         self._view.shrink()
         self._predictor.shrink()
 
+    def snapshot(self) -> Predictor:
+        """See `Predictor`."""
+        return ViewPredictor(self._view.snapshot(), self._predictor.snapshot())
+
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """See `Predictor.posterior`."""
         return self._predictor.posterior(actions, self._view.of(shared), _of_actions(self._view, own))
@@ -122,7 +126,7 @@ class ViewRegression(Regression):
         """See `Predictor.posteriors`."""
         return super().posteriors(actions, list(map(self._view.of, shared)), _of_actions(self._view, own))
 
-    def learn(self, action: str, features: Vector, reward: float) -> float:
+    def learn(self, action: str, features: Vector, reward: float) -> Learned:
         """See `Regression`."""
         self._view.see(features)
         return super().learn(action, self._view.of(features), reward)
