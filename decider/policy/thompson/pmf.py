@@ -39,24 +39,21 @@ class PmfFromPosterior:
         self, predictor: Predictor, contexts: Sequence[Context], actions: Sequence[Choice]
     ) -> list[list[float]]:
         """The pmf of each context, the same bits as one by one."""
-        mean, deviation = self._believed(predictor, contexts, actions)
+        mean, deviation = self._explore(self._posteriors(predictor, contexts, actions))
         power = self._power(mean, deviation)
         pmfs: list[list[float]] = (power / power.sum(axis=1)[:, None]).tolist()
         return pmfs
 
     def scores(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> Scores:
-        """In the reward's unit, what the pmf is made from."""
-        (mean,), (deviation,) = self._believed(predictor, [context], actions)
+        """In the reward's unit: what is expected, and how wide the pmf's draws are."""
+        posterior = self._posteriors(predictor, [context], actions)
+        _, deviation = self._explore(posterior)
         size = self._maximum - self._minimum
-        return Scores(tuple((self._minimum + size * mean).tolist()), tuple((size * deviation).tolist()))
+        return Scores(tuple((self._minimum + size * posterior.mean[0]).tolist()), tuple((size * deviation[0]).tolist()))
 
-    def _believed(
-        self, predictor: Predictor, contexts: Sequence[Context], actions: Sequence[Choice]
-    ) -> tuple[Floats, Floats]:
-        """(contexts, actions) each: mean and standard deviation of the normal distributions of which one is the
-        largest."""
+    def _posteriors(self, predictor: Predictor, contexts: Sequence[Context], actions: Sequence[Choice]) -> Posterior:
         ids, own = self._names_of(tuple(actions))
-        return self._explore(predictor.posteriors(ids, list(map(context_features, contexts)), own))
+        return predictor.posteriors(ids, list(map(context_features, contexts)), own)
 
     def _power(self, mean: Floats, deviation: Floats) -> Floats:
         """(contexts, actions): P(each one is the best)^draws."""
@@ -70,7 +67,8 @@ class PmfFromPosterior:
         return best_of_rows(mean, deviation)
 
     def _explore(self, posterior: Posterior) -> tuple[Floats, Floats]:
-        """The same, from the posterior."""
+        """(contexts, actions) each: mean and standard deviation of the normal distributions of which one is the
+        largest."""
         raise NotImplementedError
 
     def _names_of(self, actions: tuple[Choice, ...]) -> ActionNames:
