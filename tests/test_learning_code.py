@@ -126,6 +126,7 @@ CHANGES = (
     Change(thompson, "EVIDENCE_MEMORY", 1_000, "hours CA"),
     Change(integral, "CANDIDATES", 16, "many CA"),
     Change(integral, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),
+    Change(integral, "_NODES", integral._NODES[:, 1:-1], PLAIN, code=3),
 )
 
 
