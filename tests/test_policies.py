@@ -129,6 +129,15 @@ def test_a_pmf_sums_to_one_and_is_not_negative(every: PolicySpec) -> None:
         teach(policy, [one])
 
 
+def test_pmfs_are_those_of_one_context_after_the_other(every: PolicySpec) -> None:
+    """A batch is answered by `pmfs`, and recomputed by `pmf`."""
+    policy, asked = taught(every, list(rounds(4, 30))), list(rounds(5, 12))
+    for of in (policy, policy.snapshot()):
+        for actions in (asked[0].actions, plain_choices(3)):
+            alone = [list(of.pmf(one.context, actions)) for one in asked]
+            assert [list(pmf) for pmf in of.pmfs([one.context for one in asked], actions)] == alone
+
+
 def test_the_order_of_features_does_not_matter(every: PolicySpec) -> None:
     """A caller's map has no order, so the pmf must not depend on one."""
     policy = taught(every, list(rounds(2, 40)))

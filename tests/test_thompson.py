@@ -358,6 +358,8 @@ def test_of_many_equal_actions_each_has_the_same_chance() -> None:
     assert pmf[0] > pmf[10] > pmf[1]
     assert sum(pmf) == pytest.approx(1.0)
     assert list(policy.pmf(Context(), choices[::-1])) == pytest.approx(pmf[::-1])
+    seen = [Context(device=device) for device in ("mobile", "desktop", "")]
+    assert [list(found) for found in policy.pmfs(seen, choices)] == [list(policy.pmf(one, choices)) for one in seen]
 
 
 def test_ever_new_features_do_not_fill_the_memory() -> None:

@@ -8,6 +8,7 @@ Called by `server/service.py`, for a batch and for calls of a thread that wait a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -23,9 +24,11 @@ from decider.decide.decide import (
 )
 from decider.decide.slots import check_pmf
 from decider.experiment.definition import ExperimentVersion
-from decider.policy.protocol import Model, UnusablePmf
+from decider.policy.protocol import Choice, Model
 from decider.policy.work import Budget
 from decider.types import ActionId, Context, DecisionRequest
+
+logger = logging.getLogger(__name__)
 
 
 class Waiting(NamedTuple):
@@ -67,20 +70,26 @@ class _Group:
         choices = self._version.choices_of(eligible, {})
         if len(self._contexts) == 1 or rule_slots(self._version, self._model.policy, choices) is not None:
             return
-        try:
-            pmfs = self._model.policy.pmfs(list(self._contexts.values()), choices)
-        except Exception:  # whichever context it is about: `decide` asks for each one alone, and logs what it raises
-            return
-        for key, pmf in zip(self._contexts, pmfs, strict=True):
+        for key, pmf in self._pmfs(choices):
             try:
                 check_pmf(pmf, len(choices))
-            except UnusablePmf:
+                made: SlotsAndReason = slots_of_pmf(self._version, pmf, choices), None
+            except Exception:
+                logger.debug("the pmf of one context cannot be used", exc_info=True)
                 continue
-            made: SlotsAndReason = slots_of_pmf(self._version, pmf, choices), None
             if isinstance(key, int):
                 yield key, made
             else:
                 self._cache.keep(key, made)
+
+    def _pmfs(self, choices: Sequence[Choice]) -> list[tuple[CacheKey | int, Sequence[float]]]:
+        """None of them where one raises: `decide` asks for each alone, and logs what it raises then."""
+        try:
+            pmfs = self._model.policy.pmfs(list(self._contexts.values()), choices)
+            return list(zip(self._contexts, pmfs, strict=True))
+        except Exception:
+            logger.debug("the pmfs of several contexts cannot be had at once", exc_info=True)
+            return []
 
 
 def asks_for(waiting: Sequence[Waiting]) -> list[Ask]:

@@ -30,6 +30,7 @@ from decider.v1 import experiment_service_pb2 as experiment_pb
 from decider.v1.decider_service_pb2_grpc import DeciderServiceStub
 from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
 from simulator.studies.load import Frames, Played, frames, play
+from simulator.studies.pmf_cost import pmf_costs
 from simulator.studies.prepared import (
     ID,
     Ask,
@@ -53,6 +54,9 @@ OPEN = 20_000
 
 FROZEN, LEARNING = 900.0, 0.2
 """Seconds of reward windows: nothing of the load is learned, or everything."""
+
+AT_ONCE = (1, 10, 100)
+"""Contexts whose pmfs are asked for together."""
 
 START_UP = 30.0
 """Seconds for starts and warm-ups, in which a new model is made, too."""
@@ -148,7 +152,7 @@ ROWS: Sequence[Row] = (
         ask=never_twice,
         decisions=BATCH,
         in_flight=2,
-        targets=(at_least(9_500),),
+        targets=(at_least(14_000),),
     ),
     Row("Reward", method="Reward", targets=(of_echo(0.8),)),
     Row(f"RewardBatch of {BATCH}", method="RewardBatch", decisions=BATCH, in_flight=2),
@@ -364,6 +368,8 @@ def main(seconds: float, rounds: int, connections: int, only: str, quick: bool) 
             click.echo(line(row, of))
         found = delays(Path(name), times=5 if quick else 20)
     click.echo(f"\nwindow's end to served model: median {statistics.median(found):.2f} s, worst {found[-1]:.2f} s")
+    costs = ", ".join([f"{cost:.0f}" for cost in pmf_costs(AT_ONCE)])
+    click.echo(f"pmf of a context that its model has not seen, {AT_ONCE} at once, without a server: {costs} us each")
     click.echo(f"processor time of the load itself: at most {load_cpu:.0f} us for a call, on another core")
 
 
