@@ -12,7 +12,7 @@ from decider.policy.thompson import integral
 from decider.policy.thompson.arrays import Floats
 from decider.policy.thompson.integral import CANDIDATES, best_of_rows, leaner_best_of
 
-ERROR = 0.004
+ERROR = 0.0054
 """What `leaner_best_of` promises of each probability."""
 
 Normals = list[tuple[float, float]]

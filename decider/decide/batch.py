@@ -111,5 +111,18 @@ def asks_for(waiting: Sequence[Waiting]) -> list[Ask]:
     return asks
 
 
+def ask_together(ask_all: AskAll, cache: SlotsCache, budget: Budget | None) -> Ask:
+    """Asks the cache, and for what is not there `ask_all`, together with others."""
+
+    def ask(
+        request: DecisionRequest, version: ExperimentVersion, model: Model, eligible: tuple[ActionId, ...]
+    ) -> SlotsAndReason:
+        waiting = Waiting(request, version, model, cache, Eligible(eligible), budget)
+        (known,) = ask_all([waiting]) if waiting.is_new else [cache]
+        return known(request, version, model, eligible)
+
+    return ask
+
+
 def _given(made: SlotsAndReason) -> Ask:
     return lambda *_: made

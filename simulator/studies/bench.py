@@ -369,7 +369,8 @@ def main(seconds: float, rounds: int, connections: int, only: str, quick: bool) 
         found = delays(Path(name), times=5 if quick else 20)
     click.echo(f"\nwindow's end to served model: median {statistics.median(found):.2f} s, worst {found[-1]:.2f} s")
     costs = ", ".join([f"{cost:.0f}" for cost in pmf_costs(AT_ONCE)])
-    click.echo(f"pmf of a context that its model has not seen, {AT_ONCE} at once, without a server: {costs} us each")
+    sizes = ", ".join(map(str, AT_ONCE))
+    click.echo(f"pmf of a context that its model has not seen, {sizes} at once, without a server: {costs} us each")
     click.echo(f"processor time of the load itself: at most {load_cpu:.0f} us for a call, on another core")
 
 

@@ -104,7 +104,7 @@ def share_among_equals(power: Floats, mean: Floats, deviation: Floats) -> Floats
 
 
 def leaner_best_of(mean: Floats, deviation: Floats) -> Floats:
-    """(rows, n): P(each of a row's n independent normals is the largest) up to a factor of the row, within 0.004 once
+    """(rows, n): P(each of a row's n independent normals is the largest) up to a factor of the row, within 0.0054 once
     each row is divided by its sum. The bits of a row do not depend on the other rows.
 
     Where the largest one lies is known at 48 points; what it gains between two of them is shared by the growth of each
