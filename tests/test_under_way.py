@@ -101,6 +101,28 @@ def test_a_model_is_a_function_of_the_log_up_to_its_position(clock: Clock, seed:
         assert walking.save().data == expected[position]
 
 
+def test_a_replay_names_a_model_by_any_place(clock: Clock) -> None:
+    """Also where nothing was sealed since the place before: there more is under way, whoever asked for what before. A
+    learner keeps the name, and what it had counted."""
+    drive = Drive(MemoryLog(clock=clock), clock)
+    drive.apply(sample_experiment())
+    drive.visits(20)
+    clock.advance(20)
+    drive.step()
+    log, before = drive.log, drive.log.head().mark
+    walking, learner = (Trainer(log, HOME, POLICY) for _ in range(2))
+    for trainer in (walking, learner):
+        trainer.replay_up_to(before)
+    for _ in range(5):
+        drive.decide(drive.request()._replace(eligible=(), excluded=()), HOME)
+    end = log.head().mark
+    walking.replay_up_to(end)
+    learner.learn_up_to(end)
+    assert walking.save().data == saved_at(log, end.position) != saved_at(log, before.position)
+    assert learner.save().data == saved_at(log, before.position)
+    assert (walking.model().position, learner.model().position) == (end.position, before.position)
+
+
 @pytest.mark.parametrize("needs_activation", [False, True])
 def test_what_is_archived_counts_as_before(tmp_path: Path, clock: Clock, needs_activation: bool) -> None:
     """Of decisions that were taken out nothing is left but what is needed: also those that nobody learns from, since

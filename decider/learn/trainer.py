@@ -146,8 +146,8 @@ class Trainer:
 
     def name_by(self, mark: Mark) -> None:
         """Call the model that of a mark up to which everything is learned, and tell it how many decisions are under way
-        there. A learner does so where it has learned something; a replay also where nothing was sealed on the way,
-        since a learner that began anew may have named its model by such a place.
+        there. A learner does so where it has learned something; a replay wherever it is asked for, so that its model
+        does not depend on the places before.
         """
         decided = self._log.count_decided(self.experiment, after=self._counted, until=mark)
         if decided or self._sealed:
