@@ -78,7 +78,7 @@ def _bases(live: LogReader) -> Iterator[tuple[Owner, Base]]:
 def _is_equal(owner: Owner, base: Base, kept: SavedModel, whole: LogReader) -> bool:
     trainer = Trainer(whole, owner.experiment, owner.policy, code=owner.code)
     try:
-        trainer.learn_up_to(Mark(base.name.position, base.time))
+        trainer.replay_up_to(Mark(base.name.position, base.time))
         saved = trainer.save()
         if saved == kept or owner.policy.algorithm in SAME_BYTES:
             return saved == kept

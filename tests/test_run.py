@@ -161,7 +161,7 @@ def served(world: World, visits: Visits) -> tuple[list[Decision], int]:
             log.append(coming.pop(due))
         now = Time(at)
         log.append([Tick()])
-        trainer.learn_up_to(log.head().mark)
+        trainer.replay_up_to(log.head().mark)
         model = trainer.model()  # each one: it knows what is under way
         case = visits.seen[number]
         eligible = tuple([ActionId(world.actions[a]) for a in np.flatnonzero(visits.eligible[case])])

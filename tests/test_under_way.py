@@ -44,7 +44,7 @@ def counts_in(saved: bytes) -> tuple[int, int]:
 def saved_at(log: LogReader, position: Position) -> bytes:
     """A model, learned by a trainer of its own."""
     trainer = Trainer(log, HOME, POLICY)
-    trainer.learn_up_to(mark_of(log, position))
+    trainer.replay_up_to(mark_of(log, position))
     return trainer.save().data
 
 
@@ -97,8 +97,30 @@ def test_a_model_is_a_function_of_the_log_up_to_its_position(clock: Clock, seed:
     for position in published:
         for between in sorted(random.sample(range(walking.position, position), 2) if walking.position else []):
             walking.advance(mark_of(log, Position(between)), seconds=60)
-        walking.learn_up_to(mark_of(log, position))
+        walking.replay_up_to(mark_of(log, position))
         assert walking.save().data == expected[position]
+
+
+def test_a_replay_names_a_model_by_any_place(clock: Clock) -> None:
+    """Also where nothing was sealed since the place before: there more is under way, whoever asked for what before. A
+    learner keeps the name, and what it had counted."""
+    drive = Drive(MemoryLog(clock=clock), clock)
+    drive.apply(sample_experiment())
+    drive.visits(20)
+    clock.advance(20)
+    drive.step()
+    log, before = drive.log, drive.log.head().mark
+    walking, learner = (Trainer(log, HOME, POLICY) for _ in range(2))
+    for trainer in (walking, learner):
+        trainer.replay_up_to(before)
+    for _ in range(5):
+        drive.decide(drive.request()._replace(eligible=(), excluded=()), HOME)
+    end = log.head().mark
+    walking.replay_up_to(end)
+    learner.learn_up_to(end)
+    assert walking.save().data == saved_at(log, end.position) != saved_at(log, before.position)
+    assert learner.save().data == saved_at(log, before.position)
+    assert (walking.model().position, learner.model().position) == (end.position, before.position)
 
 
 @pytest.mark.parametrize("needs_activation", [False, True])
@@ -138,11 +160,11 @@ def assert_same_models(log: EventLog, whole: LogReader) -> None:
         assert counted > 0 or after.position == base.name.position
     on = Trainer(log, HOME, POLICY)
     for position in positions:
-        on.learn_up_to(mark_of(log, position))
+        on.replay_up_to(mark_of(log, position))
         assert on.save().data == saved_at(whole, position)
         assert counts_in(on.save().data) == counted_at(whole, position)
     on.begin_with_nothing()
-    on.learn_up_to(log.head().mark)
+    on.replay_up_to(log.head().mark)
     assert on.save().data == saved_at(whole, log.head().position)
 
 

@@ -116,7 +116,7 @@ def make_base(log: CuttableLog, need: Need) -> Base:
 def _learn_base(log: CuttableLog, need: Need, name: ModelName, mark: Mark) -> Base:
     trainer = Trainer(log, need.experiment, need.policy, code=need.code)
     try:
-        trainer.learn_up_to(mark)
+        trainer.replay_up_to(mark)
         saved = trainer.save()
     finally:
         trainer.close()

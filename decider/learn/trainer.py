@@ -134,18 +134,20 @@ class Trainer:
         return Steps(self.learned, self.went_back, self.followed)
 
     def learn_up_to(self, mark: Mark) -> int:
-        """Learn from every decision sealed up to `mark`, which must not lie behind. Returns their number. The model is
-        then that of the mark's position."""
+        """Learn from every decision sealed up to `mark`, which must not lie behind. Returns their number."""
         before = self.learned
         self.advance(mark, seconds=math.inf)
-        self.name_by(mark)
         return self.learned - before
 
-    def name_by(self, mark: Mark) -> None:
-        """Call the model that of a mark up to which everything is learned, also where nothing was sealed on the way: a
-        model knows how many decisions are under way at its position.
+    def replay_up_to(self, mark: Mark) -> None:
+        """Make the model that a log names by a mark: `learn_up_to`, `name_by`."""
+        self.learn_up_to(mark)
+        self.name_by(mark)
 
-        For a replay. A learner names a model by the place where it learned last, or began.
+    def name_by(self, mark: Mark) -> None:
+        """Call the model that of a mark up to which everything is learned, and tell it how many decisions are under way
+        there. A learner does so where it has learned something; a replay wherever it is asked for, so that its model
+        does not depend on the places before.
         """
         decided = self._log.count_decided(self.experiment, after=self._counted, until=mark)
         if decided or self._sealed:

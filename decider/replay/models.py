@@ -106,7 +106,7 @@ class Models:
             if trainer.position > position:  # older than the model that was kept at the cut
                 trainer.begin_with_nothing()
             if position > START:
-                trainer.learn_up_to(Mark(position, self._log.time_at(position)))
+                trainer.replay_up_to(Mark(position, self._log.time_at(position)))
             model = Model(trainer.model().policy, position)
         self._models[owner.key] = (position, model)
         self._memory.trim()

@@ -115,7 +115,7 @@ class _Models:
         elif known[0] == position:
             return known[1]
         trainer = self._trainers[owner.key]
-        trainer.learn_up_to(self._mark(position))
+        trainer.replay_up_to(self._mark(position))
         model = Model(trainer.model().policy, position)
         self._newest[owner.key] = (position, model)
         self._memory.trim()

@@ -39,13 +39,13 @@ def compare_models(log: LogReader, experiment: str) -> Compared:
     fresh = Trainer(log, id_, spec)
     stored, equal, pmfs = log.models.stored_positions(id_, spec.signature), 0, set[tuple[float, ...]]()
     for position in sorted(stored):
-        fresh.learn_up_to(Mark(position, log.time_at(position)))
+        fresh.replay_up_to(Mark(position, log.time_at(position)))
         saved = log.models.load(ModelName(id_, position, spec.signature))
         assert saved is not None
         again = [*_pmfs(fresh.model().policy, version)]
         equal += again == [*_pmfs(load_model(spec, saved), version)]
         pmfs = set(again)
-    fresh.learn_up_to(log.head().mark)
+    fresh.replay_up_to(log.head().mark)
     return Compared(len(stored), equal, fresh.learned, len(pmfs))
 
 
