@@ -21,7 +21,7 @@ FILES_WITH_COMMENTS = --include_imports --include_source_info --descriptor_set_o
 TYPESCRIPT_TYPES = mkdir -p build && $(PROTOC) $(FILES_WITH_COMMENTS) && $(BIN)/python -m simulator.studies.typescript_types build/files.binpb
 TYPESCRIPT := decider/client/typescript
 
-.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard frontends clients client-js growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples questions appends queueing kills faults ray-hosts clean
+.PHONY: help setup ray demo demo-cluster test lowest client check format proto bench dashboard frontends clients client-js growth lift guardrails plan alarms guard soak attack wide workers walk tour given-up cases coverage kinds semantics side-by-side bakeoff from-nothing propensities samples questions appends queueing kills faults ray-hosts clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -174,6 +174,12 @@ $(BAKEOFF): simulator/studies/bakeoff/requirements.txt simulator/studies/bakeoff
 
 bakeoff: $(READY) $(BAKEOFF) ## our policies and other libraries' on the same visits of all worlds; resumes (ARGS="--publish")
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv-bakeoff/bin/python -m simulator.studies.bakeoff $(ARGS)
+
+from-nothing: $(READY) ## visits until the default beats the best single action of the demo, by learning code (minutes; ARGS="--publish")
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m simulator.studies.from_nothing $(ARGS)
+
+propensities: $(READY) ## are propensities exact over a million draws, and what is a log worth to other policies? (minutes; ARGS="--publish")
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m simulator.studies.propensities $(ARGS)
 
 samples: $(READY) ## the sample outputs in simulator/README.md, made again (a minute)
 	@$(BIN)/python -m simulator.studies.samples

@@ -102,6 +102,8 @@ PLAN = FeatureSchema({"segment": FeatureRule(values=("vip",)), "age": FeatureRul
         (acting(eligible_if="location == 'here'") | {"schema": PLAN}, None),
         (acting() | {"minimum_propensity": 0.4}, None),
         (acting() | {"minimum_propensity": 0.5, "policy": spec("uniform")}, None),
+        (acting() | {"policy": spec("cover")}, "its policy cover is deprecated: in 72 comparisons"),
+        (acting() | {"policy": spec("squarecb")}, None),
     ],
 )
 def test_what_may_be_a_mistake_is_said(

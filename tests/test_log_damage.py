@@ -6,8 +6,9 @@ import hashlib
 import os
 import shutil
 import sqlite3
+import struct
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -46,9 +47,11 @@ from decider.log.protocol import (
     UnitDecision,
 )
 from decider.log.sqlite import action_counts
+from decider.log.sqlite.check import _unreadable_too
 from decider.log.sqlite.checkpoints import stored_checkpoints, write_checkpoint
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog
+from decider.log.tables import ENTRY_TABLES
 from decider.log.totals import POLICY
 from decider.policy.saved import SavedModel
 from decider.types import NOTHING_REACHED, ActionId, Context, DecisionId, ExperimentId, Position, Time
@@ -424,6 +427,94 @@ def test_values_of_another_type_are_damage(file: Path) -> None:
         db.execute("update builds set build = x'01'")
         db.commit()
     assert damage(file) != []
+
+
+OTHER_TYPES = (8.9e-309, "ä", b"\xff\x00", None, 0.5)
+
+
+def put(file: Path, table: str, column: str, value: object) -> bool:
+    """Another value into a column of the last row, whatever the schema says. False where it was there, or cannot be."""
+    key = KEYS.get(table, "rowid")
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("pragma writable_schema = on")
+        db.execute("update sqlite_master set sql = replace(sql, ' not null', '') where name = ?", (table,))
+        db.commit()
+    with closing(sqlite3.connect(file)) as db:
+        row = db.execute(f"select {key} from {table} order by {key} desc limit 1").fetchone()  # noqa: S608 - ours
+        where = " and ".join(f"{name} is ?" for name in key.split(", "))
+        try:
+            sql = f"update {table} set {column} = ? where {where} and {column} is not ?"  # noqa: S608 - ours
+            changed = db.execute(sql, (value, *row, value)).rowcount
+        except sqlite3.IntegrityError:  # a row id is a number in the file, too
+            return False
+        db.commit()
+        return changed > 0
+
+
+def catch_up(file: Path) -> None:
+    """What a server reads when it starts."""
+    with closing(SqliteReader(file)) as log:
+        LogTotals(log).catch_up()
+        log.follow(Position(0))
+        for version in log.versions():
+            list(log.sealed_decisions(version.experiment.id, after=Time(0), until=log.head().time))
+            list(log.decisions(version.position))
+
+
+@pytest.mark.parametrize("table", [*(one.name for one in ENTRY_TABLES), "head", "marks", "chain_start"])
+def test_a_value_of_another_type_is_found(file: Path, tmp_path: Path, table: str) -> None:
+    """One bit in a row's header makes a time a float, a text or nothing: the check says so, and where, and does not
+    end with a traceback; a server that starts on it says that the log is damaged, if it notices."""
+    copy = tmp_path / "copy.db"
+    entry = table in {one.name for one in ENTRY_TABLES}
+    names = [column for of, column in columns() if of == table]
+    values = [(name, OTHER_TYPES[number % 5]) for number, name in enumerate(names)]
+    for name, value in [*values, ("time", 8.9e-309)]:
+        shutil.copy(file, copy)
+        if name not in names or not put(copy, table, name, value):
+            continue
+        found = damage(copy)
+        assert found, (name, value)
+        assert not entry or any(one.last for one in found), (name, value, found)
+        with suppress(LogError):
+            catch_up(copy)
+
+
+def test_a_time_that_a_flipped_bit_made_a_float_is_found_where_it_is(file: Path) -> None:
+    """The case that ended the check itself: the other damage of the log is found as well."""
+    ((position,),) = rows(file, "select max(position) from activations")
+    put(file, "activations", "time", 8.9e-309)
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("update model_bytes set bytes = bytes + 1")
+        db.commit()
+    found = [str(one) for one in damage(file)]
+    assert f"positions {position} to {position}: the time is 8.9e-309, which is no whole number" in found
+    assert any("model_bytes" in one for one in found)
+
+
+@pytest.mark.parametrize(("column", "value"), [("position", "x"), ("time", 0.5), ("time", -1), ("chain", "x")])
+def test_a_head_that_is_none_ends_nothing_but_the_start(file: Path, column: str, value: object) -> None:
+    """Whoever opens the log is told so in our words."""
+    put(file, "head", column, value)
+    assert any("damaged" in str(one) for one in damage(file))
+    with pytest.raises(LogCorrupt, match="damaged"), closing(SqliteLog(file)):
+        pass
+    with closing(SqliteReader(file)) as log, pytest.raises(LogCorrupt, match="damaged"):
+        log.head()
+
+
+@pytest.mark.parametrize(
+    "error", [AttributeError("x"), struct.error("x"), OverflowError(), AssertionError(), RecursionError(), IndexError()]
+)
+def test_whatever_damaged_rows_raise_is_damage(error: Exception) -> None:
+    """A check that ends with a traceback says neither what else is damaged nor, by its exit code, that anything is."""
+
+    def part() -> Iterator[Damage]:
+        yield Damage(Position(1), Position(1), "first")
+        raise error
+
+    found = [*_unreadable_too(part())]
+    assert [one.text for one in found] == ["first", f"cannot be read: {str(error) or type(error).__name__}"]
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ def combination_warnings(experiment: Experiment, at: Time) -> Iterator[str]:
     """What can be meant, and surprises, in words. at: when it is applied."""
     yield from _default_action_warnings(experiment)
     yield from _sticky_warnings(experiment)
+    yield from _deprecated_policy_warnings(experiment)
     active = [action for action in experiment.actions if not action.retired]
     for action in active:
         if action.unavailable(at) == "available_until":
@@ -140,6 +141,15 @@ def combination_warnings(experiment: Experiment, at: Time) -> Iterator[str]:
             f"its minimum_propensity {experiment.minimum_propensity:g} x {count} actions is 1, so each gets the same "
             f"share and {experiment.policy.algorithm} decides nothing where all may be chosen; take a smaller one, or "
             "the uniform policy"
+        )
+
+
+def _deprecated_policy_warnings(experiment: Experiment) -> Iterator[str]:
+    name = experiment.policy.algorithm
+    if ALGORITHMS[name].deprecated:
+        yield (
+            f"its policy {name} is deprecated: {ALGORITHMS[name].deprecated}. Leave `policy` out to take the default, "
+            "or take squarecb where hundreds of actions are described by features"
         )
 
 

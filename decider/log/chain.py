@@ -42,18 +42,23 @@ def digest(kinds: Sequence[str], rows: Sequence[EntryRow]) -> bytes:
     return sha256(text.encode("utf-8", "surrogateescape")).digest()  # a damaged text is read with surrogates
 
 
+def _eight_bytes(value: int) -> bytes:
+    """Of a position or a time. Of what only a damaged row has there: more than eight, as no valid one has."""
+    return value.to_bytes(8, "big", signed=True) if isinstance(value, int) else _as_text(value).encode()
+
+
 def link(chain: bytes, first: Position, time: Time, rows_digest: bytes) -> bytes:
     """The chain after a commit.
 
     >>> link(EMPTY, Position(1), Time(0), digest(["tick"], [()])).hex()[:16]
     '4f725b28666bfdde'
     """
-    return sha256(chain + first.to_bytes(8, "big") + time.to_bytes(8, "big", signed=True) + rows_digest).digest()
+    return sha256(chain + _eight_bytes(first) + _eight_bytes(time) + rows_digest).digest()
 
 
 def start(position: Position, at: Time) -> bytes:
     """The first value in a log from before the chain, whose chain up to `position` is computed later, at `at`."""
-    return sha256(b"chained later" + position.to_bytes(8, "big") + at.to_bytes(8, "big", signed=True)).digest()
+    return sha256(b"chained later" + _eight_bytes(position) + _eight_bytes(at)).digest()
 
 
 def real(value: float) -> float:

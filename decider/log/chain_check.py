@@ -46,6 +46,9 @@ class ChainCheck:
             yield Damage(self._seen.position, self._seen.position, "the mark that must stand here is missing")
         if commit.first != self._seen.position + 1 or not commit.gapless:
             yield Damage(Position(self._seen.position + 1), commit.last, "a position is missing or taken twice")
+        if not isinstance(commit.time, int):  # SQLite stores anything in any column, and a flipped bit makes it so
+            yield Damage(commit.first, commit.last, f"the time is {commit.time!r:.40}, which is no whole number")
+            commit = commit._replace(time=self._seen.time)
         if commit.time < self._seen.time:
             yield Damage(commit.first, commit.last, "time goes back")
         self._seen = head_after(self._seen, commit, self._originals)
@@ -66,4 +69,5 @@ class ChainCheck:
             first = Position(self._compared + 1)
             yield Damage(first, self._seen.position, "an entry was changed, added or taken away")
         self._compared = self._seen.position
-        self._seen = self._seen._replace(chain=written)
+        if isinstance(written, bytes):
+            self._seen = self._seen._replace(chain=written)

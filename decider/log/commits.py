@@ -45,7 +45,7 @@ def build_of(position: Position, text: str) -> Mapping[str, Any]:
     """The build in a row. Raises LogCorrupt."""
     try:
         build: Mapping[str, Any] = json.loads(text)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise LogCorrupt(f"the build at position {position} is damaged: {error}") from error
     if not isinstance(build, dict):
         raise LogCorrupt(f"the build at position {position} is damaged: it is no object")

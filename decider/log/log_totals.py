@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from decider.errors import EntriesArchived
 from decider.log.protocol import Head, LogReader, Mark, TotalsCheckpoint
+from decider.log.rows import damage_as_log_corrupt
 from decider.log.totals import LabelTotals
 from decider.types import START, Position, Time
 
@@ -64,8 +65,9 @@ class LogTotals:
     def _count(self, until: Head) -> None:
         # Seals may have been counted further than entries: so it is in a checkpoint at a cut.
         mark = Mark(until.position, max(until.time, self.mark.time))
-        counted = self._log.totals(self.mark, mark)
-        self.totals.add(counted, self._log.experiment_ids(counted.versions()))
+        with damage_as_log_corrupt(f"what is counted up to position {until.position}"):
+            counted = self._log.totals(self.mark, mark)
+            self.totals.add(counted, self._log.experiment_ids(counted.versions()))
         self.mark, self._chain = mark, until.chain
 
     def checkpoint(self) -> TotalsCheckpoint:

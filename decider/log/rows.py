@@ -7,19 +7,36 @@ one is made in 0.3 us, and reading a column costs less than with `sqlite3.Row`.
 from __future__ import annotations
 
 import json
+import struct
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from decider.errors import InvalidExperiment, LogCorrupt
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.origin import Origin
 from decider.experiment.schema import from_message, read_json
-from decider.log.protocol import DecisionRef, LeaveOut, LoggedDecision, NewLeaveOut
+from decider.log.protocol import DecisionRef, Head, LeaveOut, LoggedDecision, NewLeaveOut
 from decider.log.tables import MADE
 from decider.types import START, ActionId, Context, Decision, DecisionId, Position, Reason, Time
 
 Parameters = Sequence[Any] | Mapping[str, Any]
+
+UNREADABLE = (
+    ArithmeticError,  # OverflowError, too
+    AssertionError,
+    AttributeError,
+    LookupError,  # KeyError and IndexError
+    MemoryError,  # a text times a large number
+    RuntimeError,  # RecursionError of a deep text, and StopIteration in a generator
+    TypeError,
+    ValueError,
+    struct.error,
+    InvalidExperiment,
+    LogCorrupt,
+)
+"""What code raises that reads damaged rows: SQLite stores anything in any column, and a flipped bit makes it so."""
 
 VERSION = "position, time, number, definition"
 """The columns that `experiment_version` wants, of `experiments`."""
@@ -53,6 +70,38 @@ PLACE = row_type(", ".join(("decision_id", *DecisionRef._fields)))
 """A decision id, then the columns of a DecisionRef."""
 
 
+@contextmanager
+def damage_as_log_corrupt(what: str) -> Iterator[None]:
+    """For a block that does nothing but read rows: what damaged ones make it raise, as LogCorrupt. what: was read."""
+    try:
+        yield
+    except LogCorrupt:
+        raise
+    except UNREADABLE as error:
+        raise LogCorrupt(
+            f"{what} cannot be read ({type(error).__name__}: {error}): the log is damaged; `decider check` says where"
+        ) from error
+
+
+def whole_number(value: Any, what: str) -> int:
+    """A position, time or count of the log's, none of which is below 0. Raises LogCorrupt if it is none."""
+    if not isinstance(value, int) or value < 0:
+        raise LogCorrupt(f"{what} is damaged: {value!r:.40} is no whole number from 0 on")
+    return value
+
+
+def head_in(row: Sequence[Any]) -> Head:
+    """The end of a log, or of a part of it, in position, time and chain. Raises LogCorrupt if it cannot be one."""
+    position, time, chain = row
+    if not isinstance(chain, bytes):
+        raise LogCorrupt(f"the chain at position {position!r:.40} is damaged: {chain!r:.40}")
+    return Head(
+        Position(whole_number(position, "the position of the log's end")),
+        Time(whole_number(time, "the time of the log's end")),
+        chain,
+    )
+
+
 def logged_decision(row: Any, all_active: tuple[ActionId, ...]) -> LoggedDecision:
     """The decision in a row with the columns of DECISION, with its place. Raises LogCorrupt if it cannot be one."""
     return LoggedDecision(row.position, row.time, decision(row, all_active), row.build or START)
@@ -65,7 +114,7 @@ def decision(row: Any, all_active: tuple[ActionId, ...]) -> Decision:
     """
     try:
         return _decision(row, all_active)
-    except (ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise LogCorrupt(f"the decision at position {row.position} is damaged: {error}") from error
 
 
@@ -80,16 +129,23 @@ def _decision(row: Any, all_active: tuple[ActionId, ...]) -> Decision:
             channel=row.channel or "",
             location=row.location or "",
             intent_stage=row.intent_stage or "",
-            features=json.loads(row.features) if row.features else {},
+            features=_object_in(row.features) if row.features else {},
         ),
         eligible=tuple(json.loads(row.eligible)) if row.eligible else all_active,
-        action_features=json.loads(row.action_features) if row.action_features else {},
+        action_features=_object_in(row.action_features) if row.action_features else {},
         pmf=tuple(json.loads(row.pmf)),
         action=ActionId(row.action),
         propensity=row.propensity,
         reason=Reason(row.reason),
         model=Position(row.model),
     )
+
+
+def _object_in(text: str) -> Any:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise TypeError(f"{text!r:.40} is no JSON object")
+    return found
 
 
 def experiment_version(row: Any) -> ExperimentVersion:

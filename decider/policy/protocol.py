@@ -158,7 +158,8 @@ class Algorithm:
     nothing had happened. uses_propensity: whether what it learns depends on the propensity of the action.
     shares: whether what it learns about an action says something about another one, and takes no more memory for each;
     else actions that only calls know are not for it. no_apprentice: why it cannot learn from actions that others
-    chose, of propensity 1; empty where it can.
+    chose, of propensity 1; empty where it can. deprecated: why nobody should choose it any more, with figures; it goes
+    on working, in old experiments and new ones.
     """
 
     parameters: Mapping[str, Parameter]
@@ -171,6 +172,7 @@ class Algorithm:
     uses_propensity: bool = True
     shares: bool = True
     no_apprentice: str = ""
+    deprecated: str = ""
 
     @property
     def defaults(self) -> dict[str, float]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import psycopg
 
-from decider.errors import InvalidExperiment, LogCorrupt
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.strata import measures_of_all, strata_of_all
 from decider.log.chain_check import ChainCheck
@@ -37,7 +36,7 @@ from decider.log.postgres.statements import DERIVED, select
 from decider.log.postgres.totals import count_totals
 from decider.log.postgres.units import persons
 from decider.log.protocol import Damage, Head, Mark, OnProgress, TotalsCheckpoint
-from decider.log.rows import experiment_version
+from decider.log.rows import UNREADABLE, experiment_version
 from decider.log.stored_models import read_whole
 from decider.log.tables import ENTRY_TABLES, EXPERIMENTS
 from decider.log.totals import LabelTotals
@@ -70,9 +69,6 @@ def check(connection: Connection, on_progress: OnProgress) -> Sequence[Damage]:
     return [damage for part in parts for damage in _unreadable_too(connection, part)]
 
 
-_UNREADABLE = (psycopg.DataError, TypeError, ValueError, KeyError, OverflowError, LogCorrupt, InvalidExperiment)
-
-
 def _unreadable_too(connection: Connection, found: Iterator[Damage]) -> Sequence[Damage]:
     """The damage found, and one more where the rows cannot be read to the end."""
     damages: list[Damage] = []
@@ -80,7 +76,7 @@ def _unreadable_too(connection: Connection, found: Iterator[Damage]) -> Sequence
         with connection.transaction():  # a savepoint: what fails must not end the caller's
             for damage in found:
                 damages.append(damage)  # noqa: PERF402 - what is found before an error counts
-    except _UNREADABLE as error:
+    except (psycopg.DataError, *UNREADABLE) as error:
         damages.append(Damage(*NOWHERE, f"cannot be read: {' '.join(str(error).split())}"))
     return damages
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
+from decider.log.rows import whole_number
+
 PIECE = 2_000
 """Positions that are counted in one transaction: about 2 ms."""
 
@@ -32,8 +34,8 @@ _HEAD = "select position from head"
 
 def is_behind(connection: sqlite3.Connection) -> bool:
     """Whether there is a whole piece to count."""
-    ((until,), (end,)) = (connection.execute(sql).fetchone() for sql in (_UNTIL, _HEAD))
-    return bool(end - until >= PIECE)
+    until, end = (whole_number(connection.execute(sql).fetchone()[0], "a place") for sql in (_UNTIL, _HEAD))
+    return end - until >= PIECE
 
 
 def count_piece(connection: sqlite3.Connection) -> None:

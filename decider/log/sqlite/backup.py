@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 
 from decider.errors import LogCorrupt, LogError
 from decider.log.protocol import Head
+from decider.log.rows import head_in
 from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.locks import check_unused, name_of_killed_restore, replacing
@@ -227,8 +228,7 @@ def check_acknowledged(log: Path, end: Position, acknowledged: Position) -> None
 def _head(connection: sqlite3.Connection) -> Head:
     if not connection.execute("select 1 from sqlite_master where name = 'head'").fetchone():
         return Head(START, Time(0), b"")  # a log from before the chain
-    position, time, chain = connection.execute("select position, time, chain from head").fetchone()
-    return Head(Position(position), Time(time), bytes(chain))
+    return head_in(connection.execute("select position, time, chain from head").fetchone())
 
 
 def sync_file(path: Path) -> None:

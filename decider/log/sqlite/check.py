@@ -15,7 +15,6 @@ from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
 
-from decider.errors import LogCorrupt
 from decider.log import chain
 from decider.log.chain_check import ChainCheck
 from decider.log.check_rows import (
@@ -28,6 +27,7 @@ from decider.log.check_rows import (
 )
 from decider.log.forgotten import MADE_UP, ChangedCommit
 from decider.log.protocol import Damage, Head, Mark, OnProgress
+from decider.log.rows import UNREADABLE, head_in
 from decider.log.sqlite import action_counts, early, units
 from decider.log.sqlite.archived import (
     ARCHIVED_DECISION,
@@ -94,8 +94,8 @@ def _unreadable_too(found: Iterator[Damage]) -> Iterator[Damage]:
     """The damage found, and one more where the file cannot be read to the end."""
     try:
         yield from found
-    except (sqlite3.Error, TypeError, ValueError, KeyError, OverflowError, LogCorrupt) as error:
-        yield Damage(*NOWHERE, f"cannot be read: {error}")
+    except (sqlite3.Error, *UNREADABLE) as error:
+        yield Damage(*NOWHERE, f"cannot be read: {str(error) or type(error).__name__}")
 
 
 def _check_pages(connection: sqlite3.Connection) -> Iterator[Damage]:
@@ -113,17 +113,21 @@ def _check_rows_of_one(connection: sqlite3.Connection) -> Iterator[Damage]:
 
 
 def _check_end(connection: sqlite3.Connection, acknowledged: Position) -> Iterator[Damage]:
-    (end,) = connection.execute("select position from head").fetchone()
-    if end < acknowledged:
+    behind = Position(_head(connection).position + 1)
+    if behind <= acknowledged:
         yield Damage(
-            end + 1, acknowledged, "were acknowledged and are not there: the write-ahead log is damaged or gone"
+            behind, acknowledged, "were acknowledged and are not there: the write-ahead log is damaged or gone"
         )
+
+
+def _head(connection: sqlite3.Connection) -> Head:
+    return head_in(connection.execute("select position, time, chain from head").fetchone())
 
 
 def _check_chain(
     connection: sqlite3.Connection, on_progress: OnProgress, changed: Sequence[ChangedCommit]
 ) -> Iterator[Damage]:
-    end = Head(*connection.execute("select position, time, chain from head").fetchone())
+    end = _head(connection)
     begin = _begin_of_chain(connection)
     marks = dict(connection.execute("select position, chain from marks where position >= ?", (begin.position,)))
     following = ChainCheck(begin, end, marks, originals(connection).with_more(changed))
@@ -144,7 +148,7 @@ def _begin_of_chain(connection: sqlite3.Connection) -> Head:
     """Where the chain begins: behind the archive, if there is one."""
     cut = connection.execute("select position, time, chain from cut").fetchone()
     if cut is not None:
-        return Head(*cut)
+        return head_in(cut)
     start = connection.execute("select position, at from chain_start").fetchone()
     return Head(START, Time(0), chain.start(*start) if start else chain.EMPTY)
 
@@ -321,7 +325,7 @@ where l.unit_id not glob :made_up and l.same_as not glob :made_up and (a.person 
 
 
 def _check_exposures(connection: sqlite3.Connection) -> Iterator[Damage]:
-    (now,) = connection.execute("select time from head").fetchone()
+    now = _head(connection).time
     behind = connection.execute("select position, time from cut").fetchone() or (START, Time(0))
     kept = KeptExposures(
         rows={row[0]: row for row in connection.execute(_EXPOSURES, behind[:1])},

@@ -14,9 +14,8 @@ from hashlib import sha256
 from decider.log import chain
 from decider.log.commits import head_after
 from decider.log.protocol import Head, Mark, TotalsCheckpoint
-from decider.log.rows import row_type
+from decider.log.rows import head_in, row_type
 from decider.log.sqlite.commits import commits, originals
-from decider.log.sqlite.read_rows import read
 from decider.log.tables import ENTRY_TABLES
 from decider.log.totals import CONTENT_FORMAT as FORMAT
 from decider.log.totals import LabelTotals
@@ -86,9 +85,9 @@ class Stored:
         return self._problem_of_place(connection)
 
     def _problem_of_place(self, connection: sqlite3.Connection) -> str:
-        (end,) = read(connection, "select position, time from head")
-        if self.position > end["position"] or self.row.time > end["time"]:
-            return f"the log ends at position {end['position']}"
+        end = _head(connection)
+        if self.position > end.position or self.row.time > end.time:
+            return f"the log ends at position {end.position}"
         # What a kept one counts may be gone, so that no chain leads there.
         if not self.kept and _chain_at(connection, self.position) != self.row.chain:
             return "the log has other entries there"
@@ -97,7 +96,7 @@ class Stored:
 
 def _checksum(position: int, time: int, chain: bytes, format_: int, kept: int, content: str) -> str:
     place = f"{position} {time} {chain.hex() if isinstance(chain, bytes) else chain} {format_} {kept} "
-    return sha256((place + content).encode("utf-8", "surrogateescape")).hexdigest()
+    return sha256(f"{place}{content}".encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def stored_checkpoints(connection: sqlite3.Connection, until: Mark | None = None) -> Iterator[Stored]:
@@ -168,9 +167,13 @@ def keep_checkpoint(connection: sqlite3.Connection, position: Position) -> bool:
     return False
 
 
+def _head(connection: sqlite3.Connection) -> Head:
+    return head_in(connection.execute("select position, time, chain from head").fetchone())
+
+
 def known_place(connection: sqlite3.Connection, until: Position) -> Head:
     """The last place up to a position whose chain is written down: a mark or the head."""
-    end = Head(*connection.execute("select position, time, chain from head").fetchone())
+    end = _head(connection)
     if end.position <= until:
         return end
     mark = connection.execute(
@@ -180,7 +183,7 @@ def known_place(connection: sqlite3.Connection, until: Position) -> Head:
         start = connection.execute("select position, at from chain_start").fetchone()
         return Head(START, Time(0), chain.start(*start) if start else chain.EMPTY)
     (time,) = connection.execute("select time from entries where position = ?", mark[:1]).fetchone() or (0,)
-    return Head(Position(mark[0]), Time(time), mark[1])
+    return head_in((mark[0], time, mark[1]))
 
 
 def _kept_place(connection: sqlite3.Connection, until: Position) -> Head:

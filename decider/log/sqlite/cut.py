@@ -14,6 +14,7 @@ from typing import Any
 from decider.errors import LogError, LogLocked
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import Base, Head, Mark, ModelName, NewPart, OnProgress
+from decider.log.rows import head_in
 from decider.log.sqlite.archived import (
     KEPT,
     KEPT_POSITIONS,
@@ -135,7 +136,7 @@ class SqliteCuttableLog(SqliteLog):
     def choose_cut(self, before: Time) -> Head | None:
         """See CuttableLog."""
         with self._snapshot() as connection:
-            head = Head(*connection.execute("select position, time, chain from head").fetchone())
+            head = head_in(connection.execute("select position, time, chain from head").fetchone())
             (stays,) = connection.execute(_FIRST_THAT_STAYS, {"before": before}).fetchone()
             cut = head if stays is None else self._last_mark(connection, Position(stays - 1))
         last = self.cut().position
@@ -152,7 +153,7 @@ class SqliteCuttableLog(SqliteLog):
         from decider.log.archive.write import start_of
 
         row = self._one("select position, time, chain from cut")
-        return Head(*row) if row else start_of(self.path)
+        return head_in(row) if row else start_of(self.path)
 
     def count(self, after: Position, until: Position) -> tuple[int, int]:
         """See CuttableLog."""

@@ -15,7 +15,7 @@ from typing import Any
 from decider.log import chain
 from decider.log.commit_tables import Place
 from decider.log.protocol import EARLY_MICROSECONDS, MOST_EARLY, EarlyActivation
-from decider.log.rows import row_type
+from decider.log.rows import row_type, whole_number
 from decider.log.sqlite.archived import archived_sum
 from decider.log.sqlite.migrations import COUNT_REFUSED_SUM
 from decider.types import ActionId, Position, Time
@@ -89,7 +89,7 @@ def places(connection: sqlite3.Connection, activations: Sequence[EarlyActivation
 def sum_of_refused(connection: sqlite3.Connection) -> int:
     """The checksum in `head`: over all rows, and over the counts of refused rewards."""
     rows = connection.execute("select name, outcome, count from refused_rewards")
-    refused: int = sum(chain.refused_sum(name, outcome) * count for name, outcome, count in rows)
+    refused = sum(chain.refused_sum(name, outcome) * whole_number(count, "a count") for name, outcome, count in rows)
     return (refused + sum_of(connection.execute(_ROWS))) & chain.REFUSED_BITS
 
 

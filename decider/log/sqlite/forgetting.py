@@ -16,7 +16,8 @@ from decider.log.archive.find import NamedPart, parts_of
 from decider.log.archive.part import Part
 from decider.log.entry_writer import OpenCommit
 from decider.log.forgotten import MADE_UP, Removal, made_up_id
-from decider.log.protocol import Forgotten, Head, NewBuild
+from decider.log.protocol import Forgotten, NewBuild
+from decider.log.rows import head_in
 from decider.log.sqlite.archived import CUT, KEPT, digest_of_cut, digest_of_entries, digest_of_models
 from decider.log.sqlite.assignments import forget_assignments
 from decider.log.sqlite.connection import transaction
@@ -125,7 +126,7 @@ class SqliteForgettingLog(SqliteCuttableLog):
         with self._exclusive():
             with transaction(self._writer) as writer:
                 removal = change(writer)
-                head = Head(*writer.execute("select position, time, chain from head").fetchone())
+                head = head_in(writer.execute("select position, time, chain from head").fetchone())
                 commit = OpenCommit(head, self._time_after(head))
                 self._entries.write(commit, [NewBuild(removal.to_build())])
                 after = commit.end()

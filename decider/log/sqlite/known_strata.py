@@ -9,9 +9,10 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 
+from decider.errors import LogCorrupt
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.strata import Strata, Stratum, means_the_same, whole
-from decider.types import Position
+from decider.types import START, Position
 
 _WITH_HOLDOUT = "case when json_valid(definition) then json_extract(definition, '$.holdout') end > 0"
 _EXPERIMENT = f"select experiment from experiments where position = ? and {_WITH_HOLDOUT}"  # noqa: S608 - a constant
@@ -63,7 +64,9 @@ class KnownMeasures:
         return self._known[version]
 
     def _find(self, rows: Iterator[tuple[Position, str | None]]) -> Stratum:
-        first, text = next(rows)
+        first, text = next(rows, (START, None))
+        if first == START:
+            raise LogCorrupt("an experiment version has lost its number or its experiment; `decider check` says more")
         for position, other in rows:
             # Releases may have written the same definition in other words; equal words need no reading.
             if other != text and not means_the_same(self._version_at(position), self._version_at(first)):

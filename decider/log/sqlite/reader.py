@@ -51,7 +51,17 @@ from decider.log.protocol import (
     UnitRewardRef,
     VersionName,
 )
-from decider.log.rows import DECISION, PLACE, Parameters, RowType, experiment_version, leave_out, logged_decision
+from decider.log.rows import (
+    DECISION,
+    PLACE,
+    Parameters,
+    RowType,
+    experiment_version,
+    head_in,
+    leave_out,
+    logged_decision,
+    whole_number,
+)
 from decider.log.sqlite import unit_history
 from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE, read_cut
 from decider.log.sqlite.assignments import ASSIGNED
@@ -306,7 +316,7 @@ class SqliteReader:
     def head(self) -> Head:
         """See LogReader."""
         row = self._one("select position, time, chain from head")
-        return Head(row["position"], row["time"], row["chain"]) if row else Head(START, Time(0), b"")
+        return head_in(row) if row else Head(START, Time(0), b"")
 
     def time_at(self, position: Position) -> Time:
         """See LogReader."""
@@ -538,7 +548,12 @@ class SqliteReader:
 
     def _action_names(self, version: Position) -> ActionNames:
         known = self._versions.get(version)
-        return names_of(known) if known else ActionNames(*active_actions(self._one(_VERSION, (version,))["definition"]))
+        if known:
+            return names_of(known)
+        row = self._one(_VERSION, (version,))
+        if row is None:
+            raise LogCorrupt(f"{self.path}: it has no experiment version at position {version!r:.40}")
+        return ActionNames(*active_actions(row["definition"]))
 
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """See LogReader."""
@@ -716,7 +731,10 @@ class SqliteReader:
         return LogSizes(
             database=_size(real),
             wal=_size(real.with_name(f"{real.name}-wal")),
-            models=sum(row["bytes"] for row in self._read("select bytes from model_bytes")),  # a damaged log has no row
+            # A damaged log has no row.
+            models=sum(
+                whole_number(row["bytes"], "model_bytes") for row in self._read("select bytes from model_bytes")
+            ),
             free=shutil.disk_usage(real.parent).free,
         )
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from decider.experiment.aggregate import NamedReward
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import END, Mark, SealedDecision
-from decider.log.rows import DECISION, SEALED_DECISION, decision, row_type
+from decider.log.rows import DECISION, SEALED_DECISION, damage_as_log_corrupt, decision, row_type
 from decider.log.sqlite.archived import ArchivedSealed, archived_sealed, read_cut
 from decider.log.sqlite.deadlines import FIRST_DEADLINES_OF, due_until
 from decider.log.sqlite.merge import merge
@@ -180,7 +180,8 @@ def sealed_page(
         kept = archived_sealed(connection, version_at, experiment, after=after, until=until)
         streams.append(((after, START), map(which.kept, kept)))
     merged = merge(streams, key=attrgetter("deadline", "position"))
-    return _page(sealed for sealed in merged if place_of(sealed) > beyond)
+    with damage_as_log_corrupt(f"a sealed decision of {experiment} whose window ended after {after}"):
+        return _page(sealed for sealed in merged if place_of(sealed) > beyond)
 
 
 def _page(decisions: Iterator[SealedDecision]) -> Page:

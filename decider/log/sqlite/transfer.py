@@ -14,6 +14,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from decider.log.protocol import Damage, Head, Mark, OnProgress, TotalsCheckpoint
+from decider.log.rows import head_in
 from decider.log.sqlite.all_at_once import without_indexes, without_triggers
 from decider.log.sqlite.backup import check_acknowledged, check_place, folder_of_our_own, sync_file, take_name
 from decider.log.sqlite.check import check
@@ -51,7 +52,7 @@ class SqliteSource:
     def __init__(self, connection: sqlite3.Connection, name: str) -> None:
         self._connection = connection
         self.name = name
-        self.head = Head(*connection.execute(_HEAD).fetchone())
+        self.head = head_in(connection.execute(_HEAD).fetchone())
 
     def chain_start(self) -> Mark | None:
         """See LogSource."""

@@ -30,6 +30,7 @@ from decider.log.protocol import (
     NewBuild,
     TotalsCheckpoint,
 )
+from decider.log.rows import head_in
 from decider.log.sqlite import action_counts, assignments, early, exposures, units
 from decider.log.sqlite.checkpoints import write_checkpoint
 from decider.log.sqlite.commit_tables import SqliteTables
@@ -204,7 +205,7 @@ class SqliteLog(SqliteReader):
 
     def _look_at_head(self) -> None:
         (*head, changed) = self._writer.execute(_HEAD_AND_CHANGE).fetchone()
-        self._head = Head(*head)
+        self._head = head_in(head)
         if changed != self._last_change:
             self._last_change = Position(changed)
             self._known_to_serve.clear()
@@ -267,7 +268,7 @@ class SqliteLog(SqliteReader):
         """Entries of any kind, some of which a unique key may refuse, in one transaction."""
         with transaction(self._writer):  # nobody moves the head in between
             (*row, has_seals) = self._writer.execute(_HEAD).fetchone()
-            head = Head(*row)
+            head = head_in(row)
             if head != self._head:
                 raise _HeadMoved
             commit = OpenCommit(head, self._time_after(head))
