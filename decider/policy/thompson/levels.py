@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from decider.policy.features import Vector
 from decider.policy.thompson.arrays import Arrays, Indexes
+from decider.policy.thompson.evidence import Foretold
 from decider.policy.thompson.noise import LastingNoise
 from decider.policy.thompson.posterior import LinearPredictor, Posterior
-from decider.policy.thompson.regression import Learned, log_likelihood
 from decider.policy.thompson.served import Part, Served
 
 PENALTY = 4.0
@@ -40,20 +40,19 @@ class Levels:
         self._penalty = PENALTY
         self._noise = LastingNoise()
 
-    def learn(self, learned: Learned, penalty: float) -> float:
-        """What the regression has just learned; penalty: of its weights before there are data. Returns the log
-        predictive likelihood, but for a constant."""
+    def learn(self, learned: Foretold, penalty: float) -> Foretold:
+        """What the regression has just learned; penalty: of its weights before there are data."""
         if learned.row >= self._counts.shape[1]:
             self._counts = np.pad(self._counts, ((0, 0), (0, learned.row + 1 - self._counts.shape[1])))
         self._penalty = PENALTY * penalty
         count, off = self._counts[:, learned.row].tolist()
         scale = learned.scale + 1 / (count + self._penalty)
         residual = learned.residual - off / (count + self._penalty)
-        likelihood = log_likelihood(residual, scale * self._noise.value)
+        foretold = Foretold(learned.row, residual, scale, self._noise.value)
         self._counts *= self._kept
         self._counts[:, learned.row] += (1.0, learned.residual)
         self._noise.add(residual, scale)
-        return likelihood
+        return foretold
 
     def posterior(self, known: Posterior, rows: Indexes, noise: float) -> Posterior:
         """The regression's posterior, (contexts, actions), with the actions' levels. rows: theirs, (actions,); noise:

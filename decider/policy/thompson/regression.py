@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from decider.policy.features import Vector
 from decider.policy.protocol import Vocabulary
 from decider.policy.thompson.admission import Admission, room
 from decider.policy.thompson.arrays import Arrays, Floats, json_from_array, json_to_array, pack, unpack
+from decider.policy.thompson.evidence import Foretold
 from decider.policy.thompson.posterior import GROWTH, LinearPredictor
 from decider.policy.thompson.prior import Fitted
 from decider.policy.thompson.rules import Rules
@@ -31,16 +32,6 @@ RESOLVE_AFTER_SHARE = 4
 
 COUNTS_BYTES = 700_000
 """Of the counts of an admission, at most: about 2,500 names (`counts.py`) in a dict."""
-
-
-class Learned(NamedTuple):
-    """What a decision was to a regression before it learned it: the log predictive likelihood, but for a constant; the
-    action's row; the reward less its prediction, and the variance of that in units of the noise's."""
-
-    likelihood: float
-    row: int
-    residual: float
-    scale: float
 
 
 class Regression(LinearPredictor):
@@ -88,7 +79,7 @@ class Regression(LinearPredictor):
         """Numbers of known features and, estimated, of those left out."""
         return Vocabulary(len(self._places), self._admission.left_out)
 
-    def learn(self, action: str, features: Vector, reward: float) -> Learned:
+    def learn(self, action: str, features: Vector, reward: float) -> Foretold:
         """Learn one reward, in [0, 1]."""
         row = self._row(action)
         for name, _ in features:
@@ -102,7 +93,7 @@ class Regression(LinearPredictor):
         gain = (covariance[places] * values[:, None]).sum(axis=0)
         scale = 1.0 + float((gain[places] * values).sum())
         residual = reward - float((weights[places] * values).sum())
-        likelihood = log_likelihood(residual, scale * self.noise)
+        foretold = Foretold(row, residual, scale, self.noise)
         weights += gain * (residual / scale)
         # S - gain gain' / scale: Sherman and Morrison 1950. With root root' it is symmetric to the last bit, so half of
         # it can be stored. Learning code 1 divides one factor only; so does code 2 while there is room for all.
@@ -118,7 +109,7 @@ class Regression(LinearPredictor):
         if self._learned - self._solved_at >= self._due():
             self._choose()
             self._solve()
-        return Learned(likelihood, row, residual, scale)
+        return foretold
 
     def _due(self) -> float:
         """Decisions between two solutions: a share of all, so that solving costs little per decision."""
@@ -237,11 +228,6 @@ class Regression(LinearPredictor):
         self._prior.restore(saved, columns)
         self._admission.restore(saved)
         self._wide = self._admission.wide
-
-
-def log_likelihood(residual: float, variance: float) -> float:
-    """Of a normal, but for a constant."""
-    return -0.5 * (residual * residual / variance + math.log(variance))
 
 
 def _columns(known: int) -> int:

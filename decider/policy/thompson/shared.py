@@ -17,10 +17,11 @@ import numpy as np
 
 from decider.policy.features import Vector
 from decider.policy.thompson.arrays import FEATURE, Cache, Floats, Indexes, floats_of
+from decider.policy.thompson.evidence import Foretold
 from decider.policy.thompson.features import CONSTANT, OF_ACTION, OF_ID, cross
 from decider.policy.thompson.posterior import LinearPredictor, Posterior, Predictor, stacked
 from decider.policy.thompson.prior import Prior
-from decider.policy.thompson.regression import Learned, Regression
+from decider.policy.thompson.regression import Regression
 
 LEAST_ACTIONS = 30
 """It begins with the first call of so many actions, or once so many have been learned from."""
@@ -197,7 +198,7 @@ def _of_actions(table: _Actions, of_names: Floats) -> Floats:
 class SharedRegression(Regression, SharedPredictor):
     """Learns from all actions."""
 
-    def learn(self, action: str, features: Vector, reward: float) -> Learned:
+    def learn(self, action: str, features: Vector, reward: float) -> Foretold:
         """See `Regression`."""
         return super().learn(action, with_products(action, features), reward)
 

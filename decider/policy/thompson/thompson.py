@@ -6,7 +6,8 @@ where an action is hardly ever the best.
 
 Several regressions learn side by side: a stationary one, a discounted one, one with bins once there are numbers, one of
 all actions where many have features, and if asked for one with products of features. The regression with the best
-recent predictive likelihood serves. Made by `algorithms.py`.
+recent predictive likelihood serves; of the stationary one two pmfs are averaged, with the lately moved levels of its
+actions and without. Made by `algorithms.py`.
 
 Agrawal and Goyal, ICML 2013; the choice: dynamic model selection with forgetting, Raftery, Karny and Ettler 2010.
 """
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, NoReturn
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from decider.policy.protocol import Choice, Policy, Scores, Vocabulary
 from decider.policy.thompson.admission import LITTLE_WORK, WORK, FirstCome
-from decider.policy.thompson.arrays import json_from_array, json_to_array
+from decider.policy.thompson.evidence import NO_EVIDENCE
 from decider.policy.thompson.levels import Levels, ServedWithLevels, weight_of
 from decider.policy.thompson.names import action_names, context_features
 from decider.policy.thompson.pmf import PmfFromPosterior
@@ -38,9 +38,6 @@ from decider.types import Context
 
 _LOG = logging.getLogger(__name__)
 
-EVIDENCE_MEMORY = 2_000
-"""Mean age, in decisions, of the predictive likelihoods by which the regressions are compared."""
-
 # The regressions by the names that they have in stored models.
 STATIONARY, DISCOUNTED, BINNED, PAIRS, SHARED = "remembers", "forgets", "ranges", "pairs", "shares"
 
@@ -49,9 +46,6 @@ LEVELS = "levels"
 
 LEVELS_MEMORY = 0.5
 """Of levels, in memories of the discounted regression."""
-
-NO_EVIDENCE = -math.inf
-"""The evidence for a regression that was dropped."""
 
 
 class ThompsonPolicy:
@@ -83,7 +77,8 @@ class ThompsonPolicy:
         if memory:
             self._regressions[DISCOUNTED] = Regression(rules.admission(LITTLE_WORK), rules, memory)
         self._levels = Levels(LEVELS_MEMORY * memory) if memory and rules.levels else None
-        self._evidence = dict.fromkeys([*self._regressions, *([LEVELS] if self._levels else [])], 0.0)
+        self._evidence = rules.evidence()
+        self._evidence.of = dict.fromkeys([*self._regressions, *([LEVELS] if self._levels else [])], 0.0)
         self._waiting: dict[str, View] = {BINNED: NumberBins()} | ({PAIRS: FeaturePairs()} if pairs else {})
         if saved is not None:
             self._restore(saved)
@@ -118,26 +113,20 @@ class ThompsonPolicy:
         if own and self._has_to_share(len(actions)):
             self._begin(SHARED)
         share = self._share(reward)
-        # The evidence is a discounted sum of log predictive likelihoods (Raftery et al. 2010). The best regression is
-        # chosen, not an average over all: then a snapshot holds one regression and a decision asks one.
-        learned = {name: one.learn(action, features, share) for name, one in self._regressions.items()}
-        for name, one in learned.items():
-            self._add_evidence(name, one.likelihood)
+        foretold = {name: one.learn(action, features, share) for name, one in self._regressions.items()}
         if self._levels is not None:
-            prior = self._regressions[STATIONARY].prior_penalty
-            self._add_evidence(LEVELS, self._levels.learn(learned[STATIONARY], prior))
+            penalty = self._regressions[STATIONARY].prior_penalty
+            foretold[LEVELS] = self._levels.learn(foretold[STATIONARY], penalty)
+        self._evidence.add(foretold)
         if BINNED in self._regressions and self._regressions[BINNED].full:
             self._drop(BINNED)
         if not self._warned and self._regressions[STATIONARY].crowded:
             self._warn()
 
-    def _add_evidence(self, name: str, likelihood: float) -> None:
-        self._evidence[name] = self._evidence[name] * (1 - 1 / EVIDENCE_MEMORY) + likelihood
-
     def _has_to_share(self, actions: int) -> bool:
         """Whether the regression of all actions is to begin. actions: of one decision, which may be some of many."""
         many = max(actions, self._regressions[STATIONARY].actions) >= LEAST_ACTIONS
-        return many and self._rules.shares and SHARED not in self._evidence
+        return many and self._rules.shares and SHARED not in self._evidence.of
 
     def _share(self, reward: float) -> float:
         """A reward as the regressions see it: where it lies in the range."""
@@ -171,7 +160,7 @@ class ThompsonPolicy:
 
     def save(self) -> bytes:
         """All arrays of all regressions, in NumPy's format."""
-        arrays: dict[str, Any] = {"evidence": json_to_array(self._evidence), **self._to_pmf.to_arrays()}
+        arrays: dict[str, Any] = {**self._evidence.to_arrays(), **self._to_pmf.to_arrays()}
         for name, regression in self._regressions.items():
             arrays |= {f"{name}.{key}": array for key, array in regression.to_arrays().items()}
         if self._levels is not None:
@@ -183,12 +172,13 @@ class ThompsonPolicy:
     def _restore(self, saved: bytes) -> None:
         with np.load(io.BytesIO(saved), allow_pickle=False) as arrays:
             self._to_pmf.restore(arrays)
-            evidence = json_from_array(arrays["evidence"])
+            self._evidence.restore(arrays)
+            evidence = dict(self._evidence.of)
             for name in [name for name in evidence if name not in (*self._regressions, LEVELS)]:
                 self._begin(name)
             for name in [name for name, value in evidence.items() if value == NO_EVIDENCE]:
                 self._drop(name)
-            self._evidence = evidence
+            self._evidence.of = evidence
             for name, regression in self._regressions.items():
                 regression.restore(_of(name, arrays))
             if self._levels is not None:
@@ -200,7 +190,7 @@ class ThompsonPolicy:
             self._regressions[name] = SharedRegression(self._rules.admission(SHARED_WORK), self._rules)
         else:
             self._regressions[name] = self._view_regression(name)
-        self._evidence[name] = self._evidence[STATIONARY]
+        self._evidence.of[name] = self._evidence.of[STATIONARY]
 
     def _view_regression(self, name: str) -> Regression:
         # The binned regression is dropped as soon as there is no room for all features: it need not count them.
@@ -210,12 +200,12 @@ class ThompsonPolicy:
     def _drop(self, name: str) -> None:
         """Remove a regression that would use only the features that came first."""
         del self._regressions[name]
-        self._evidence[name] = NO_EVIDENCE
+        self._evidence.of[name] = NO_EVIDENCE
 
     def _best(self) -> str:
         """The name of what has the best recent predictive likelihood, less its margin; the first of equals."""
         margins = {DISCOUNTED: self._rules.margin, LEVELS: LEVELS_MARGIN}
-        return max(self._evidence, key=lambda name: self._evidence[name] - margins.get(name, 0.0))
+        return max(self._evidence.of, key=lambda name: self._evidence.of[name] - margins.get(name, 0.0))
 
     def _best_predictor(self) -> Regression:
         """The regression that serves."""
@@ -227,7 +217,7 @@ class ThompsonPolicy:
         predictor = self._best_predictor()
         if self._levels is None or predictor is not self._regressions[STATIONARY]:
             return Served(predictor)
-        ahead = self._evidence[LEVELS] - LEVELS_MARGIN - self._evidence[STATIONARY]
+        ahead = self._evidence.of[LEVELS] - LEVELS_MARGIN - self._evidence.of[STATIONARY]
         return ServedWithLevels(predictor, self._levels, weight_of(ahead))
 
 

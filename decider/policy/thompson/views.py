@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from decider.policy.features import Pair, Vector
 from decider.policy.thompson.admission import Admission
 from decider.policy.thompson.arrays import Arrays, Cache, Floats, floats_of, json_from_array, json_to_array
+from decider.policy.thompson.evidence import Foretold
 from decider.policy.thompson.features import CONSTANT, OF_ACTION, PAIR, is_number
 from decider.policy.thompson.posterior import Posterior, Predictor
-from decider.policy.thompson.regression import Learned, Regression
+from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.rules import Rules
 
 BINS = 8
@@ -126,7 +127,7 @@ class ViewRegression(Regression):
         """See `Predictor.posteriors`."""
         return super().posteriors(actions, list(map(self._view.of, shared)), _of_actions(self._view, own))
 
-    def learn(self, action: str, features: Vector, reward: float) -> Learned:
+    def learn(self, action: str, features: Vector, reward: float) -> Foretold:
         """See `Regression`."""
         self._view.see(features)
         return super().learn(action, self._view.of(features), reward)
