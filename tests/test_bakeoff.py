@@ -114,11 +114,11 @@ def test_long_runs_count_at_short_horizons_and_slow_rivals_stop() -> None:
 
 
 def test_the_plan_has_its_seeds_at_every_horizon() -> None:
-    """12, 6 and 3 as the plan says, from 20,001 on: a long run counts at the shorter horizons, too."""
-    runs = Seeds(at_4k=12, at_20k=6, at_100k=3).runs()
-    assert sorted(seed for seed, _ in runs) == list(range(20_001, 20_013))
+    """15, 9 and 3 as the plan says, from 20,001 on: a long run counts at the shorter horizons, too."""
+    runs = Seeds(at_4k=15, at_20k=9, at_100k=3).runs()
+    assert sorted(seed for seed, _ in runs) == list(range(20_001, 20_016))
     assert [rounds for _, rounds in runs] == sorted(rounds for _, rounds in runs)
-    assert [sum(rounds >= horizon for _, rounds in runs) for horizon in (4_000, 20_000, 100_000)] == [12, 6, 3]
+    assert [sum(rounds >= horizon for _, rounds in runs) for horizon in (4_000, 20_000, 100_000)] == [15, 9, 3]
 
 
 def test_a_slow_rival_plays_the_first_rounds_of_a_long_seed() -> None:

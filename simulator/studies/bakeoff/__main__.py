@@ -55,8 +55,8 @@ def _worlds(_: click.Context, __: click.Parameter, given: str | None) -> list[st
 @click.command(epilog=EXAMPLES)
 @click.option("--worlds", callback=_worlds, metavar="NAME,...", help="Which.  [default: all]")
 @click.option("--policies", callback=_policies, default="", metavar="REGEX", help="Which.  [default: all]")
-@click.option("--seeds-4k", type=click.IntRange(min=0), default=12, show_default=True, help="Played for 4,000 rounds.")
-@click.option("--seeds-20k", type=click.IntRange(min=0), default=6, show_default=True, help="Of these, for 20,000.")
+@click.option("--seeds-4k", type=click.IntRange(min=0), default=15, show_default=True, help="Played for 4,000 rounds.")
+@click.option("--seeds-20k", type=click.IntRange(min=0), default=9, show_default=True, help="Of these, for 20,000.")
 @click.option("--seeds-100k", type=click.IntRange(min=0), default=3, show_default=True, help="Of these, for 100,000.")
 @click.option(
     "--everybody", is_flag=True, help="Also our other algorithms, and in each world the rivals that PLAN.md leaves out."
