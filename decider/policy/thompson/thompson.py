@@ -50,9 +50,9 @@ LEVELS_MEMORY = 0.5
 
 class ThompsonPolicy:
     """width: factor on the posterior's standard deviations; smaller is greedier. memory: of the discounted regression,
-    in decisions; 0: there is none. draws: pmf is proportional to P(best)^draws; 1 is plain Thompson sampling. pairs:
-    whether one regression has products of two features of the context. rules: of a version of the learning code.
-    `saved` continues from `save()`.
+    in decisions, and half of it of the levels; 0: there are neither. draws: pmf is proportional to P(best)^draws; 1 is
+    P(best) itself. pairs: whether one regression has products of two features of the context. rules: of a version of
+    the learning code. `saved` continues from `save()`.
 
     Every action has regressions of its own, on features of the context and of the action. Nothing is shared between
     actions but where many have features: then one regression of them all learns beside these (`shared.py`).
