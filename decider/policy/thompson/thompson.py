@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from decider.policy.protocol import Choice, Policy, Scores, Vocabulary
 from decider.policy.thompson.admission import LITTLE_WORK, WORK, FirstCome
-from decider.policy.thompson.evidence import NO_EVIDENCE
+from decider.policy.thompson.arrays import json_from_array, json_to_array
+from decider.policy.thompson.evidence import NO_EVIDENCE, Evidence
 from decider.policy.thompson.levels import Levels, ServedWithLevels, weight_of
 from decider.policy.thompson.names import action_names, context_features
 from decider.policy.thompson.pmf import PmfFromPosterior
@@ -77,8 +78,7 @@ class ThompsonPolicy:
         if memory:
             self._regressions[DISCOUNTED] = Regression(rules.admission(LITTLE_WORK), rules, memory)
         self._levels = Levels(LEVELS_MEMORY * memory) if memory and rules.levels else None
-        self._evidence = rules.evidence()
-        self._evidence.of = dict.fromkeys([*self._regressions, *([LEVELS] if self._levels else [])], 0.0)
+        self._evidence = Evidence([*self._regressions, *([LEVELS] if self._levels else [])])
         self._waiting: dict[str, View] = {BINNED: NumberBins()} | ({PAIRS: FeaturePairs()} if pairs else {})
         if saved is not None:
             self._restore(saved)
@@ -160,7 +160,7 @@ class ThompsonPolicy:
 
     def save(self) -> bytes:
         """All arrays of all regressions, in NumPy's format."""
-        arrays: dict[str, Any] = {**self._evidence.to_arrays(), **self._to_pmf.to_arrays()}
+        arrays: dict[str, Any] = {"evidence": json_to_array(self._evidence.of), **self._to_pmf.to_arrays()}
         for name, regression in self._regressions.items():
             arrays |= {f"{name}.{key}": array for key, array in regression.to_arrays().items()}
         if self._levels is not None:
@@ -172,8 +172,7 @@ class ThompsonPolicy:
     def _restore(self, saved: bytes) -> None:
         with np.load(io.BytesIO(saved), allow_pickle=False) as arrays:
             self._to_pmf.restore(arrays)
-            self._evidence.restore(arrays)
-            evidence = dict(self._evidence.of)
+            evidence = json_from_array(arrays["evidence"])
             for name in [name for name in evidence if name not in (*self._regressions, LEVELS)]:
                 self._begin(name)
             for name in [name for name, value in evidence.items() if value == NO_EVIDENCE]:
