@@ -26,7 +26,7 @@ from decider.policy.thompson import (
     arrays,
     counts,
     features,
-    integral,
+    pmf,
     posterior,
     regression,
     shared,
@@ -125,11 +125,11 @@ CHANGES = (
     Change(views, "BIN_AFTER", 90, "hours CA"),
     Change(views, "MAX_NUMBERS", 3, PLAIN),
     Change(thompson, "EVIDENCE_MEMORY", 1_000, "hours CA"),
-    Change(integral, "CANDIDATES", 16, "many CA"),
+    Change(pmf, "CANDIDATES", 16, "many CA"),
     Change(shared, "MOST_FACTORS", 2, "told CA", code=3),
     Change(thompson, "LEAST_ACTIONS", 40, "told CA", code=3),
-    Change(integral, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),
-    Change(integral, "_NODES", integral._NODES[:, 1:-1], PLAIN, code=3),
+    Change(pmf, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),
+    Change(pmf, "_NODES", pmf._NODES[:, 1:-1], PLAIN, code=3),
 )
 
 
