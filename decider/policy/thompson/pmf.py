@@ -123,7 +123,7 @@ class KnownLevels(NamedTuple):
     penalty: float
     noise: float
 
-    def move(self, known: Posterior, rows: Indexes, noise: float) -> Posterior:
+    def posterior(self, known: Posterior, rows: Indexes, noise: float) -> Posterior:
         """The regression's posterior, (contexts, actions), with the actions' levels. rows: theirs, (actions,); noise:
         the variance of rewards around the regression."""
         count, off = self.counts[:, rows]
@@ -145,7 +145,7 @@ class ServedWithLevels(Served):
     def parts(self, actions: tuple[str, ...], shared: Sequence[Vector], own: tuple[Vector, ...]) -> list[Part]:
         """See `Served`."""
         known = self._linear.posteriors(actions, shared, own)
-        moved = self._levels.move(known, self._linear.rows_of(actions), self._linear.noise)
+        moved = self._levels.posterior(known, self._linear.rows_of(actions), self._linear.noise)
         both = [Part(1.0 - self._weight, known), Part(self._weight, moved)]
         return [one for one in both if one.weight > 0]
 

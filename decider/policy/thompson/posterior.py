@@ -1,7 +1,7 @@
 """A context and actions -> their features -> the posterior of every action's expected reward.
 
 The posterior comes from the weights of a regression and their covariance, which `regression.py` learns; a copy of them
-serves. Called by `pmf.py`.
+serves. Called by `pmf.py`; `thompson.py` learns from the same features.
 """
 
 from __future__ import annotations
