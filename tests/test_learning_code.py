@@ -116,7 +116,7 @@ class Change:
 CHANGES = (
     Change(regression, "RESOLVE_AFTER_SHARE", 8, PLAIN),
     Change(features, "PAIR_PENALTY", 20.0, "small CA+CCA"),
-    Change(posterior, "GUESS", 0.2, PLAIN),
+    Change(noise, "GUESS", 0.2, PLAIN),
     Change(admission, "CELLS", 200_000, "wide CA"),
     Change(admission, "CELLS", 200_000, "moving CA", code=2),
     Change(admission, "ADMIT_FACTOR", 3.0, "moving CA", code=2),

@@ -1,4 +1,4 @@
-"""What code 3 of thompson adds beside its regressions: a level of each action, a common noise, and noises that fade."""
+"""What code 3 of thompson adds beside its regressions: a level of each action, and noises that fade."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decider.policy.make import make_policy
-from decider.policy.thompson.evidence import CommonEvidence, Foretold, OwnEvidence
+from decider.policy.thompson.evidence import Foretold
 from decider.policy.thompson.levels import PENALTY, STEPS, Levels, weight_of
 from decider.policy.thompson.noise import FadingNoise, LastingNoise
 from decider.policy.thompson.posterior import GUESS, Posterior
@@ -142,6 +142,15 @@ def test_a_weight_is_a_whole_number_of_steps(one: float, other: float) -> None:
     assert one >= other or weight_of(one) <= weight_of(other)
 
 
+class JudgedByFading(FadingNoise):
+    """What learning code 3 does not do."""
+
+    @property
+    def judged(self) -> float:
+        """The noise of lately."""
+        return self.value
+
+
 def most_ahead(rules: Rules, *, seed: int = 1) -> float:
     """How far the regression that forgets was ever ahead where only the rewards' variance moves."""
     policy = ThompsonPolicy(width=0.45, memory=1000.0, draws=2, rules=rules)
@@ -157,35 +166,28 @@ def most_ahead(rules: Rules, *, seed: int = 1) -> float:
 
 
 def test_who_forgets_is_not_trusted_since_the_variance_of_rewards_moved() -> None:
-    """It moves while a policy learns to choose. Judged by its own noise, which fades, that one is ahead by far more
-    than its margin, though it foretells no reward better."""
+    """It moves while a policy learns to choose. Judged by a noise that fades, that one is ahead by far more than its
+    margin, though it foretells no reward better."""
     rules = CODES[NEWEST]
-    assert most_ahead(rules._replace(evidence=OwnEvidence)) > 3 * rules.margin
+    assert most_ahead(rules._replace(noise=JudgedByFading)) > 3 * rules.margin
     assert most_ahead(rules) < DISCOUNTED_MARGIN == rules.margin
 
 
-def test_older_codes_judge_each_regression_by_its_own_noise_and_trust_it_at_once() -> None:
+def test_older_codes_trust_who_forgets_at_once_and_forget_no_noise() -> None:
     """Their logs replay."""
     for code in (1, 2):
         rules = CODES[code]
-        assert (rules.evidence, rules.noise, rules.margin, rules.levels) == (OwnEvidence, LastingNoise, 0.0, False)
-    own, common = OwnEvidence(), CommonEvidence()
-    for each in (own, common):
-        each.of = {"remembers": 0.0, "forgets": 0.0}
-        each.add({"remembers": Foretold(1, 0.3, 1.0, 0.2), "forgets": Foretold(1, 0.3, 1.0, 0.1)})
-    assert own.of["remembers"] == pytest.approx(-0.5 * (0.09 / 0.2 + np.log(0.2)))
-    assert own.of["forgets"] == pytest.approx(-0.5 * (0.09 / 0.1 + np.log(0.1)))
-    assert common.of["remembers"] == common.of["forgets"]
+        assert (rules.noise, rules.margin, rules.levels, rules.shares) == (LastingNoise, 0.0, False, False)
 
 
 def test_a_noise_that_fades_follows_the_rewards() -> None:
-    """Rewards that have grown calm; a restart changes nothing."""
+    """Rewards that have grown calm; a restart changes nothing. It is judged by all of them."""
     fading, lasting, restored = FadingNoise(), LastingNoise(), FadingNoise()
     for residual in (0.5, 0.05):
         for _ in range(500):
             for noise in (fading, lasting):
                 noise.add(residual, 1.0)
                 noise.discount(1 - 1 / 100)
-    assert fading.value < 0.01 < 0.1 < lasting.value
+    assert fading.value < 0.01 < 0.1 < lasting.value == lasting.judged == fading.judged
     restored.restore(fading.to_list(), 1_000)
-    assert restored.value == fading.value
+    assert (restored.value, restored.judged) == (fading.value, fading.judged)

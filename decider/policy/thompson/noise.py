@@ -13,6 +13,11 @@ from decider.policy.thompson.posterior import GUESS
 class LastingNoise:
     """Learning codes 1 and 2: of all decisions. value: a variance of rewards in [0, 1]."""
 
+    @property
+    def judged(self) -> float:
+        """By which a regression's evidence is judged."""
+        return self.value
+
     def __init__(self) -> None:
         self.squares = self.count = 0.0
         self.value = GUESS
@@ -40,7 +45,25 @@ class LastingNoise:
 
 
 class FadingNoise(LastingNoise):
-    """Learning code 3: of the decisions that the regression remembers."""
+    """Learning code 3: of the decisions that the regression remembers.
+
+    It is judged by that of all decisions: else one that forgets is ahead wherever the rewards' own variance moves, as
+    it does while a policy learns, and not since it foretells better.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lasting = LastingNoise()
+
+    @property
+    def judged(self) -> float:
+        """See `LastingNoise`."""
+        return self._lasting.value
+
+    def add(self, residual: float, scale: float) -> None:
+        """See `LastingNoise`."""
+        super().add(residual, scale)
+        self._lasting.add(residual, scale)
 
     def discount(self, factor: float) -> None:
         """What was added counts less from now on."""
@@ -50,9 +73,10 @@ class FadingNoise(LastingNoise):
 
     def to_list(self) -> list[float]:
         """See `LastingNoise`."""
-        return [self.squares, self.count]
+        return [self.squares, self.count, *self._lasting.to_list()]
 
-    def restore(self, saved: Sequence[float], learned: int) -> None:  # noqa: ARG002 - of `LastingNoise`
+    def restore(self, saved: Sequence[float], learned: int) -> None:
         """See `LastingNoise`."""
-        self.squares, self.count = saved
+        self.squares, self.count, *lasting = saved
+        self._lasting.restore(lasting, learned)
         self._update()

@@ -93,7 +93,7 @@ class Regression(LinearPredictor):
         gain = (covariance[places] * values[:, None]).sum(axis=0)
         scale = 1.0 + float((gain[places] * values).sum())
         residual = reward - float((weights[places] * values).sum())
-        foretold = Foretold(row, residual, scale, self.noise)
+        foretold = Foretold(row, residual, scale, self._noise.judged)
         weights += gain * (residual / scale)
         # S - gain gain' / scale: Sherman and Morrison 1950. With root root' it is symmetric to the last bit, so half of
         # it can be stored. Learning code 1 divides one factor only; so does code 2 while there is room for all.

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from decider.policy.thompson.admission import Admission, FirstCome, MostFrequent
-from decider.policy.thompson.evidence import CommonEvidence, OwnEvidence
 from decider.policy.thompson.noise import FadingNoise, LastingNoise
 from decider.policy.thompson.pmf import FirstPmf, OptimisticPmf, PmfFromPosterior
 from decider.policy.thompson.prior import FieldPrior, Prior, UnitPrior
@@ -21,15 +20,14 @@ by chance in many logs."""
 
 class Rules(NamedTuple):
     """admission: which features are used where there is no room for all, from the largest cost of a solution. prior: of
-    a regression's weights. noise: how its noise is estimated. evidence: how regressions are compared. to_pmf: from
-    width, draws and the reward's range. margin: in nats, of the discounted regression. levels: whether actions have
-    levels. shares: whether one regression learns from all actions, where they are many.
+    a regression's weights. noise: how its noise is estimated. to_pmf: from width, draws and the reward's range. margin:
+    in nats, of the discounted regression. levels: whether actions have levels. shares: whether one regression learns
+    from all actions, where they are many.
     """
 
     admission: Callable[[int], Admission]
     prior: Callable[[], Prior]
     noise: Callable[[], LastingNoise]
-    evidence: Callable[[], OwnEvidence]
     to_pmf: Callable[[float, int, tuple[float, float]], PmfFromPosterior]
     margin: float
     levels: bool
@@ -37,13 +35,12 @@ class Rules(NamedTuple):
 
 
 CODES = {
-    1: Rules(FirstCome, UnitPrior, LastingNoise, OwnEvidence, FirstPmf, 0.0, levels=False, shares=False),
-    2: Rules(MostFrequent, UnitPrior, LastingNoise, OwnEvidence, FirstPmf, 0.0, levels=False, shares=False),
+    1: Rules(FirstCome, UnitPrior, LastingNoise, FirstPmf, 0.0, levels=False, shares=False),
+    2: Rules(MostFrequent, UnitPrior, LastingNoise, FirstPmf, 0.0, levels=False, shares=False),
     3: Rules(
         MostFrequent,
         FieldPrior,
         FadingNoise,
-        CommonEvidence,
         OptimisticPmf,
         DISCOUNTED_MARGIN,
         levels=True,

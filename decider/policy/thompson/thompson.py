@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from decider.policy.protocol import Choice, Policy, Scores, Vocabulary
 from decider.policy.thompson.admission import LITTLE_WORK, WORK, FirstCome
-from decider.policy.thompson.evidence import NO_EVIDENCE
+from decider.policy.thompson.arrays import json_from_array, json_to_array
+from decider.policy.thompson.evidence import NO_EVIDENCE, Evidence
 from decider.policy.thompson.levels import Levels, weight_of
 from decider.policy.thompson.pmf import Served, ServedWithLevels, ThompsonSnapshot
 from decider.policy.thompson.posterior import action_names, context_features
@@ -49,9 +50,9 @@ LEVELS_MEMORY = 0.5
 
 class ThompsonPolicy:
     """width: factor on the posterior's standard deviations; smaller is greedier. memory: of the discounted regression,
-    in decisions; 0: there is none. draws: pmf is proportional to P(best)^draws; 1 is plain Thompson sampling. pairs:
-    whether one regression has products of two features of the context. rules: of a version of the learning code.
-    `saved` continues from `save()`.
+    in decisions, and half of it of the levels; 0: there are neither. draws: pmf is proportional to P(best)^draws; 1 is
+    P(best) itself. pairs: whether one regression has products of two features of the context. rules: of a version of
+    the learning code. `saved` continues from `save()`.
 
     Every action has regressions of its own, on features of the context and of the action. Nothing is shared between
     actions but where many have features: then one regression of them all learns beside these (`shared.py`).
@@ -76,8 +77,7 @@ class ThompsonPolicy:
         if memory:
             self._regressions[DISCOUNTED] = Regression(rules.admission(LITTLE_WORK), rules, memory)
         self._levels = Levels(LEVELS_MEMORY * memory) if memory and rules.levels else None
-        self._evidence = rules.evidence()
-        self._evidence.of = dict.fromkeys([*self._regressions, *([LEVELS] if self._levels else [])], 0.0)
+        self._evidence = Evidence([*self._regressions, *([LEVELS] if self._levels else [])])
         self._waiting: dict[str, View] = {BINNED: NumberBins()} | ({PAIRS: FeaturePairs()} if pairs else {})
         if saved is not None:
             self._restore(saved)
@@ -159,7 +159,7 @@ class ThompsonPolicy:
 
     def save(self) -> bytes:
         """All arrays of all regressions, in NumPy's format."""
-        arrays: dict[str, Any] = {**self._evidence.to_arrays(), **self._to_pmf.to_arrays()}
+        arrays: dict[str, Any] = {"evidence": json_to_array(self._evidence.of), **self._to_pmf.to_arrays()}
         for name, regression in self._regressions.items():
             arrays |= {f"{name}.{key}": array for key, array in regression.to_arrays().items()}
         if self._levels is not None:
@@ -171,8 +171,7 @@ class ThompsonPolicy:
     def _restore(self, saved: bytes) -> None:
         with np.load(io.BytesIO(saved), allow_pickle=False) as arrays:
             self._to_pmf.restore(arrays)
-            self._evidence.restore(arrays)
-            evidence = dict(self._evidence.of)
+            evidence = json_from_array(arrays["evidence"])
             for name in [name for name in evidence if name not in (*self._regressions, LEVELS)]:
                 self._begin(name)
             for name in [name for name, value in evidence.items() if value == NO_EVIDENCE]:
