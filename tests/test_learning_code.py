@@ -28,7 +28,6 @@ from decider.policy.thompson import (
     counts,
     evidence,
     features,
-    integral,
     levels,
     noise,
     pmf,
@@ -133,11 +132,11 @@ CHANGES = (
     Change(views, "MAX_NUMBERS", 3, PLAIN),
     Change(evidence, "EVIDENCE_MEMORY", 1_000, "hours CA"),
     Change(evidence, "EVIDENCE_MEMORY", 1_000, "hours CA", code=3),
-    Change(integral, "CANDIDATES", 16, "many CA"),
-    Change(integral, "CANDIDATES", 16, "many CA", code=3),
-    Change(integral, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),
-    Change(integral, "_NODES", integral._NODES[:, 1:-1], "hours CA", code=3),
-    Change(integral, "POINTS", 40, "hours CA", code=3),
+    Change(pmf, "CANDIDATES", 16, "many CA"),
+    Change(pmf, "CANDIDATES", 16, "many CA", code=3),
+    Change(pmf, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),
+    Change(pmf, "_NODES", pmf._NODES[:, 1:-1], "hours CA", code=3),
+    Change(pmf, "POINTS", 40, "hours CA", code=3),
     Change(prior, "SIZE", 2.2, "hours CA", code=3),
     Change(prior, "PSEUDO_WEIGHTS", 10.0, "hours CA", code=3),
     Change(prior, "NUMBER", 0.4, "hours CA", code=3),
@@ -161,9 +160,9 @@ CHANGES = (
 @pytest.fixture
 def fresh_places() -> Iterator[None]:
     """The places of the integral's points are cached."""
-    integral._places.cache_clear()
+    pmf._places.cache_clear()
     yield
-    integral._places.cache_clear()
+    pmf._places.cache_clear()
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change.name}-{change.code}")
@@ -189,7 +188,7 @@ def test_a_changed_default_is_noticed_by_the_name_of_the_model(memory: float) ->
         Change(arrays, "CACHE", 3, PLAIN),
         Change(arrays, "CACHE_FLOATS", 300, PLAIN),
         Change(admission, "BATCH", 3, "moving CA", code=2),
-        Change(integral, "_AT_ONCE", 2_000, PLAIN, code=3),
+        Change(pmf, "AT_ONCE", 2_000, PLAIN, code=3),
     ],
     ids=lambda change: change.name,
 )

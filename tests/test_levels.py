@@ -86,7 +86,7 @@ def test_a_level_is_what_an_action_was_lately_off_by() -> None:
     """Of an action without data (row 0) it is 0, within what the prior allows: 1 / penalty of the noise's variance."""
     levels = Levels(memory=500.0)
     surprises(levels, 400)
-    mean, variance = levels.posterior(KNOWN, ROWS, 0.01)
+    mean, variance = levels.known().posterior(KNOWN, ROWS, 0.01)
     assert mean[0] == pytest.approx([0.5, 0.32, 0.5], abs=0.03)
     noise = levels.to_arrays()["noise"]
     value = (noise[0] + GUESS) / (noise[1] + 1)
@@ -100,20 +100,20 @@ def test_levels_forget() -> None:
     surprises(levels, 400)
     for _ in range(400):
         levels.learn(Foretold(2, 0.0, 1.01, 0.01), 5.0)
-    assert levels.posterior(KNOWN, ROWS, 0.01).mean[0] == pytest.approx([0.5, 0.5, 0.5], abs=0.02)
+    assert levels.known().posterior(KNOWN, ROWS, 0.01).mean[0] == pytest.approx([0.5, 0.5, 0.5], abs=0.02)
 
 
 def test_levels_that_are_restored_or_copied_are_the_same_to_the_last_bit() -> None:
     """A decision names a position; a restart must not change what serves there."""
     levels, restored = Levels(memory=500.0), Levels(memory=500.0)
     surprises(levels, 150)
-    copy = levels.copy()
+    copy = levels.known().frozen()
     restored.restore({name: array.copy() for name, array in levels.to_arrays().items()})
-    before = levels.posterior(KNOWN, ROWS, 0.01)
+    before = levels.known().posterior(KNOWN, ROWS, 0.01)
     for one in (levels, restored):
         surprises(one, 150, seed=2)
     assert np.array_equal(copy.posterior(KNOWN, ROWS, 0.01), before)
-    after, others = levels.posterior(KNOWN, ROWS, 0.01), restored.posterior(KNOWN, ROWS, 0.01)
+    after, others = levels.known().posterior(KNOWN, ROWS, 0.01), restored.known().posterior(KNOWN, ROWS, 0.01)
     assert np.array_equal(after, others)
     assert not np.array_equal(after, before)
 
