@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decider.experiment.definition import ExperimentVersion, RewardDefinition
+from decider.experiment.definition import ExperimentVersion, Learning, RewardDefinition
 from decider.experiment.schema import from_message, to_message
 from decider.log.lift_totals import LEARNED
 from decider.log.log_totals import LogTotals, totals_at
@@ -62,11 +62,13 @@ class Writer:
     decisions: list[Position] = field(default_factory=list)
     count: int = 0
 
-    def apply(self, experiment: ExperimentId, window: int, *, waits: bool = False) -> ExperimentVersion:
+    def apply(
+        self, experiment: ExperimentId, window: int, *, waits: bool = False, learning: Learning = Learning.ONLINE
+    ) -> ExperimentVersion:
         """A new version with a window of so many milliseconds."""
         number = 1 + sum(version.experiment.id == experiment for version in self.versions)
         reward = RewardDefinition(window=window * MS, maximum=9.0)
-        complete = from_message(to_message(sample_experiment(id=experiment, reward=reward)))
+        complete = from_message(to_message(sample_experiment(id=experiment, reward=reward, learning=learning)))
         self.log.append([NewVersion(complete, number, waits)])
         self.versions.append(self.log.versions()[-1])
         return self.versions[-1]
@@ -145,6 +147,25 @@ def test_versions_of_an_experiment_are_one_stream(writer: Writer) -> None:
     assert [(one.deadline, one.position) for one in sealed] == sorted((one.deadline, one.position) for one in sealed)
     assert {one.decision.version for one in sealed} == {version.position for version in versions}
     assert len(sealed) == 12
+
+
+def test_only_decisions_of_versions_that_learn_count_as_decided(writer: Writer) -> None:
+    """The others never teach, so nothing of them is under way; all of the others do, whoever was drawn for."""
+    for learning in (Learning.ONLINE, Learning.FROZEN, Learning.LOG_ONLY, Learning.APPRENTICE):
+        writer.apply(HOME, 5, learning=learning)
+    writer.apply(OTHER, 5)
+    for which, count in enumerate((4, 3, 5, 2, 7)):
+        for _ in range(count):
+            writer.decide(which, reason=Reason.HOLDOUT if count == 2 else Reason.EXPLORE)
+            writer.clock.now += MS
+    log = writer.log
+    start, end = Mark(START, Time(0)), log.head().mark
+    assert [log.count_decided(one, after=start, until=end) for one in (HOME, OTHER)] == [4 + 2, 7]
+    third = Mark(writer.decisions[2], log.time_at(writer.decisions[2]))
+    assert [log.count_decided(HOME, after=start, until=third), log.count_decided(HOME, after=third, until=end)] == [
+        3,
+        3,
+    ]
 
 
 def test_the_next_deadline_is_that_of_any_experiment_or_of_one(writer: Writer) -> None:

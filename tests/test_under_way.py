@@ -12,17 +12,17 @@ from random import Random
 import numpy as np
 import pytest
 
-from decider.experiment.definition import RewardDefinition
+from decider.experiment.definition import Experiment, Learning, RewardDefinition
 from decider.learn.trainer import Trainer
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader
-from decider.log.protocol import EventLog, LogReader, Mark, ModelName, NewLeaveOut
+from decider.log.protocol import EventLog, LogReader, Mark, ModelName, NewActivation, NewLeaveOut
 from decider.policy.make import make_policy
 from decider.policy.protocol import Policy
 from decider.policy.thompson.pmf import UNDER_WAY
 from decider.types import START, Context, Position, Time
 from tests.conftest import SECOND, Clock, plain_choices, sample_experiment, spec
-from tests.test_trim import assert_whole, cut
+from tests.test_trim import archived_rows, assert_whole, cut
 from tests.test_verify import HOME, Drive
 
 POLICY = sample_experiment().policy
@@ -50,9 +50,11 @@ def saved_at(log: LogReader, position: Position) -> bytes:
 
 def counted_at(log: LogReader, position: Position) -> tuple[int, int]:
     """Decided, sealed: read from the log."""
-    versions = [version.position for version in log.versions() if version.experiment.id == HOME]
-    decided = sum(one.position <= position for version in versions for one in log.decisions(version))
-    return decided, len(list(log.sealed_decisions(HOME, after=Time(0), until=log.time_at(position))))
+    mine = [version for version in log.versions() if version.experiment.id == HOME]
+    learning = {version.position for version in mine if version.experiment.learns}
+    decided = sum(one.position <= position for version in learning for one in log.decisions(version))
+    sealed = log.sealed_decisions(HOME, after=Time(0), until=log.time_at(position))
+    return decided, sum(one.decision.version in learning for one in sealed)
 
 
 def happen(drive: Drive, random: Random, rounds: int) -> None:
@@ -60,7 +62,7 @@ def happen(drive: Drive, random: Random, rounds: int) -> None:
     log = drive.log
     for number in range(rounds):
         drive.visits(10)
-        match random.randrange(5):
+        match random.randrange(7):
             case 0:
                 drive.restart()
             case 1:
@@ -70,6 +72,10 @@ def happen(drive: Drive, random: Random, rounds: int) -> None:
             case 3:
                 drive.clock.advance(15)
                 drive.step()
+            case 4:
+                drive.apply(sample_experiment(holdout=0.3, learning=Learning.LOG_ONLY))
+            case 5:
+                drive.apply(sample_experiment(holdout=0.3, learning=Learning.FROZEN))
             case _:
                 drive.apply(sample_experiment(holdout=0.3, needs_activation=True))
 
@@ -123,15 +129,25 @@ def test_a_replay_names_a_model_by_any_place(clock: Clock) -> None:
     assert (walking.model().position, learner.model().position) == (end.position, before.position)
 
 
-@pytest.mark.parametrize("needs_activation", [False, True])
-def test_what_is_archived_counts_as_before(tmp_path: Path, clock: Clock, needs_activation: bool) -> None:
-    """Of decisions that were taken out nothing is left but what is needed: also those that nobody learns from, since
-    they were under way. The same log, cut and not, gives the same models."""
+LEARNS, LOGS, FREEZES = (
+    sample_experiment(holdout=0.3, learning=Learning(one)) for one in ("online", "log_only", "frozen")
+)
+
+
+@pytest.mark.parametrize(
+    "versions",
+    [[LEARNS], [sample_experiment(holdout=0.3, needs_activation=True)], [LOGS, LEARNS, FREEZES, LOGS, LEARNS]],
+    ids=["learns", "needs activation", "learns at times"],
+)
+def test_what_is_archived_counts_as_before(tmp_path: Path, clock: Clock, versions: list[Experiment]) -> None:
+    """Of decisions that were taken out nothing is left but what is needed: of versions that learn also those that
+    nobody learns from, since they were under way. The same log, cut and not, gives the same models."""
     file, copy = tmp_path / "log.db", tmp_path / "copy.db"
     with closing(open_log(file, clock=clock)) as log:
         drive = Drive(log, clock)
-        drive.apply(sample_experiment(holdout=0.3, needs_activation=needs_activation))
-        drive.visits(120)
+        for version in versions:
+            drive.apply(version)
+            drive.visits(120 // len(versions))
         for name in ("", "-wal"):
             shutil.copy(f"{file}{name}", f"{copy}{name}")
         assert cut(file, tmp_path / "archive", age=20) is not None
@@ -140,6 +156,11 @@ def test_what_is_archived_counts_as_before(tmp_path: Path, clock: Clock, needs_a
         drive.visits(60)
         assert cut(file, tmp_path / "archive", age=20) is not None
         drive.visits(20)
+        for _ in range(5):
+            mark, _ = drive.decide(drive.request()._replace(eligible=(), excluded=()), HOME)
+            log.append([NewActivation(mark.position)])
+        clock.advance(20)
+        drive.step()
         assert_whole(log, log.count_decisions())
         with closing(open_reader(file, archive=[tmp_path / "archive"])) as whole:
             assert_same_models(log, whole)
@@ -157,7 +178,7 @@ def assert_same_models(log: EventLog, whole: LogReader) -> None:
     for after, until in combinations(places, 2):
         counted = log.count_decided(HOME, after=after, until=until)
         assert counted == whole.count_decided(HOME, after=after, until=until)
-        assert counted > 0 or after.position == base.name.position
+        assert counted > 0 or START < after.position < log.cut().position
     on = Trainer(log, HOME, POLICY)
     for position in positions:
         on.replay_up_to(mark_of(log, position))
@@ -166,6 +187,58 @@ def assert_same_models(log: EventLog, whole: LogReader) -> None:
     on.begin_with_nothing()
     on.replay_up_to(log.head().mark)
     assert on.save().data == saved_at(whole, log.head().position)
+
+
+@pytest.mark.parametrize(
+    "versions", [[LOGS], [LEARNS, LOGS], [LEARNS, FREEZES, LOGS]], ids=["logs", "then logs", "then frozen, then logs"]
+)
+def test_nothing_is_kept_of_versions_that_do_not_learn(
+    tmp_path: Path, clock: Clock, versions: list[Experiment]
+) -> None:
+    """An archive run makes a log smaller, also where the model does not move any more, and so no base passes by. If the
+    experiment learns again, it counts as in the whole log, before the next run and after it."""
+    file = tmp_path / "log.db"
+    with closing(open_log(file, clock=clock)) as log:
+        drive = Drive(log, clock)
+        for version in versions:
+            drive.apply(version)
+            drive.visits(40)
+            clock.advance(20)
+            drive.step()
+        assert cut(file, tmp_path / "archive", age=0) is not None
+        assert (archived_rows(file), log.count_decisions()) == (0, 0)
+        for age in (0, 10):
+            drive.apply(LEARNS)
+            drive.visits(40)
+            with closing(open_reader(file, archive=[tmp_path / "archive"])) as whole:
+                positions = log.models.published_positions(HOME, POLICY.signature)
+                assert saved_at(log, positions[-1]) == saved_at(whole, positions[-1])
+                assert counts_in(saved_at(log, positions[-1])) == counted_at(whole, positions[-1])
+            drive.apply(versions[-1])
+            drive.visits(10)
+            assert cut(file, tmp_path / "archive", age=age) is not None
+
+
+def test_an_archive_is_counted_from_any_place(tmp_path: Path, clock: Clock) -> None:
+    """With another policy the base goes. Who comes back goes on from a stored model, and reads the archive from there:
+    what was decided, too."""
+    file = tmp_path / "log.db"
+    with closing(open_log(file, clock=clock)) as log:
+        drive = Drive(log, clock)
+        for version in (LEARNS, LOGS, sample_experiment(policy=spec("uniform"))):
+            drive.apply(version)
+            drive.visits(20)
+        clock.advance(20)
+        drive.step()
+        assert cut(file, tmp_path / "archive", age=5) is not None
+        assert log.models.base(HOME, POLICY.signature) is None
+        drive.apply(LEARNS)
+        drive.visits(20)
+        with closing(open_reader(file, archive=[tmp_path / "archive"])) as whole:
+            places = [mark_of(whole, Position(place)) for place in range(0, log.head().position, 11)]
+            for after, until in combinations(places, 2):
+                counted = log.count_decided(HOME, after=after, until=until)
+                assert counted == whole.count_decided(HOME, after=after, until=until)
 
 
 def taught(code: int) -> Policy:

@@ -191,7 +191,7 @@ class Trainer:
             for sealed in decisions:
                 version = self._log.version_at(sealed.decision.version)
                 self._on_sealed(sealed, version)
-                self._sealed += 1
+                self._sealed += version.experiment.learns
                 self._learn(sealed, version)
                 yield
         self.time = max(self.time, mark.time)

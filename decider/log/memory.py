@@ -828,7 +828,9 @@ class MemoryLog:
     def count_decided(self, experiment: ExperimentId, *, after: Mark, until: Mark) -> int:
         """See LogReader."""
         between = [one for one in self._logged_decisions() if after.position < one.position <= until.position]
-        return sum(self._version(logged).experiment.id == experiment for logged in between)
+        return sum(
+            one.id == experiment and one.learns for one in (self._version(logged).experiment for logged in between)
+        )
 
     def count_learned(self, experiment: ExperimentId) -> int:
         """See LogReader."""

@@ -840,10 +840,11 @@ class LogReader(Protocol):
         """How many decisions the log holds, of one experiment or of all."""
 
     def count_decided(self, experiment: ExperimentId, *, after: Mark, until: Mark) -> int:
-        """How many decisions all versions of an experiment have among the entries in (after, until], archived or not:
-        those that `sealed_decisions` gives sooner or later. Cost grows with their number alone.
+        """How many decisions those versions of an experiment that learn have among the entries in (after, until],
+        archived or not; `sealed_decisions` gives them sooner or later. Cost grows with their number alone.
 
-        A mark's time is that of its position. One before the cut is the start, or no earlier than the first base.
+        A mark's time is that of its position. Reads the archive where `sealed_decisions` would, for decisions sealed
+        after `after`; raises as it.
         """
 
     def count_learned(self, experiment: ExperimentId) -> int:

@@ -65,6 +65,28 @@ def sealed_in_parts(
     return merge(streams, key=attrgetter("deadline", "position"))
 
 
+def count_in_parts(parts: Sequence[Part], versions: Collection[Position], *, after: Position, until: Position) -> int:
+    """How many decisions versions have in an archive at positions in (after, until]. Raises ArchiveMissing,
+    ArchiveDamaged."""
+    check_joined(parts)
+    wanted = pa.array(versions, pa.int64())
+    return sum(
+        pc.sum(pc.is_in(batch["version"].filter(_between(batch["position"], after, until)), value_set=wanted)).as_py()
+        or 0
+        for part in parts
+        if part.first <= until and part.last > after
+        for batch in _whole_numbers(part)
+    )
+
+
+def _whole_numbers(part: Part) -> Iterator[Any]:
+    """Position and version of a part's decisions."""
+    check_content(part, DECISIONS_FILE)
+    path = part.folder / DECISIONS_FILE
+    with arrow_errors(path), pq.ParquetFile(path) as file:
+        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=["position", "version"])
+
+
 def _by_window(
     versions: Mapping[Position, ExperimentVersion], experiment: ExperimentId
 ) -> Mapping[int, Mapping[Position, ExperimentVersion]]:
@@ -131,8 +153,13 @@ def _batches(path: Path, versions: Collection[Position], after: Time, until: Tim
             if not any(least["version"] <= position <= most["version"] for position in versions):
                 continue
             for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=_NAMES):
-                inside = pc.and_(pc.greater(batch["deadline"], after), pc.less_equal(batch["deadline"], until))
+                inside = _between(batch["deadline"], after, until)
                 yield batch.filter(pc.and_(inside, pc.is_in(batch["version"], value_set=wanted)))
+
+
+def _between(column: Any, after: int, until: int) -> Any:
+    """Which values lie in (after, until]."""
+    return pc.and_(pc.greater(column, after), pc.less_equal(column, until))
 
 
 def _ranges(group: Any) -> tuple[dict[str, int], dict[str, int]]:

@@ -97,11 +97,11 @@ select count(*) as count from decisions where %(experiment)s::text is null
 """
 # By version, so that a plan cannot read the decisions of all experiments.
 DECIDED = """
-select coalesce(sum(p.count), 0) as count from experiments e cross join lateral (
+select e.position as version, p.count from experiments e cross join lateral (
   select count(*) as count from decisions d
   where d.version = e.position and d.time >= %(after)s and d.time <= %(until)s and d.position > %(first)s
     and d.position <= %(last)s) p
-where e.experiment = %(experiment)s
+where e.experiment = %(experiment)s and p.count > 0
 """
 SEALED_ALIKE = """
 select version, reason, activated, overridden, count(*) as count from decision_windows

@@ -351,11 +351,11 @@ class PostgresReader:
 
     def count_decided(self, experiment: ExperimentId, *, after: Mark, until: Mark) -> int:
         """See LogReader."""
-        row = self._one(
+        rows = self._read(
             queries.DECIDED,
             experiment=experiment, after=after.time, until=until.time, first=after.position, last=until.position,
         )  # fmt: skip
-        return int(row["count"])
+        return sum(row["count"] for row in rows if self.version_at(row["version"]).experiment.learns)
 
     def count_learned(self, experiment: ExperimentId) -> int:
         """See LogReader."""

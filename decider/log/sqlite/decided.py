@@ -1,7 +1,7 @@
 """How many decisions an experiment has between two places of the log, by an index. Called by `reader.py`.
 
-What an archive run has taken out counts as before: `archived_experiments` has the number of all, `archived_decisions`
-each one that was not sealed at the base.
+Of what an archive run has taken out, `archived_decisions` has what counts behind a base, of versions that learn. Before
+it the archive says how many there are: who learns from there reads it anyway.
 """
 
 from __future__ import annotations
@@ -9,46 +9,32 @@ from __future__ import annotations
 import sqlite3
 
 from decider.log.protocol import Mark
-from decider.log.sqlite.archived import read_cut
 from decider.log.sqlite.deadlines import VERSIONS_TO_ASK
-from decider.types import START, ExperimentId
+from decider.types import ExperimentId, Position
 
 # A decision behind a place ends its window behind that place's time, so its version is one of those to ask.
 _IN_LOG = f"""{VERSIONS_TO_ASK}
-select count(*) from asked a cross join decisions d indexed by decisions_by_version on d.version = a.position
-where a.experiment = :experiment and d.time >= :after and d.time <= :until and d.position > :first
-  and d.position <= :last
+select a.position as version, (
+  select count(*) from decisions d indexed by decisions_by_version
+  where d.version = a.position and d.time >= :after and d.time <= :until and d.position > :first
+    and d.position <= :last) as count
+from asked a where a.experiment = :experiment
 """  # noqa: S608 - a constant
 
-_ARCHIVED = "select decisions from archived_experiments where experiment = ?"
-
-_ARCHIVED_BETWEEN = """
-select count(*) from archived_decisions where experiment = :experiment and position > :first and position <= :last
+# `not indexed`: by position, so that nothing is read for a place behind the cut.
+_ARCHIVED = """
+select version, count(*) as count from archived_decisions not indexed
+where position > :first and position <= :last and experiment = :experiment group by version
 """
 
 
-def count_decided(connection: sqlite3.Connection, experiment: ExperimentId, *, after: Mark, until: Mark) -> int:
-    """See LogReader. In a transaction: a decision that is being archived is in one of two tables."""
-    cut = read_cut(connection)
-    if after.position >= cut.position:
-        return _in_log(connection, experiment, after, until)
-    return _up_to(connection, experiment, until, cut) - _up_to(connection, experiment, after, cut)
-
-
-def _up_to(connection: sqlite3.Connection, experiment: ExperimentId, place: Mark, cut: Mark) -> int:
-    if place.position == START:
-        return 0
-    row = connection.execute(_ARCHIVED, (experiment,)).fetchone()
-    archived = int(row[0]) if row else 0
-    if place.position >= cut.position:
-        return archived + _in_log(connection, experiment, cut, place)
-    between = {"experiment": experiment, "first": place.position, "last": cut.position}
-    (kept,) = connection.execute(_ARCHIVED_BETWEEN, between).fetchone()
-    return archived - int(kept) - _in_log(connection, experiment, place, cut)
-
-
-def _in_log(connection: sqlite3.Connection, experiment: ExperimentId, after: Mark, until: Mark) -> int:
-    """Rows; up to a cut those that are still to be deleted."""
+def decided_by_version(
+    connection: sqlite3.Connection, experiment: ExperimentId, *, after: Mark, until: Mark
+) -> list[tuple[Position, int]]:
+    """A version may come twice; each has one decision at least. In a transaction: a decision that is being archived is
+    in one of two tables."""
     span = {"after": after.time, "until": until.time, "first": after.position, "last": until.position}
-    (count,) = connection.execute(_IN_LOG, {"experiment": experiment, **span}).fetchone()
-    return int(count)
+    counts = [
+        row for sql in (_IN_LOG, _ARCHIVED) for row in connection.execute(sql, {**span, "experiment": experiment})
+    ]
+    return [(version, count) for version, count in counts if count]

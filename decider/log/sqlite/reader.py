@@ -69,7 +69,7 @@ from decider.log.sqlite.check import check
 from decider.log.sqlite.checkpoints import known_place, may_be_gone, newest_checkpoint
 from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.deadlines import FIRST_DEADLINES, FIRST_DEADLINES_OF, due_until
-from decider.log.sqlite.decided import count_decided
+from decider.log.sqlite.decided import decided_by_version
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
 from decider.log.sqlite.exposures import all_shown, counts, limited_versions
 from decider.log.sqlite.known_strata import KnownMeasures, KnownStrata
@@ -610,7 +610,20 @@ class SqliteReader:
     def count_decided(self, experiment: ExperimentId, *, after: Mark, until: Mark) -> int:
         """See LogReader."""
         with self._snapshot() as connection:
-            return count_decided(connection, experiment, after=after, until=until)
+            cut = InTimeRows().cut_to_read(connection, experiment, after.time)
+            begin = Mark(max(after.position, cut), after.time)
+            counts = decided_by_version(connection, experiment, after=begin, until=until)
+        here = sum(count for version, count in counts if self.version_at(version).experiment.learns)
+        return here + self._decided_in_archive(experiment, after.position, min(cut, until.position))
+
+    def _decided_in_archive(self, experiment: ExperimentId, after: Position, until: Position) -> int:
+        """Of versions that learn, at positions in (after, until]."""
+        if after >= until:
+            return 0
+        from decider.log.archive.sealed import count_in_parts  # pyarrow is imported where an archive is read
+
+        mine = [one for one in self.versions() if one.experiment.id == experiment and one.experiment.learns]
+        return count_in_parts(self._parts(), [one.position for one in mine], after=after, until=until)
 
     def count_learned(self, experiment: ExperimentId) -> int:
         """See LogReader."""

@@ -486,7 +486,7 @@ create table archived_decisions (
   shown text,                           -- in place of the drawn one; null: none was
   rewards text not null,                -- JSON list of those in time, in the order of arrival: [name, value in force,
                                         -- weight]; older releases wrote value x weight
-  input integer not null,               -- 1: a policy learns from it
+  input integer not null,               -- 1: of a version that learns; older releases: it is learned from
   remember_until integer not null       -- log time up to which a retry gets it
 );
 

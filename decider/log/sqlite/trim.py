@@ -2,8 +2,8 @@
 writer: in the leader's housekeeping, and by `decider archive`.
 
 It can be killed at any moment: what is left to do follows from `cut` and from what is still there. In the transaction
-that deletes a decision, a copy goes to `archived_decisions` if it is still needed: for learning, which counts also what
-it does not learn from, or for a retry.
+that deletes a decision, a copy goes to `archived_decisions` if it is still needed: for learning, which counts all of a
+version that learns, whether it learns from them or not; or for a retry.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from decider.log.sqlite.archived import ARCHIVED_DECISION, archived_sum
 from decider.log.sqlite.checkpoints import keep_checkpoint
 from decider.log.sqlite.connection import transaction
 from decider.log.sqlite.read_rows import read
-from decider.types import START, ExperimentId, Position, Reason, Time
+from decider.types import START, ExperimentId, Position, Time
 
 PIECE = 250
 """Positions that are deleted in one transaction, at most."""
@@ -225,9 +225,7 @@ class Trimmer:
         for position, *reward in self._connection.execute(_REWARDS, limits):
             rewards[position].append(reward)
         for row in list(read(self._connection, _MAYBE_NEEDED, limits, _NEEDED)):
-            is_input = self._version_at(row.version).learns_from(
-                Reason(row.reason), activated=bool(row.activated), overridden=bool(row.overridden)
-            )
+            is_input = self._version_at(row.version).experiment.learns
             yield ARCHIVED_DECISION.make(
                 (*row, json.dumps(rewards[row.position]), int(is_input), min(row.time + cut.remember, LATEST))
             )
@@ -241,5 +239,5 @@ class Trimmer:
 def _is_needed(row: Any, cut: _Cut) -> bool:
     """Of a row with the columns of `_SWEPT`."""
     experiment: ExperimentId = row.experiment
-    is_read = row.deadline > cut.complete_after.get(experiment, Time(0))
-    return bool(is_read or row.remember_until > cut.head_time)
+    is_input = row.input and row.deadline > cut.complete_after.get(experiment, Time(0))
+    return bool(is_input or row.remember_until > cut.head_time)
