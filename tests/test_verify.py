@@ -228,11 +228,12 @@ def test_a_log_whose_model_was_damaged_and_learned_again_replays(clock: Clock) -
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A log on disk of one learning experiment, closed."""
+    """A log on disk of one learning experiment, closed. Its draws are so wide that hardly any propensity is the least:
+    where all are, another context may have the same pmf."""
     clock, path = Clock(), tmp_path_factory.mktemp("verify") / "log.db"
     with closing(open_log(path, clock=clock)) as log:
         drive = Drive(log, clock)
-        drive.apply(sample_experiment(holdout=0.05))
+        drive.apply(sample_experiment(holdout=0.05, policy=spec("thompson", width=2.0)))
         drive.visits(80)
     return path
 
