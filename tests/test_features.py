@@ -170,7 +170,7 @@ def test_features_that_come_with_a_call_fill_no_cache() -> None:
     for turn in range(50):
         choices = [Choice(ActionId(id_), features={"price": turn / 7 + index}) for index, id_ in enumerate("ab")]
         policy.pmf(Context(features={"basket": turn / 3}), choices)
-    predictor = policy._predictor  # type: ignore[attr-defined]
+    predictor = policy._served.predictor  # type: ignore[attr-defined]
     assert not predictor._cache
     assert not predictor._stacks
     pairs = FeaturePairs()

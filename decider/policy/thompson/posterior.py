@@ -230,10 +230,10 @@ class LinearPredictor:
 
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """See `Predictor.posterior`."""
-        return self._posterior(actions, shared, own)
+        return self._posterior(self._rows_of(actions), shared, self._stack(own))
 
-    def _posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
-        rows, known, table = self._rows_of(actions), self._look_up(shared), self._stack(own)
+    def _posterior(self, rows: _Rows, shared: Vector, table: _FeatureTable) -> Posterior:
+        known = self._look_up(shared)
         unknown = known.unknown + table.unknown
         if table.places.size:
             mean, variance = self._predict(rows.of_actions, *_join(known, table))
@@ -247,7 +247,7 @@ class LinearPredictor:
         rows, table = self._rows_of(actions), self._stack(own)
         # NumPy adds one row alone in another order; and what actions have of their own makes a context's arrays larger.
         if len(shared) == 1 or len(rows.distinct) == 1 or table.places.size:
-            return stacked([self._posterior(actions, one, own) for one in shared])
+            return stacked([self._posterior(rows, one, table) for one in shared])
         known = list(map(self._look_up, shared))
         mean, variance = np.empty((2, len(known), len(rows.distinct)))
         for group in _groups([len(one.values) for one in known], len(rows.distinct)):
