@@ -53,9 +53,11 @@ def as_read(features: Features) -> Parsed:
 
 
 def tamed(value: str | float) -> str | float:
-    """Tiny numbers are 0, large ones grow with the logarithm."""
-    if isinstance(value, str) or 1e-6 <= abs(value) <= 1000:
+    """Tiny numbers are 0, large ones grow with the logarithm; a whole number is no kind of its own."""
+    if isinstance(value, str):
         return value
+    if 1e-6 <= abs(value) <= 1000:
+        return float(value)
     if abs(value) < 1e-6:
         return 0.0
     return math.copysign(1000 * (1 + math.log(abs(value) / 1000)), value)

@@ -45,6 +45,7 @@ def meaning(features: Features) -> dict[str, tuple[type, str | float]]:
 @given(maps, maps)
 @example({"vip": True}, {"vip": 1.0})
 @example({"x": -0.0}, {"x": 0.0})
+@example({"x": 1}, {"x": 1.0})
 def test_maps_are_the_same_key_if_and_only_if_models_read_them_alike(one: Features, other: Features) -> None:
     """Python holds True, 1 and 1.0 for the same key: a cache that believed it would serve one for the other."""
     same = meaning(one) == meaning(other)
