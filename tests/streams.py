@@ -14,10 +14,10 @@ from decider.types import Context, FeatureValue
 
 T = TypeVar("T")
 
-KINDS = ("plain", "small", "hours", "many", "wide", "moving", "told")
+KINDS = ("plain", "small", "hours", "many", "wide", "moving", "told", "titled")
 """plain: everything odd. small: so few features that pairs of them have room, and a reward that only a pair
 foretells. hours: a reward that only ranges of a number foretell. many: more than 32 actions. told: the same, told
-apart by their features.
+apart by their features. titled: the same with ever new texts as features, more than fit, and rewards without noise.
 wide: far more features than a regression has room for. moving: the same, and other ones become the frequent ones."""
 
 REWARD_RANGE = (-1.0, 2.0)
@@ -132,7 +132,8 @@ def stream(kind: str, seed: int, count: int = 400) -> Iterator[Step]:
         context, actions = make(source, step)
         drawn = source.below(len(actions))
         propensity = 1.0 if len(actions) == 1 else (1 + source.below(1_000_000)) / 1_000_000
-        reward = _reward(source, _liked(kind, step, context, actions[drawn]))
+        liked = _liked(kind, step, context, actions[drawn])
+        reward = -1.0 + 3.0 * liked if kind == "titled" else _reward(source, liked)
         yield Step(context, actions, drawn, propensity, reward)
 
 
@@ -140,6 +141,8 @@ def _liked(kind: str, step: int, context: Context, action: Offered) -> float:
     """In [0, 1]; so that there is something to learn."""
     if kind == "small":
         return float((context.device == "mobile") != (context.features.get("vip") is True) != (action.id == "a"))
+    if kind == "titled":
+        return float(context.device == "mobile")
     if kind == "hours":
         hour = context.features.get("hour", 0.0)
         return float((hour in (9.0, 10.0, 11.0, 12.0, 13.0, 14.0)) != (action.id == "a"))
@@ -240,6 +243,14 @@ def _told(source: _Source, step: int) -> tuple[Context, list[Offered]]:
     return context, [one for one in offered if source.chance(0.9)] or offered
 
 
+def _titled(source: _Source, step: int) -> tuple[Context, list[Offered]]:  # noqa: ARG001 - the same at every step
+    context = Context(device=source.one(("mobile", "desktop")), channel=source.one(("mail", "web")))
+    return context, [
+        Offered(f"titled-{number}", "content", {"brand": f"b {number % 5}", "title": f"t {source.below(10_000)}"})
+        for number in range(32)
+    ]
+
+
 def _wide(source: _Source, step: int) -> tuple[Context, list[Offered]]:
     ids = [f"w{number}" for number in range(10)]
     chosen = ids if source.chance(0.6) else source.some(ids, 0.6) or ids
@@ -319,6 +330,7 @@ _MAKERS = {
     "hours": _small,
     "many": _many,
     "told": _told,
+    "titled": _titled,
     "wide": _wide,
     "moving": _moving,
 }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decider.decide.batch import Waiting, asks_for
-from decider.decide.decide import SlotsCache, decide, eligible_actions
+from decider.decide.decide import Ask, SlotsCache, decide, eligible_actions
 from decider.experiment.definition import ExperimentVersion
 from decider.log.group_commit import Call, CommitExecutor
 from decider.log.memory import MemoryLog
@@ -107,12 +108,17 @@ def test_a_policy_that_fails_ends_no_batch(failure: str, clock: Clock) -> None:
     assert [(one.action.id, one.reason) for one in answers] == [("outfit", pb.REASON_FALLBACK)] * len(AGES)
 
 
-def serving(model: Model, clock: Clock, executor: CommitExecutor | None = None) -> DeciderService:
-    """One experiment. executor: shares the questions of calls."""
+def serving(
+    model: Model,
+    clock: Clock,
+    executor: CommitExecutor | None = None,
+    asks: Callable[[Sequence[Waiting]], list[Ask]] = asks_for,
+) -> DeciderService:
+    """One experiment. executor: shares the questions of calls, which `asks` answers."""
     version, running, log = sample_version(), Current(), MemoryLog(clock=clock)
     running.put(version, model)
     log.append([NewVersion(version.experiment, version.number)])
-    ask_all = executor.share(asks_for) if executor else asks_for
+    ask_all = executor.share(asks) if executor else None
     return DeciderService(running, log, append=log.append, ask_all=ask_all)
 
 
@@ -136,3 +142,20 @@ def test_calls_that_wait_at_the_same_time_ask_once(clock: Clock) -> None:
     assert policy.sizes == [len(AGES)]
     assert {answer.propensity for answer in answers} <= {0.5, 0.25}
     assert len(answers) == len(AGES)
+
+
+def test_a_call_alone_asks_the_cache(clock: Clock) -> None:
+    """It need not step aside for others that are not there."""
+    policy, asked, answers = Asked(), list[int](), SimpleQueue[pb.DecideResponse]()
+
+    def noted(waiting: Sequence[Waiting]) -> list[Ask]:
+        asked.append(len(waiting))
+        return asks_for(waiting)
+
+    executor = CommitExecutor(lambda entries: [None for _ in entries], threads=1)
+    service = serving(Model(policy), clock, executor, noted)
+    for age in AGES:
+        executor.run(Call(lambda age=age: answers.put(service.Decide(message(age))), ()))
+        assert answers.get(timeout=10).propensity in (0.5, 0.25)
+    executor.shutdown()
+    assert (asked, policy.sizes) == ([], [])

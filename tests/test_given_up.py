@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from decider.experiment.definition import ExperimentVersion, Learning
+from decider.experiment.definition import ExperimentVersion
 from decider.learn.archive import archive
 from decider.log import memory, protocol
 from decider.log.open import open_reader, open_to_cut
@@ -43,7 +43,7 @@ from decider.types import START, ActionId, DecisionId, Time
 from decider.v1 import decider_service_pb2 as pb
 from simulator.studies.given_up import Load, play, words
 from simulator.verify import verify
-from tests.conftest import SECOND, Clock, sample_experiment
+from tests.conftest import SECOND, Clock, sample_experiment, spec
 from tests.rpc_clients import (
     CLIENTS,
     GrpcClient,
@@ -271,7 +271,7 @@ def test_an_id_that_is_free_again_is_no_damage_beside_the_archive(tmp_path: Path
     """The archive has an old decision with it; the activation waits for a new one."""
     path = tmp_path / "log"
     with closing(SqliteLog(path, clock=clock)) as log:
-        log.append([NewVersion(sample_experiment(learning=Learning.FROZEN), 1)])
+        log.append([NewVersion(sample_experiment(policy=spec("uniform")), 1)])  # it keeps nothing for learning
         log.append([decision(version_of(log), "a")])
         clock.advance(100)
         log.append([Tick()])

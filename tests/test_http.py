@@ -184,12 +184,24 @@ ASKS_FOR_OPENMETRICS = (
 
 @pytest.mark.parametrize("accept", ASKS_FOR_OPENMETRICS)
 def test_openmetrics_is_sent_to_who_asks_for_it(client: InProcessClient, accept: str) -> None:
-    """A strict reader takes every line, and finds what the text format says."""
-    content_type, body = scrape(client.http, Accept=accept)
+    """A strict reader takes every line, and finds what the text format says: before it and after it the same, while the
+    server may still be at work on what came last."""
+
+    def texts_around() -> tuple[str, bytes, bytes] | None:
+        before, (found, body), after = (scrape(client.http, **sent) for sent in ({}, {"Accept": accept}, {}))
+        alike = samples_of_text(before[1]) == samples_of_text(after[1])
+        return (found, body, after[1]) if alike else None
+
+    content_type, body, text = client.until(texts_around, what="nothing changes between two scrapes")
     assert content_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
     assert body.endswith(b"\n# EOF\n")
     strictly = parse_openmetrics(body.decode())  # type: ignore[no-untyped-call]
-    assert samples(strictly) == samples(parse_text(scrape(client.http)[1].decode()))
+    assert samples(strictly) == samples_of_text(text)
+
+
+def samples_of_text(body: bytes) -> dict[tuple[str, str], float]:
+    """`samples` of a body in the text format."""
+    return samples(parse_text(body.decode()))
 
 
 def samples(families: Iterable[Metric]) -> dict[tuple[str, str], float]:

@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from decider.policy.thompson import integral
+from decider.policy.thompson import pmf, posterior
 from decider.policy.thompson.arrays import Floats
-from decider.policy.thompson.integral import CANDIDATES, best_of_rows, leaner_best_of
+from decider.policy.thompson.pmf import CANDIDATES, best_of_rows, leaner_best_of
 
 ERROR = 0.0054
 """What `leaner_best_of` promises of each probability."""
@@ -120,6 +120,6 @@ def test_arrays_stay_small_however_many_rows_there_are(monkeypatch: pytest.Monke
         sizes.append(values.size)
         return np.asarray(ndtr(values))
 
-    monkeypatch.setattr(integral, "ndtr", noted)
+    monkeypatch.setattr(pmf, "ndtr", noted)
     best_of_rows(np.zeros((1_000, 32)), np.ones((1_000, 32)))
-    assert max(sizes) <= integral._AT_ONCE
+    assert max(sizes) <= posterior.AT_ONCE

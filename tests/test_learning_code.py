@@ -10,6 +10,7 @@ something else, and `verify` finds most of a log different. After a change on pu
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -25,25 +26,30 @@ from decider.policy.thompson import (
     admission,
     arrays,
     counts,
+    evidence,
     features,
-    integral,
+    levels,
+    noise,
+    pmf,
     posterior,
+    prior,
     regression,
+    rules,
     shared,
     thompson,
     views,
 )
 from decider.types import ActionId
 from tests.streams import REWARD_RANGE, stream
-from tests.test_same_bits import evidence
+from tests.test_same_bits import evidence as evidence_of
 
 FILE = Path(__file__).parent / "data" / "learning-code.json"
 
 PLAIN = "plain CA"
-THOMPSON = (PLAIN, "small CA+CCA", "hours CA", "many CA", "wide CA", "moving CA", "told CA")
+THOMPSON = (PLAIN, "small CA+CCA", "hours CA", "many CA", "wide CA", "moving CA", "told CA", "titled CA")
 """Streams (see `streams.py`) with the interactions: together they come by every constant of its learning."""
 
-STEPS = {"wide": 260, "moving": 1_400, "told": 150}
+STEPS = {"wide": 260, "moving": 1_400, "told": 150, "titled": 150}
 """Of the stream; 400 of others."""
 
 SEED = 21
@@ -68,7 +74,7 @@ def fingerprint(algorithm: str, code: int, name: str) -> str:
         policy.learn(step.context, actions, drawn=step.drawn, propensity=step.propensity, reward=step.reward)
     if algorithm == "thompson":
         found.update(
-            ",".join([f"{name} {float.fromhex(value):.9g}" for name, value in evidence(policy).items()]).encode()
+            ",".join([f"{name} {float.fromhex(value):.9g}" for name, value in evidence_of(policy).items()]).encode()
         )
     return found.hexdigest()[:32]
 
@@ -110,7 +116,7 @@ class Change:
 CHANGES = (
     Change(regression, "RESOLVE_AFTER_SHARE", 8, PLAIN),
     Change(features, "PAIR_PENALTY", 20.0, "small CA+CCA"),
-    Change(posterior, "GUESS", 0.2, PLAIN),
+    Change(noise, "GUESS", 0.2, PLAIN),
     Change(admission, "CELLS", 200_000, "wide CA"),
     Change(admission, "CELLS", 200_000, "moving CA", code=2),
     Change(admission, "ADMIT_FACTOR", 3.0, "moving CA", code=2),
@@ -124,16 +130,43 @@ CHANGES = (
     Change(views, "BINS", 6, "hours CA"),
     Change(views, "BIN_AFTER", 90, "hours CA"),
     Change(views, "MAX_NUMBERS", 3, PLAIN),
-    Change(thompson, "EVIDENCE_MEMORY", 1_000, "hours CA"),
-    Change(integral, "CANDIDATES", 16, "many CA"),
-    Change(shared, "MOST_FACTORS", 2, "told CA", code=3),
+    Change(evidence, "EVIDENCE_MEMORY", 1_000, "hours CA"),
+    Change(evidence, "EVIDENCE_MEMORY", 1_000, "hours CA", code=3),
+    Change(pmf, "CANDIDATES", 16, "many CA"),
+    Change(pmf, "CANDIDATES", 16, "many CA", code=3),
+    Change(pmf, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),
+    Change(pmf, "_NODES", pmf._NODES[:, 1:-1], "hours CA", code=3),
+    Change(pmf, "POINTS", 40, "hours CA", code=3),
+    Change(prior, "SIZE", 2.2, "hours CA", code=3),
+    Change(prior, "PSEUDO_WEIGHTS", 10.0, "hours CA", code=3),
+    Change(prior, "NUMBER", 0.4, "hours CA", code=3),
+    Change(prior, "LARGEST_PENALTY", 250.0, "hours CA", code=3),
+    Change(prior, "LARGEST_VARIANCE", 2.0, "titled CA", code=3),
+    Change(noise, "GUESS", 0.2, "hours CA", code=3),
+    Change(pmf, "OPTIMISM", 1.2, "hours CA", code=3),
+    Change(pmf, "NARROW", 0.6, "hours CA", code=3),
+    Change(levels, "PENALTY", 5.0, "hours CA", code=3),
+    Change(levels, "STEPS", 32, "hours CA", code=3),
+    Change(thompson, "LEVELS_MEMORY", 0.4, "hours CA", code=3),
+    Change(thompson, "LEVELS_MARGIN", 2.0, "hours CA", code=3),
+    Change(rules, "CODES", rules.CODES | {3: rules.CODES[3]._replace(margin=3.0)}, PLAIN, code=3),
     Change(thompson, "LEAST_ACTIONS", 40, "told CA", code=3),
-    Change(integral, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),
-    Change(integral, "_NODES", integral._NODES[:, 1:-1], PLAIN, code=3),
+    Change(shared, "MOST_FACTORS", 2, "told CA", code=3),
+    Change(shared, "MOST_FEATURES", 150, "titled CA", code=3),
+    Change(thompson, "SHARED_WORK", 100**3, "titled CA", code=3),
 )
 
 
+@pytest.fixture
+def fresh_places() -> Iterator[None]:
+    """The places of the integral's points are cached."""
+    pmf._places.cache_clear()
+    yield
+    pmf._places.cache_clear()
+
+
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change.name}-{change.code}")
+@pytest.mark.usefixtures("fresh_places")
 def test_a_changed_constant_is_noticed(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
     """With such a change all other tests may pass."""
     before = written()[f"thompson {change.code} {change.stream}"]
@@ -155,6 +188,7 @@ def test_a_changed_default_is_noticed_by_the_name_of_the_model(memory: float) ->
         Change(arrays, "CACHE", 3, PLAIN),
         Change(arrays, "CACHE_FLOATS", 300, PLAIN),
         Change(admission, "BATCH", 3, "moving CA", code=2),
+        Change(pmf, "AT_ONCE", 2_000, PLAIN, code=3),
     ],
     ids=lambda change: change.name,
 )

@@ -27,7 +27,7 @@ from decider.policy.make import make_policy, save_model
 from decider.policy.protocol import Choice, Policy
 from decider.policy.thompson.admission import CELLS, MostFrequent
 from decider.policy.thompson.arrays import Floats, json_from_array
-from decider.policy.thompson.integral import CANDIDATES, best_of
+from decider.policy.thompson.pmf import CANDIDATES, best_of
 from decider.policy.thompson.regression import Regression, inverse
 from decider.policy.thompson.rules import CODES
 from decider.policy.thompson.thompson import ThompsonPolicy

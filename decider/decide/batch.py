@@ -3,14 +3,15 @@ costs more than what it computes for one context.
 
 A policy gives a context the same pmf among others as alone, so `verify` recomputes each decision by itself. Whatever
 goes wrong here is left to `decide`: it asks again, for that request alone, and falls back for that request alone.
-Called by `server/service.py`, for a batch and for calls of a thread that wait at the same time.
+Called by `server/service.py`, for a batch and for calls of a thread that wait at the same time; a call alone asks the
+cache of slots.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 from decider.decide.decide import (
     Ask,
@@ -48,8 +49,16 @@ class Waiting(NamedTuple):
         return not features and len(actions) > 1 and self.cache.key(self.request, actions) not in self.cache
 
 
-AskAll = Callable[[Sequence[Waiting]], list[Ask]]
-"""`asks_for`, perhaps for several calls at once."""
+class AskAll(Protocol):
+    """`asks_for`, for several calls at once."""
+
+    def is_alone(self) -> bool:
+        """Whether the call that asks is the only one: the cache, asked directly, gives the same."""
+        ...
+
+    def __call__(self, waiting: Sequence[Waiting], /) -> list[Ask]:
+        """What `decide` is to ask for each of them."""
+        ...
 
 
 class _Group:

@@ -201,12 +201,25 @@ class Call:
             callback(self)
 
 
+class Shared(Generic[E, R]):
+    """Work that calls share; see `CommitExecutor.share`. is_alone: whether the call that asks has nobody to share with,
+    and may as well do without."""
+
+    def __init__(self, work: Callable[[Sequence[E]], list[R]], is_alone: Callable[[], bool]) -> None:
+        self._work, self.is_alone = work, is_alone
+
+    def __call__(self, items: Sequence[E]) -> list[R]:
+        """A result for each item."""
+        return self._work(items)
+
+
 class CommitExecutor:
     """Runs calls in `threads` threads; the calls of a thread share commits through `append`, other work by `share`."""
 
     def __init__(self, append: Append, *, threads: int) -> None:
         self._append = append
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._runners = _Runners()
         self._threads = [
             threading.Thread(target=self._serve, name=f"calls-{index}", daemon=True) for index in range(threads)
         ]
@@ -217,9 +230,13 @@ class CommitExecutor:
         """As `EventLog.append`; while a call of this executor waits for the commit, others run."""
         return self._share(self._append, entries)
 
-    def share(self, work: Callable[[Sequence[E]], list[R]]) -> Callable[[Sequence[E]], list[R]]:
+    def share(self, work: Callable[[Sequence[E]], list[R]]) -> Shared[E, R]:
         """The same work, which gives a result for each item, done at once for all calls of a thread that ask for it."""
-        return partial(self._share, work)
+        return Shared(partial(self._share, work), self.is_alone)
+
+    def is_alone(self) -> bool:
+        """Whether the call that asks has nobody to share work with: no other one waits in its thread, or for one."""
+        return self._runners.busy <= 1 and self._calls.empty()
 
     def _share(self, work: Callable[[Sequence[E]], list[R]], items: Sequence[E]) -> list[R]:
         hub = getcurrent().parent
@@ -241,7 +258,7 @@ class CommitExecutor:
 
     def _serve(self) -> None:
         """The work of a thread: start calls until none is left, then do what they wait for, for all at once."""
-        runners = _Runners()
+        runners = self._runners
         while (call := self._calls.get()) is not None:
             waiting = self._start_more(runners.start(call), runners)
             del call  # while the thread waits for the next one, it must not keep this one's request
@@ -306,21 +323,24 @@ def _count_fitting(calls: Sequence[Sequence[Any]]) -> int:
     return len(calls)
 
 
-class _Runners:
-    """The greenlets of a thread: those that have no call wait for the next one."""
+class _Runners(threading.local):
+    """The greenlets of a thread: those that have no call wait for the next one. busy: how many have one."""
 
     def __init__(self) -> None:
         self._idle: list[greenlet] = []
+        self.busy = 0
 
     def start(self, call: Call) -> list[_Waiting]:
         """Run the call until it waits for a commit, or ends."""
         runner = self._idle.pop() if self._idle else _new_runner()
+        self.busy += 1
         return self.still_waiting(runner, runner.switch(call))
 
     def still_waiting(self, runner: greenlet, work: tuple[_Work, Sequence[Any]] | None) -> list[_Waiting]:
         """A call that yielded waits for that work; one that ended, None, waits for nothing."""
         if work is not None:
             return [(runner, work)]
+        self.busy -= 1
         self._idle.append(runner)
         return []
 

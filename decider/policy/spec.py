@@ -73,7 +73,7 @@ class PolicySpec:
         """Everything that a model depends on besides what it has learned from.
 
         >>> PolicySpec().signature
-        'thompson width=0.45 memory=1000.0 draws=2 CA range=(0.0, 1.0) encoder=1 code=2'
+        'thompson width=0.45 memory=1000.0 draws=2 CA range=(0.0, 1.0) encoder=1 code=3'
         """
         return self.signature_of(self.code)
 

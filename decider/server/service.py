@@ -111,7 +111,8 @@ class DeciderService(Feedback):
     """Handlers of the RPCs of the same names. budget: see `decide`. metrics: of what requests have that their
     experiment does not know. agreement: of apprentices. clock: the log's.
     max_reply_bytes: a larger reply is refused, and what it would tell is not decided. follow: brings `current` up to
-    date with the log, where a decision's version was overtaken before its commit.
+    date with the log, where a decision's version was overtaken before its commit. ask_all: for slots, where other calls
+    of the thread may wait, too; None: each call asks alone.
 
     caller: what its call decided is in the log only where it still waits when the commit begins. Rewards and
     activations are true whoever waits. rights: the caller's; looked at before anything else of the request is.
@@ -125,7 +126,7 @@ class DeciderService(Feedback):
         append: Append,
         budget: Budget | None = None,
         locate_all: LocateAll | None = None,
-        ask_all: AskAll = asks_for,
+        ask_all: AskAll | None = None,
         metrics: RequestMetrics | None = None,
         agreement: AgreementMetrics | None = None,
         clock: Callable[[], Time] = now,
@@ -385,7 +386,8 @@ class DeciderService(Feedback):
         if isinstance(found, _Answer):
             return found
         version, model, slots = found.serving
-        ask = ask_together(self._ask_all, slots, self._budget)
+        others = self._ask_all
+        ask = slots if others is None or others.is_alone() else ask_together(others, slots, self._budget)
         made = decide(found.asked, version, model, ask, self._budget, eligible=found.eligible)
         # The shorter way, which most calls take: see `make walk`.
         is_plain = not (found.of_unit or version.default_reason)

@@ -167,7 +167,8 @@ class Follower:
         return self._keep(make_policy(policy)) if policy.learns else Model(make_policy(policy))
 
     def _keep(self, policy: Policy, position: Position = START) -> Model:
-        return Model(self._memory.keep(policy) if self._memory else policy, position)
+        serves = policy.snapshot()  # without what only learning needs
+        return Model(self._memory.keep(serves) if self._memory else serves, position)
 
 
 def owner_of(version: ExperimentVersion) -> Owner:

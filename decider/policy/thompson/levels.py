@@ -11,18 +11,16 @@ Karny and Ettler 2010.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decider.policy.features import Vector
-from decider.policy.thompson.arrays import Arrays, Indexes
+from decider.policy.thompson.arrays import Arrays
 from decider.policy.thompson.evidence import Foretold
 from decider.policy.thompson.noise import LastingNoise
-from decider.policy.thompson.posterior import LinearPredictor, Posterior
-from decider.policy.thompson.served import Part, Served
+from decider.policy.thompson.pmf import KnownLevels
 
 PENALTY = 4.0
 """Of a level, in penalties of a weight before there are data: levels move little."""
@@ -54,19 +52,9 @@ class Levels:
         self._noise.add(residual, scale)
         return foretold
 
-    def posterior(self, known: Posterior, rows: Indexes, noise: float) -> Posterior:
-        """The regression's posterior, (contexts, actions), with the actions' levels. rows: theirs, (actions,); noise:
-        the variance of rewards around the regression."""
-        count, off = self._counts[:, rows]
-        count = count + self._penalty
-        return Posterior(known.mean + off / count, (known.variance / noise + 1 / count) * self._noise.value)
-
-    def copy(self) -> Levels:
-        """One that does not change."""
-        copy = Levels(memory=1.0)
-        copy._counts, copy._penalty = self._counts.copy(), self._penalty
-        copy._noise.restore(self._noise.to_list(), int(self._noise.count))
-        return copy
+    def known(self) -> KnownLevels:
+        """What serves, until more is learned."""
+        return KnownLevels(self._counts, self._penalty, self._noise.value)
 
     def to_arrays(self) -> Arrays:
         """The whole state."""
@@ -82,25 +70,6 @@ class Levels:
         *squares, count = saved["noise"].tolist()
         self._noise.restore(squares, int(count))
         (self._penalty,) = saved["penalty"].tolist()
-
-
-class ServedWithLevels(Served):
-    """A regression, with and without levels. weight: that of the pmf with levels."""
-
-    def __init__(self, predictor: LinearPredictor, levels: Levels, weight: float) -> None:
-        super().__init__(predictor)
-        self._linear, self._levels, self._weight = predictor, levels, weight
-
-    def parts(self, actions: tuple[str, ...], shared: Sequence[Vector], own: tuple[Vector, ...]) -> list[Part]:
-        """See `Served`."""
-        known = self._linear.posteriors(actions, shared, own)
-        moved = self._levels.posterior(known, self._linear.rows_of(actions), self._linear.noise)
-        both = [Part(1.0 - self._weight, known), Part(self._weight, moved)]
-        return [one for one in both if one.weight > 0]
-
-    def snapshot(self) -> Served:
-        """See `Served`."""
-        return ServedWithLevels(self._linear.linear_copy(), self._levels.copy(), self._weight)
 
 
 def weight_of(ahead: float) -> float:

@@ -1,22 +1,29 @@
-"""The posterior of every action's expected reward, from the weights of a regression and their covariance.
+"""A context and actions -> their features -> the posterior of every action's expected reward.
 
-`regression.py` learns them; a copy of them serves.
+The posterior comes from the weights of a regression and their covariance, which `regression.py` learns; a copy of them
+serves. Called by `pmf.py`; `thompson.py` learns from the same features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from decider.policy.features import Vector
+from decider.policy.features import CACHED_CHARACTERS, Vector, category, fields_vector, vector_of
+from decider.policy.protocol import Choice
 from decider.policy.thompson.arrays import FEATURE, Cache, Floats, Indexes, floats_of
-from decider.policy.thompson.features import CONSTANT, is_number
+from decider.policy.thompson.features import CONSTANT, OF_ACTION, is_number
 from decider.policy.thompson.prior import Prior
 from decider.policy.thompson.recurring import Recurring
+from decider.types import ActionId, Context
+
+NAME_CACHE = 10_000
+"""Most sets of context fields whose features are cached."""
 
 GROWTH = 8
 """Columns that are added to the arrays at a time."""
@@ -37,6 +44,67 @@ NAME_BYTES = 300
 
 GUESS = 0.25
 """Prior guess of the noise's variance; it counts as one observation. Rewards are in [0, 1]."""
+
+
+# The features by which the regressions know contexts and actions.
+
+
+ActionNames = tuple[tuple[str, ...], tuple[Vector, ...]]
+"""The ids of actions as the regressions name them, and each action's features."""
+
+_known_ids: Cache[tuple[ActionId, ...], tuple[str, ...]] = Cache()
+
+_names_of_actions: Cache[tuple[Choice, ...], ActionNames] = Cache()
+
+_recurring = Recurring()
+
+
+def action_names(actions: tuple[Choice, ...]) -> ActionNames:
+    """Of these actions, made once for each set of them that recurs."""
+    if not _recurring(actions):
+        return _make_action_names(actions)
+    known = _names_of_actions.get(actions)
+    if known is None:
+        known = _make_action_names(actions)
+        # Twice: the choices are kept as well, with the features that they were made from.
+        size = 4 * FEATURE * len(known[1]) + 2 * sum(map(floats_of, known[1]))
+        _names_of_actions.put(actions, known, floats=size)
+    return known
+
+
+def _make_action_names(actions: tuple[Choice, ...]) -> ActionNames:
+    own = [
+        tuple([(f"{OF_ACTION}{name}", value) for name, value in one.vector]) if one.vector else () for one in actions
+    ]
+    return _ids_of(tuple([one.id for one in actions])), tuple(own)
+
+
+def _ids_of(actions: tuple[ActionId, ...]) -> tuple[str, ...]:
+    ids = _known_ids.get(actions)
+    if ids is None:
+        ids = tuple([category("id", id_)[0] for id_ in actions])
+        _known_ids.put(actions, ids, floats=FEATURE * len(actions) + sum(map(len, actions)))
+    return ids
+
+
+def context_features(context: Context) -> Vector:
+    """The features of a context; the first is the constant.
+
+    >>> context_features(Context(device="mobile", features={"age": 31}))
+    (('constant', 1.0), ('device=mobile', 1.0), ('age:', 31.0))
+    """
+    own = context[:5]
+    # Long texts are not kept, so that a number of entries is a number of bytes.
+    fields = _with_constant(own) if sum(map(len, own)) <= CACHED_CHARACTERS else _with_constant.__wrapped__(own)
+    return fields + vector_of(context.features) if context.features else fields
+
+
+@lru_cache(maxsize=NAME_CACHE)
+def _with_constant(fields: tuple[str, ...]) -> Vector:
+    return ((CONSTANT, 1.0), *fields_vector(fields))
+
+
+# From features to a posterior.
 
 
 class Posterior(NamedTuple):

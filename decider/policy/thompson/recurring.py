@@ -1,6 +1,6 @@
 """Tells keys that come again from those that come once, so that caches are not filled with the latter.
 
-Called by `thompson.py` and `posterior.py`: features that come with a call hardly ever come twice once there is a number
+Called by `posterior.py`: features that come with a call hardly ever come twice once there is a number
 among them. To keep each would cost more than to compute it, and what does recur would have to make room.
 """
 

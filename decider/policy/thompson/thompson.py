@@ -18,7 +18,7 @@ import io
 import logging
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,11 @@ from decider.policy.protocol import Choice, Policy, Scores, Vocabulary
 from decider.policy.thompson.admission import LITTLE_WORK, WORK, FirstCome
 from decider.policy.thompson.arrays import json_from_array, json_to_array
 from decider.policy.thompson.evidence import NO_EVIDENCE, Evidence
-from decider.policy.thompson.levels import Levels, ServedWithLevels, weight_of
-from decider.policy.thompson.names import action_names, context_features
-from decider.policy.thompson.pmf import PmfFromPosterior
+from decider.policy.thompson.levels import Levels, weight_of
+from decider.policy.thompson.pmf import Served, ServedWithLevels, ThompsonSnapshot
+from decider.policy.thompson.posterior import action_names, context_features
 from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.rules import CODES, LEVELS_MARGIN, NEWEST, Rules
-from decider.policy.thompson.served import Served
 from decider.policy.thompson.shared import LEAST_ACTIONS, SHARED_WORK, SharedRegression
 from decider.policy.thompson.views import FeaturePairs, NumberBins, View, ViewRegression
 from decider.types import Context
@@ -51,9 +50,9 @@ LEVELS_MEMORY = 0.5
 
 class ThompsonPolicy:
     """width: factor on the posterior's standard deviations; smaller is greedier. memory: of the discounted regression,
-    in decisions; 0: there is none. draws: pmf is proportional to P(best)^draws; 1 is plain Thompson sampling. pairs:
-    whether one regression has products of two features of the context. rules: of a version of the learning code.
-    `saved` continues from `save()`.
+    in decisions, and half of it of the levels; 0: there are neither. draws: pmf is proportional to P(best)^draws; 1 is
+    P(best) itself. pairs: whether one regression has products of two features of the context. rules: of a version of
+    the learning code. `saved` continues from `save()`.
 
     Every action has regressions of its own, on features of the context and of the action. Nothing is shared between
     actions but where many have features: then one regression of them all learns beside these (`shared.py`).
@@ -217,58 +216,10 @@ class ThompsonPolicy:
         if self._levels is None or predictor is not self._regressions[STATIONARY]:
             return Served(predictor)
         ahead = self._evidence.of[LEVELS] - LEVELS_MARGIN - self._evidence.of[STATIONARY]
-        return ServedWithLevels(predictor, self._levels, weight_of(ahead))
+        return ServedWithLevels(predictor, self._levels.known(), weight_of(ahead))
 
 
 def _of(name: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Those of one part, as it named them."""
     start = f"{name}."
     return {key.removeprefix(start): arrays[key] for key in arrays if key.startswith(start)}
-
-
-class ThompsonSnapshot:
-    """A copy of a `ThompsonPolicy` that serves and never changes."""
-
-    def __init__(self, served: Served, to_pmf: PmfFromPosterior, vocabulary: Vocabulary) -> None:
-        self._served, self._to_pmf, self._vocabulary = served, to_pmf, vocabulary
-
-    @property
-    def size(self) -> int:
-        """See `Policy`."""
-        return self._served.predictor.size
-
-    def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
-        """The policy's pmf when the snapshot was taken."""
-        return self._to_pmf(self._served, context, actions)
-
-    def pmfs(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Sequence[float]]:
-        """See `Policy`."""
-        return self._to_pmf.several(self._served, contexts, actions)
-
-    def learn(self, *_: object, **__: object) -> NoReturn:
-        """Raises TypeError."""
-        raise TypeError("a snapshot does not learn; the policy that it was taken from does")
-
-    def count_under_way(self, **_: object) -> NoReturn:
-        """Raises TypeError."""
-        raise TypeError("a snapshot counts nothing; the policy that it was taken from does")
-
-    def snapshot(self) -> Policy:
-        """Itself: it never changes."""
-        return self
-
-    def shrink(self) -> None:
-        """Empty the caches."""
-        self._served.predictor.shrink()
-
-    def vocabulary(self) -> Vocabulary:
-        """The policy's vocabulary when the snapshot was taken."""
-        return self._vocabulary
-
-    def scores(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Scores]:
-        """See `Policy`."""
-        return [self._to_pmf.scores(self._served, context, actions) for context in contexts]
-
-    def save(self) -> NoReturn:
-        """Raises TypeError: it does not have the sums that learning needs."""
-        raise TypeError("a snapshot cannot be saved; save the policy that it was taken from")

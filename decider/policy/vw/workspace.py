@@ -219,8 +219,11 @@ class VwPolicy:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What was saved, for a workspace that is not there."""
-        saved = self.save() if self._made else self._saved
-        return _load, (self._arguments, (self._minimum, self._maximum), saved)
+        return _load, (self._arguments, (self._minimum, self._maximum), self._state())
+
+    def _state(self) -> bytes | None:
+        """From which another one would be made. It makes no workspace."""
+        return self.save() if self._made else self._saved
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """VW's pmf, in the order of the actions. Raises UnusablePmf where VW gives none."""
@@ -259,7 +262,7 @@ class VwPolicy:
 
     def snapshot(self) -> VwPolicy:
         """Loaded from what it saves: VW has no other way to copy a workspace."""
-        return VwPolicy(self._arguments, reward_range=(self._minimum, self._maximum), saved=self.save())
+        return VwPolicy(self._arguments, reward_range=(self._minimum, self._maximum), saved=self._state())
 
     def shrink(self) -> None:
         """Forget all parsed lines."""
