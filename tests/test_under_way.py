@@ -189,9 +189,7 @@ def assert_same_models(log: EventLog, whole: LogReader) -> None:
     assert on.save().data == saved_at(whole, log.head().position)
 
 
-@pytest.mark.parametrize(
-    "versions", [[LOGS], [LEARNS, LOGS], [LEARNS, FREEZES, LOGS]], ids=["logs", "then logs", "then frozen, then logs"]
-)
+@pytest.mark.parametrize("versions", [[LOGS], [LEARNS, FREEZES, LOGS]], ids=["never learned", "learned before"])
 def test_nothing_is_kept_of_versions_that_do_not_learn(
     tmp_path: Path, clock: Clock, versions: list[Experiment]
 ) -> None:
