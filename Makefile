@@ -172,7 +172,7 @@ $(BAKEOFF): simulator/studies/bakeoff/requirements.txt simulator/studies/bakeoff
 	DONT_SET_MARCH=1 $(BAKEOFF_PIP) --no-build-isolation -r simulator/studies/bakeoff/requirements.txt || { echo "contextualbandits is built from source: is there a C++ compiler?"; exit 1; }
 	@touch $(BAKEOFF)
 
-bakeoff: $(READY) $(BAKEOFF) ## our policies and other libraries' on the same visits of all worlds; resumes (ARGS="--publish")
+bakeoff: $(READY) $(BAKEOFF) ## our default and other libraries' bandits on the same visits of all worlds; resumes (ARGS="--publish")
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv-bakeoff/bin/python -m simulator.studies.bakeoff $(ARGS)
 
 from-nothing: $(READY) ## visits until the default beats the best single action of the demo, by learning code (minutes; ARGS="--publish")

@@ -183,12 +183,18 @@ class PmfFromPosterior:
     def several(self, served: Served, contexts: Sequence[Context], actions: Sequence[Choice]) -> list[list[float]]:
         """The pmf of each context, the same bits as one by one."""
         parts = self._parts(served, contexts, actions)
-        pmfs: list[list[float]] = weighted([(one.weight, self._pmfs(one.posterior)) for one in parts]).tolist()
+        pmfs: list[list[float]] = weighted(self._pmfs(parts)).tolist()
         return pmfs
 
-    def _pmfs(self, posterior: Posterior) -> Floats:
+    def _pmfs(self, parts: Sequence[Part]) -> list[tuple[float, Floats]]:
+        """Weight and (contexts, actions), of each part."""
+        posterior = parts[0].posterior
+        if len(parts) > 1:  # one call of NumPy for all: each row's bits are its own
+            both = zip(*[one.posterior for one in parts], strict=True)
+            posterior = Posterior(*map(np.concatenate, both))
         power = self._power(*self._explore(posterior))
-        return np.asarray(power / power.sum(axis=1)[:, None])
+        pmfs = power / power.sum(axis=1)[:, None]
+        return [(one.weight, part) for one, part in zip(parts, np.split(pmfs, len(parts)), strict=True)]
 
     def scores(self, served: Served, context: Context, actions: Sequence[Choice]) -> Scores:
         """In the reward's unit: what is expected, and how wide the pmf's draws are."""
@@ -327,7 +333,7 @@ def best_of_all(mean: Floats, deviation: Floats) -> Floats:
 
 
 def best_of(mean: Floats, deviation: Floats) -> Floats:
-    """(n,): P(each of n independent normals is the largest), within 0.005.
+    """(n,): P(each of n independent normals is the largest), within 0.005 mostly; 0.02 at worst.
 
     The integral of P(all others are smaller) over each one's own distribution, by the trapezoidal rule.
 

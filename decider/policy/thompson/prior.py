@@ -26,8 +26,11 @@ PSEUDO_WEIGHTS = 8.0
 NUMBER = 0.3
 """What a number's penalty is multiplied by: it has one weight where a category has one for each of its values."""
 
-LARGEST_PENALTY, LARGEST_VARIANCE = 300.0, 10.0
-"""Of a weight, where rewards hardly differ so far; in units of the noise's variance, where they differ a lot."""
+LARGEST_PENALTY = 300.0
+"""Of a weight, where rewards hardly differ so far. Before there are data the smallest is 1."""
+
+LARGEST_VARIANCE = 10.0
+"""Of a field's weights, in units of the noise's: once there are data a penalty may be 0.1."""
 
 
 class Fitted(NamedTuple):
