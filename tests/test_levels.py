@@ -191,3 +191,19 @@ def test_a_noise_that_fades_follows_the_rewards() -> None:
     assert fading.value < 0.01 < 0.1 < lasting.value == lasting.judged == fading.judged
     restored.restore(fading.to_list(), 1_000)
     assert (restored.value, restored.judged) == (fading.value, fading.judged)
+
+
+@pytest.mark.parametrize("memory", [0.1, 1.0, 1.5])
+def test_the_shortest_memory_is_that_of_one_decision(memory: float) -> None:
+    """An experiment may say so; a share below 0 of what was would grow without end."""
+    policy, random = thompson(memory=memory), Random(2)
+    for _ in range(100):
+        teach(policy, random, 4, (0.3, 0.1, 0.6))
+        assert sum(policy.snapshot().pmf(SHOP, ACTIONS)) == pytest.approx(1.0)
+
+
+def test_evidence_that_is_no_number_has_no_weight() -> None:
+    """A model that has learned nonsense must not end the learner."""
+    assert weight_of(float("nan")) == 0.0
+    assert weight_of(float("-inf")) == 0.0
+    assert weight_of(float("inf")) == 1.0

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decider.policy.features import Vector
+from decider.policy.make import make_policy
 from decider.policy.protocol import Choice
 from decider.policy.thompson import admission, counts
 from decider.policy.thompson.admission import CELLS, CHECK_AFTER, HALVE_AFTER, FirstCome, MostFrequent
@@ -28,6 +29,7 @@ from decider.policy.thompson.rules import CODES
 from decider.policy.thompson.thompson import ThompsonPolicy
 from decider.types import ActionId, Context
 from simulator.studies.wide import CONTEXTS, lessons, lift
+from tests.conftest import plain_choices, spec
 from tests.test_thompson import arrays, regressions, thompson
 
 DATA = Path(__file__).parent / "data"
@@ -359,3 +361,19 @@ def test_of_500_cities_the_30_that_matter_are_learned() -> None:
     )
     assert counted > 0.8 * told
     assert counted > 1.1 * first
+
+
+def test_a_model_that_was_stored_goes_on_to_the_same_bits_after_features_were_chosen() -> None:
+    """A choice leaves arrays in another layout than loading does, and the order of a sum over rows depends on it."""
+    actions, random = plain_choices(10), Random(0)
+    policy = loaded = make_policy(spec("thompson"))
+    for number in range(2_000):
+        most = 300 if number < 900 else 20
+        features = {f"w{field}": f"v{random.randrange(most)}" for field in range(2)}
+        context, drawn = Context(device=random.choice("md"), features=features), random.randrange(10)
+        paid = float(random.random() < 0.1 + 0.8 * (drawn % 2) * (number // 300 % 2))
+        if number == 1_500:
+            loaded = make_policy(spec("thompson"), policy.save())
+        for one in {id(policy): policy, id(loaded): loaded}.values():
+            one.learn(context, actions, drawn=drawn, propensity=0.1, reward=paid)
+    assert loaded.save() == policy.save()

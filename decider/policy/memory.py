@@ -200,8 +200,11 @@ class EvictablePolicy:
     def count_under_way(self, *, decided: int, sealed: int) -> None:
         """See `Policy`."""
         with self._lock:
+            first = not self._used
             self._stored = False
             self._loaded().count_under_way(decided=decided, sealed=sealed)
+        if first:
+            self._trim_if_grown()
 
     def save(self) -> bytes:
         """See `Policy`."""

@@ -33,7 +33,7 @@ class Levels:
     """The levels of all actions, by their rows in a regression. memory: a decision counts 1/e after so many."""
 
     def __init__(self, memory: float) -> None:
-        self._kept = 1 - 1 / memory
+        self._kept = max(0.0, 1 - 1 / memory)
         self._counts = np.zeros((2, 1))  # by row: decisions, and sums of what they were off by
         self._penalty = PENALTY
         self._noise = LastingNoise()
@@ -78,4 +78,6 @@ def weight_of(ahead: float) -> float:
     >>> weight_of(0.0), weight_of(-3.0), weight_of(-1e9)
     (0.5, 0.046875, 0.0)
     """
-    return round(STEPS / (1.0 + math.exp(min(-ahead, 700.0)))) / STEPS
+    if not ahead > -700.0:  # also where it is no number
+        return 0.0
+    return round(STEPS / (1.0 + math.exp(-min(ahead, 700.0)))) / STEPS

@@ -11,7 +11,7 @@ from decider.policy.thompson.posterior import GUESS
 
 
 class LastingNoise:
-    """Learning codes 1 and 2: of all decisions. value: a variance of rewards in [0, 1]."""
+    """Of all decisions: in learning codes 1 and 2, and of levels. value: a variance of rewards in [0, 1]."""
 
     @property
     def judged(self) -> float:

@@ -288,7 +288,7 @@ class OptimisticPmf(PmfFromPosterior):
     @property
     def _known(self) -> float:
         """Square root of the share of decisions that are sealed; 1 before the first."""
-        return math.sqrt(self._sealed / self._decided) if self._sealed else 1.0
+        return math.sqrt(min(1.0, self._sealed / self._decided)) if self._sealed and self._decided else 1.0
 
 
 # P(best): each of several normals' probability of being the largest.

@@ -174,7 +174,7 @@ class FieldPrior:
         self.choose(range(len(self._least)), len(self._least) + columns)
 
     def discount(self, factor: float) -> None:
-        """See `Prior`; ranges stay."""
+        """See `Prior`; ranges stay, and votes for the usual reward."""
         self._count *= factor
         self._size *= factor
 
@@ -194,7 +194,7 @@ class FieldPrior:
 
     def _estimate(self, fitted: Fitted, group: Indexes, groups: int) -> Floats:
         """(groups,): variances, in units of the noise's, by one step of expectation maximisation from the posterior."""
-        scale = self._scale[: len(group)]  # that the posterior was solved with; 0 of features that are new since
+        scale = self._scale[: len(group)]  # of the last solution; 0 where columns were added since
         squares = fitted.deviations * fitted.deviations / fitted.noise + fitted.variances
         found = np.bincount(group, squares.sum(axis=0)[: len(group)] * scale, groups)
         count = len(squares) * np.bincount(group, scale > 0, groups)

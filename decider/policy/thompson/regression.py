@@ -96,7 +96,7 @@ class Regression(LinearPredictor):
         foretold = Foretold(row, residual, scale, self._noise.judged)
         weights += gain * (residual / scale)
         # S - gain gain' / scale: Sherman and Morrison 1950. With root root' it is symmetric to the last bit, so half of
-        # it can be stored. Learning code 1 divides one factor only; so does code 2 while there is room for all.
+        # it can be stored. Learning code 1 divides one factor only; so do the others while there is room for all.
         root = gain / math.sqrt(scale) if self._wide else gain
         covariance -= root[:, None] * (root if self._wide else gain / scale)
         # Sums from which `_solve` begins again: the penalties change with the data, which no rank-one update can undo.
@@ -207,6 +207,8 @@ class Regression(LinearPredictor):
             "targets": self._targets[:, :known],
             "spread": pack(self._covariance, known),
             "weights": self._weights[:, :known],
+            # The order of a sum over rows depends on the layout, which a choice of features changes.
+            **({"fortran": np.array([1])} if self._moments.flags.fnc else {}),
             **self._prior.to_arrays(),
             **self._admission.to_arrays(),
         }
@@ -221,7 +223,8 @@ class Regression(LinearPredictor):
         self.noise = self._noise.value
         used, columns = len(self._places), _columns(len(self._places))
         padding = ((0, 0), (0, columns - used))
-        self._moments = unpack(saved["moments"], used, np.zeros((columns, columns)))
+        moments = unpack(saved["moments"], used, np.zeros((columns, columns)))
+        self._moments = np.asfortranarray(moments) if "fortran" in saved else moments
         self._covariance = unpack(saved["spread"], used, np.eye(columns))
         self._targets = np.pad(saved["targets"][:, :used], padding)
         self._weights = np.pad(saved["weights"][:, :used], padding)
