@@ -136,7 +136,7 @@ class KnownLevels(NamedTuple):
 
 
 class ServedWithLevels(Served):
-    """A regression, with and without levels. weight: that of the pmf with levels."""
+    """A regression, with and without levels. weight: that of the pmf with levels, in (0, 1]."""
 
     def __init__(self, predictor: LinearPredictor, levels: KnownLevels, weight: float) -> None:
         super().__init__(predictor)

@@ -211,12 +211,12 @@ class ThompsonPolicy:
         return self._regressions[STATIONARY if best == LEVELS else best]
 
     def _served(self) -> Served:
-        """What a decision asks: the best regression; the stationary one with and without its levels."""
+        """What a decision asks: the best regression; with levels, too, where they have weight."""
         predictor = self._best_predictor()
         if self._levels is None or predictor is not self._regressions[STATIONARY]:
             return Served(predictor)
-        ahead = self._evidence.of[LEVELS] - LEVELS_MARGIN - self._evidence.of[STATIONARY]
-        return ServedWithLevels(predictor, self._levels.known(), weight_of(ahead))
+        weight = weight_of(self._evidence.of[LEVELS] - LEVELS_MARGIN - self._evidence.of[STATIONARY])
+        return ServedWithLevels(predictor, self._levels.known(), weight) if weight > 0 else Served(predictor)
 
 
 def _of(name: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
