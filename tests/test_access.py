@@ -973,6 +973,7 @@ def test_the_limit_of_calls_is_the_token_s_wherever_it_calls_from(tmp_path: Path
         ):
             apply = "ExperimentService/ApplyExperiment"
             unary(ones, apply)(REQUESTS[apply](OWN, ""), timeout=20)
+            client.wait_until_idle()
             ask = REQUESTS["DeciderService/Decide"](OWN, "")
             with closing(sqlite3.connect(client.db, isolation_level=None)) as other:
                 other.execute("begin immediate")

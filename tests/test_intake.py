@@ -38,6 +38,7 @@ def serving(folder: Path, **settings: Any) -> Iterator[InProcessClient]:
     client = InProcessClient(folder / "log.db", **settings)
     try:
         client.apply(experiment("e"))
+        client.wait_until_idle()
         yield client
     finally:
         client.close()
