@@ -25,8 +25,9 @@ from decider.policy.thompson.pmf import KnownLevels
 PENALTY = 4.0
 """Of a level, in penalties of a weight before there are data: levels move little."""
 
-STEPS = 64
-"""A weight is a whole number of such parts: the last bits of `exp` depend on the C library, and must not decide."""
+STEPS = 8
+"""A weight is a whole number of such parts: the last bits of `exp` depend on the C library, and must not decide. Few, so
+that what is hardly believed costs a decision no second posterior."""
 
 
 class Levels:
@@ -76,7 +77,7 @@ def weight_of(ahead: float) -> float:
     """Of the one of two whose evidence is so many nats ahead of the other's.
 
     >>> weight_of(0.0), weight_of(-3.0), weight_of(-1e9)
-    (0.5, 0.046875, 0.0)
+    (0.5, 0.0, 0.0)
     """
     if not ahead > -700.0:  # also where it is no number
         return 0.0
