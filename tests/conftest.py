@@ -19,8 +19,10 @@ from decider.log.open import open_log
 from decider.log.postgres.writer import PostgresLog
 from decider.log.protocol import EventLog
 from decider.policy.algorithms import ALGORITHMS
+from decider.policy.features import Vector
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
+from decider.policy.thompson.posterior import Posterior, Predictor
 from decider.types import CONTEXT_FIELDS, ActionId, Context, ExperimentId, Position, Time
 from simulator.datasets import open_bandit
 from tests.browser import Browser, browser
@@ -98,6 +100,12 @@ def spec(algorithm: str, *interactions: str, **parameters: float) -> PolicySpec:
 def plain_choices(count: int) -> tuple[Choice, ...]:
     """That many actions without features, as a policy sees them."""
     return tuple(Choice(ActionId(f"a{number}")) for number in range(count))
+
+
+def posterior_of(one: Predictor, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
+    """Of one context, (actions,) each. shared: its features; own: of each action."""
+    (mean,), (variance,) = one.posteriors(actions, [shared], own)
+    return Posterior(mean, variance)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,6 @@ from simulator.run.task import Task, run
 from simulator.run.versions import version_of
 from simulator.studies.bakeoff import __main__ as bakeoff
 from simulator.studies.bakeoff import table
-from simulator.studies.bakeoff.__main__ import SO_FAR, SO_FAR_MARKERS, TEXT, incomplete
 from simulator.studies.bakeoff.aims import aims
 from simulator.studies.bakeoff.before import BEFORE
 from simulator.studies.bakeoff.plan import BEST_RIVALS, DEFAULT, LABELS, OTHERS, Seeds, in_plan, tasks
@@ -148,13 +147,6 @@ def test_the_default_before_plays_as_it_did() -> None:
     """Before and after are paired on the same visits; the share is that of the default when code 2 was the newest."""
     found = run(Task("storefront", BEFORE, seed=7, rounds=1_200, delayed=False)).share()
     assert found == pytest.approx(0.6529520963910623, rel=1e-6)
-
-
-def test_what_is_said_of_an_incomplete_plan_is_what_its_runs_say() -> None:
-    """The text is made by a command, and nothing in it by hand."""
-    begin, end = SO_FAR_MARKERS
-    text = (HERE.parent / TEXT).read_text(encoding="utf-8")
-    assert text.partition(begin)[2].partition(end)[0] == incomplete(read(HERE / SO_FAR))
 
 
 def test_a_changed_default_does_not_run_the_others_again() -> None:

@@ -18,6 +18,7 @@ from decider.policy.thompson.posterior import LinearPredictor, Posterior
 from decider.policy.thompson.prior import UnitPrior
 from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.rules import CODES
+from tests.conftest import posterior_of
 
 NAMES = [f"{kind}{number}{end}" for number in range(12) for kind, end in (("of", "=x"), ("size", ":"))]
 ACTIONS = tuple([f"id={number}" for number in range(40)])
@@ -71,7 +72,7 @@ def test_blocks_of_any_size_give_the_same_bits(
         shared = ((CONSTANT, 1.0), *some(random, NAMES[:20], seed))
         own = tuple([some(random, NAMES, most) for _ in range(actions)])
         wanted = at_once(regression, shared, own, actions=actions)
-        found = regression.posterior(ACTIONS[:actions], shared, own)
+        found = posterior_of(regression, ACTIONS[:actions], shared, own)
         assert found.mean.tobytes() == wanted.mean.tobytes()
         assert found.variance.tobytes() == wanted.variance.tobytes()
 
@@ -96,7 +97,7 @@ def test_a_decision_takes_little_memory_however_many_actions_and_features(own: V
     shared: Vector = ((CONSTANT, 1.0), *[(f"size{number}:", number / 7) for number in range(100)])
     regression.learn(actions[0], shared + own, 1.0)
     tracemalloc.start()
-    regression.posterior(actions, shared, (own,) * len(actions))
+    posterior_of(regression, actions, shared, (own,) * len(actions))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 20e6

@@ -15,6 +15,7 @@ from decider.policy.thompson.features import field_of
 from decider.policy.thompson.prior import LARGEST_VARIANCE, FieldPrior
 from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.rules import CODES, NEWEST
+from tests.conftest import posterior_of
 
 DEVICES, SEGMENTS = ("mobile", "desktop", "tablet"), ("new", "regular", "vip")
 
@@ -55,7 +56,7 @@ def test_what_is_believed_scales_with_the_rewards() -> None:
     """A shop that declares 0 to 10 where orders are of 1 learns as well as one that declares 0 to 1, but for the guess
     of the noise, which counts as one observation."""
     large, small = taught(600, size=1.0), taught(600, size=0.1)
-    one, other = (each.posterior(("a", "new"), ASKED, ((), ())) for each in (large, small))
+    one, other = (posterior_of(each, ("a", "new"), ASKED, ((), ())) for each in (large, small))
     assert other.mean / 0.1 == pytest.approx(one.mean, rel=0.05)
     assert np.sqrt(other.variance) / 0.1 == pytest.approx(np.sqrt(one.variance), rel=0.3)
 
@@ -65,7 +66,7 @@ def test_the_unit_of_a_number_has_no_effect(unit: float) -> None:
     """Days or seconds: the same pmf, but for the first decision's part in the noise."""
     one, other = taught(500), taught(500, unit=unit)
     asked = (*ASKED[:3], ("age:", 40.0 * unit))
-    ours, theirs = one.posterior(("a",), ASKED, ((),)), other.posterior(("a",), asked, ((),))
+    ours, theirs = posterior_of(one, ("a",), ASKED, ((),)), posterior_of(other, ("a",), asked, ((),))
     assert theirs.mean == pytest.approx(ours.mean, rel=0.02)
     assert theirs.variance == pytest.approx(ours.variance, rel=0.02)
 
@@ -92,7 +93,7 @@ def test_penalties_stay_within_bounds(seed: int, count: int, memory: float) -> N
     prior = regression._prior
     assert isinstance(prior, FieldPrior)
     assert all(0 < variance <= LARGEST_VARIANCE for variance in prior._variances.values())
-    found = regression.posterior(("a", "c"), (("constant", 1.0), ("late=0", 1.0), ("wild:", 7.0)), ((), ()))
+    found = posterior_of(regression, ("a", "c"), (("constant", 1.0), ("late=0", 1.0), ("wild:", 7.0)), ((), ()))
     assert np.isfinite(found.mean).all()
     assert (found.variance >= 0).all()
 
@@ -101,13 +102,13 @@ def test_a_snapshot_keeps_the_variance_of_what_it_does_not_know() -> None:
     """Later learning changes what an unknown value is believed to be worth, but not in the copy that serves."""
     regression = taught(50)
     copy, asked = regression.snapshot(), (("constant", 1.0), ("device=watch", 1.0))
-    before = copy.posterior(("a",), asked, ((),))
+    before = posterior_of(copy, ("a",), asked, ((),))
     random = Random(3)
     for _ in range(200):
         features = visit(random)
         regression.learn("a", features, reward(random, "a", features, 1.0))
-    assert copy.posterior(("a",), asked, ((),)).variance == before.variance
-    assert regression.posterior(("a",), asked, ((),)).variance != before.variance
+    assert posterior_of(copy, ("a",), asked, ((),)).variance == before.variance
+    assert posterior_of(regression, ("a",), asked, ((),)).variance != before.variance
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from decider.policy.thompson.rules import CODES
 from decider.policy.thompson.shared import LEAST_ACTIONS, MOST_FEATURES, SHARED_WORK, SharedRegression, with_products
 from decider.policy.thompson.thompson import ThompsonPolicy
 from decider.types import ActionId, Context, FeatureValue
-from tests.conftest import spec
+from tests.conftest import posterior_of, spec
 from tests.test_thompson import regressions, serving
 
 NEWEST = max(CODES)
@@ -65,7 +65,7 @@ def test_the_posterior_is_that_of_dense_matrices(lessons: int) -> None:
         one.learn(ids[drawn], context(random) + own[drawn], float(random.random() < 0.3))
     for _ in range(3):
         shared = context(random)
-        found = one.posterior(ids, shared, own)
+        found = posterior_of(one, ids, shared, own)
         expected = [dense(one, id_, shared, features) for id_, features in zip(ids, own, strict=True)]
         assert found.mean == pytest.approx([mean for mean, _ in expected], abs=1e-9)
         assert found.variance == pytest.approx([variance for _, variance in expected], abs=1e-9)
@@ -76,7 +76,7 @@ def test_actions_without_features_have_their_ids() -> None:
     random, one = Random(1), regression()
     for number in range(50):
         one.learn(f"id={number % 5}", context(random), float(number % 5 == 0))
-    mean = one.posterior(("id=0", "id=1", "id=9"), context(random), ((), (), ())).mean
+    mean = posterior_of(one, ("id=0", "id=1", "id=9"), context(random), ((), (), ())).mean
     assert mean[0] > mean[2] > mean[1]
 
 
@@ -164,5 +164,5 @@ def test_ever_new_features_of_actions_do_not_fill_the_memory() -> None:
     known, left_out = one.vocabulary
     assert known <= MOST_FEATURES
     assert left_out > 1_000
-    mean = one.posterior(("id=1", "id=x"), context(random), ((("A brand=a", 1.0),), (("A title=x", 1.0),))).mean
+    mean = posterior_of(one, ("id=1", "id=x"), context(random), ((("A brand=a", 1.0),), (("A title=x", 1.0),))).mean
     assert np.isfinite(mean).all()

@@ -34,7 +34,7 @@ from decider.policy.thompson.thompson import ThompsonPolicy
 from decider.policy.thompson.views import BIN_AFTER, BINS, MAX_NUMBERS, NumberBins, edges
 from decider.types import ActionId, Context
 from decider.v1 import experiment_pb2 as pb
-from tests.conftest import plain_choices, spec
+from tests.conftest import plain_choices, posterior_of, spec
 
 ACTIONS = plain_choices(3)
 SEGMENTS = ("new", "regular", "vip")
@@ -75,7 +75,7 @@ def test_a_regression_is_the_ridge_regression_of_what_it_learned(count: int) -> 
     """Everything rests on it."""
     regression, lessons = learned(count, count)
     asked = (("constant", 1.0), ("segment=vip", 1.0), ("age:", 33.0)) if count > 20 else lessons[0][0]
-    beliefs = regression.posterior(("a",), asked, ((),))
+    beliefs = posterior_of(regression, ("a",), asked, ((),))
     mean, variance = closed_form(lessons, asked)
     assert beliefs.mean[0] == pytest.approx(mean, rel=1e-7)
     assert beliefs.variance[0] == pytest.approx(variance * regression.noise, rel=1e-7)
@@ -86,9 +86,9 @@ def test_between_two_solutions_every_reward_counts_at_once() -> None:
     regression, _ = learned(1, 400)
     solved = solved_at(regression)
     asked = (("constant", 1.0), ("segment=new", 1.0), ("age:", 40.0))
-    before = regression.posterior(("a",), asked, ((),))
+    before = posterior_of(regression, ("a",), asked, ((),))
     regression.learn("a", asked, 5.0)
-    after = regression.posterior(("a",), asked, ((),))
+    after = posterior_of(regression, ("a",), asked, ((),))
     assert after.mean[0] > before.mean[0]
     assert solved_at(regression) == solved
 
@@ -97,7 +97,7 @@ def test_nothing_is_known_of_a_new_action_but_the_mean_of_all() -> None:
     """It is hoped to be like the others, and it is uncertain."""
     regression, lessons = learned(3, 200)
     asked = lessons[-1][0]
-    beliefs = regression.posterior(("a", "new"), asked, ((), ()))
+    beliefs = posterior_of(regression, ("a", "new"), asked, ((), ()))
     assert beliefs.mean[1] == pytest.approx(np.mean([reward for _, reward in lessons]))
     assert beliefs.variance[1] > 100 * beliefs.variance[0]
 

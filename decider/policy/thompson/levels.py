@@ -26,8 +26,8 @@ PENALTY = 4.0
 """Of a level, in penalties of a weight before there are data: levels move little."""
 
 STEPS = 8
-"""A weight is a whole number of such parts: the last bits of `exp` depend on the C library, and must not decide. Few, so
-that what is hardly believed costs a decision no second posterior."""
+"""A weight is a whole number of such parts: the last bits of `exp` depend on the C library, and must not decide. Few:
+what is hardly believed costs a decision no second posterior."""
 
 
 class Levels:

@@ -130,12 +130,9 @@ class Predictor(Protocol):
         """A copy that does not change."""
         ...
 
-    def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
-        """The posterior of these actions' expected rewards. shared: features of the context; own: of each action."""
-        ...
-
     def posteriors(self, actions: tuple[str, ...], shared: Sequence[Vector], own: tuple[Vector, ...]) -> Posterior:
-        """`posterior` for each of several contexts, to the last bit."""
+        """The posterior of these actions' expected rewards, (contexts, actions). shared: features of each context; own:
+        of each action. The bits of a context do not depend on the others."""
         ...
 
 
@@ -228,10 +225,6 @@ class LinearPredictor:
         copy.noise, copy._wide = self.noise, self._wide
         return copy
 
-    def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
-        """See `Predictor.posterior`."""
-        return self._posterior(self._rows_of(actions), shared, self._stack(own))
-
     def _posterior(self, rows: _Rows, shared: Vector, table: _FeatureTable) -> Posterior:
         known = self._look_up(shared)
         unknown = known.unknown + table.unknown
@@ -243,7 +236,7 @@ class LinearPredictor:
         return Posterior(mean[rows.copies], np.maximum(variance[rows.copies] + unknown, 0.0) * self.noise)
 
     def posteriors(self, actions: tuple[str, ...], shared: Sequence[Vector], own: tuple[Vector, ...]) -> Posterior:
-        """See `Predictor.posteriors`."""
+        """See `Predictor`."""
         rows, table = self._rows_of(actions), self._stack(own)
         # NumPy adds one row alone in another order; and what actions have of their own makes a context's arrays larger.
         if len(shared) == 1 or len(rows.distinct) == 1 or table.places.size:

@@ -87,10 +87,14 @@ class SharedPredictor(LinearPredictor):
         """A copy that does not change."""
         return self._copy_to(SharedPredictor(self._prior.frozen()))
 
-    def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
-        """See `Predictor.posterior`. The variance is that of what differs between actions: what they have in common, as
-        the context's own features, has no part in which of them is the best."""
-        table, known = self._table(actions, own), self._look_up(shared)
+    def posteriors(self, actions: tuple[str, ...], shared: Sequence[Vector], own: tuple[Vector, ...]) -> Posterior:
+        """See `Predictor`. The variance is that of what differs between actions: what they have in common, as the
+        context's own features, has no part in which of them is the best."""
+        table = self._table(actions, own)
+        return stacked([self._of_context(table, one) for one in shared])
+
+    def _of_context(self, table: _Actions, shared: Vector) -> Posterior:
+        known = self._look_up(shared)
         common = float((self._weights[0][known.places] * known.values).sum())
         factors = [(CONSTANT, 1.0), *_factors(shared)]
         columns = [self._columns(name, table.names) for name, _ in factors]
@@ -100,10 +104,6 @@ class SharedPredictor(LinearPredictor):
         variance = self._variance(table, places, values)
         variance += table.ids.unknown + _of_actions(table, unknown.sum(axis=0))
         return Posterior(mean, np.maximum(variance, 0.0) * self.noise)
-
-    def posteriors(self, actions: tuple[str, ...], shared: Sequence[Vector], own: tuple[Vector, ...]) -> Posterior:
-        """See `Predictor.posteriors`."""
-        return stacked([self.posterior(actions, one, own) for one in shared])
 
     def _mean(self, table: _Actions, places: Indexes, values: Floats) -> Floats:
         """(actions,). places, values: (factors, names of features), of products."""

@@ -93,12 +93,8 @@ class ViewPredictor:
         """See `Predictor`."""
         return ViewPredictor(self._view.snapshot(), self._predictor.snapshot())
 
-    def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
-        """See `Predictor.posterior`."""
-        return self._predictor.posterior(actions, self._view.of(shared), _of_actions(self._view, own))
-
     def posteriors(self, actions: tuple[str, ...], shared: Sequence[Vector], own: tuple[Vector, ...]) -> Posterior:
-        """See `Predictor.posteriors`."""
+        """See `Predictor`."""
         return self._predictor.posteriors(actions, list(map(self._view.of, shared)), _of_actions(self._view, own))
 
 
@@ -119,12 +115,8 @@ class ViewRegression(Regression):
         self._view.shrink()
         super().shrink()
 
-    def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
-        """See `Predictor.posterior`."""
-        return super().posterior(actions, self._view.of(shared), _of_actions(self._view, own))
-
     def posteriors(self, actions: tuple[str, ...], shared: Sequence[Vector], own: tuple[Vector, ...]) -> Posterior:
-        """See `Predictor.posteriors`."""
+        """See `Predictor`."""
         return super().posteriors(actions, list(map(self._view.of, shared)), _of_actions(self._view, own))
 
     def learn(self, action: str, features: Vector, reward: float) -> Foretold:

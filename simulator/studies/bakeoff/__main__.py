@@ -29,20 +29,15 @@ from simulator.studies.bakeoff.results import (
     write,
 )
 from simulator.studies.bakeoff.table import placed, results, summary
-from simulator.studies.results import write_results
 from simulator.worlds.registry import data_names, find, names
 
 CSV, TEXT = "results.csv", "RESULTS.md"
-
-SO_FAR = "so-far.csv"
-"""Runs of a plan that is not complete."""
-
-SO_FAR_MARKERS = ("<!-- so far: make bakeoff ARGS=--so-far writes this -->\n", "<!-- /so far -->")
 
 EXAMPLES = """\b
 Examples:
   make bakeoff
   make bakeoff ARGS="--worlds storefront --seeds-4k 3 --seeds-20k 0 --seeds-100k 0"
+  make bakeoff ARGS="--policies default --beside simulator/studies/bakeoff/results.csv"
   python -m simulator.studies.bakeoff --policies 'default|linucb' --seeds-100k 0 --everybody
   python -m simulator.studies.bakeoff --on ray://head-node:10001"""
 
@@ -83,7 +78,6 @@ def _worlds(_: click.Context, __: click.Parameter, given: str | None) -> list[st
 )
 @click.option("--publish", is_flag=True, help="Write results, tables and plot into the repository.")
 @click.option("--again", is_flag=True, help="Run nothing: make tables and plot from the published results.csv.")
-@click.option("--so-far", is_flag=True, help="Run nothing: put what so-far.csv says of 4,000 rounds into RESULTS.md.")
 def main(
     worlds: list[str],
     policies: list[str],
@@ -97,7 +91,6 @@ def main(
     beside: Path | None,
     publish: bool,
     again: bool,
-    so_far: bool,
 ) -> None:
     """Play all worlds with our default, with what it was before, and with the best rivals of each world (PLAN.md).
 
@@ -105,9 +98,6 @@ def main(
     counts at 4,000 and 20,000, too. Slow rivals stop at 20,000, data sets at 4,000. Exits 2 on bad input.
     """
     with bad_input():
-        if so_far:
-            write_results(incomplete(read(HERE / SO_FAR)), SO_FAR_MARKERS)
-            return
         if again:
             found = read(HERE / CSV)
         else:
@@ -118,11 +108,6 @@ def main(
         if publish or again:
             published(found, HERE, HERE.parent / TEXT)
         click.echo(summary(found))
-
-
-def incomplete(found: Sequence[SeedResult]) -> str:
-    """What runs of a plan say before it is complete: of the shortest horizon, which is played first."""
-    return summary([one for one in found if one.horizon == HORIZONS[0]]) + "\n"
 
 
 def _planned(
