@@ -427,6 +427,25 @@ def test_what_surprises_is_said_when_it_is_applied(clock: Clock, caplog: pytest.
     assert "min_share and max_share do not hold" in third
 
 
+def test_what_a_new_action_may_take_is_said_where_nothing_bounds_it(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody wants to learn from the dashboard that most visitors see what nobody has tried. A first version has no
+    traffic yet, a bound is meant, and what comes back has been tried."""
+    sale, outfit = Action(SALE, "offer"), Action(OUTFIT)
+    retired, shoe = Action(OUTFIT, retired=True), Action(ActionId("shoe"))
+    with closing(MemoryLog(clock=clock)) as log:
+        Versions(log).apply(sample_experiment(actions=(sale, outfit)))
+        Versions(log).apply(sample_experiment(actions=(sale, retired, Action(ActionId("hat"), max_share=0.2))))
+        Versions(log).apply(sample_experiment(actions=(sale, outfit), policy=spec("squarecb")))
+        Versions(log).apply(sample_experiment(actions=(sale, outfit, shoe), policy=spec("squarecb")))
+        assert not caplog.records
+        Versions(log).apply(sample_experiment(actions=(sale, outfit, Action(ActionId("sock")))))
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "'sock'" in said
+    assert "max_share" in said
+
+
 FILE = """
 id = "e"
 baseline_action = "a"

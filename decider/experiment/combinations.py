@@ -13,7 +13,7 @@ from decider.experiment.checks import LARGEST_REWARD
 from decider.experiment.definition import DEFAULT_ACTION_REASONS, Action, Experiment, Learning, RewardDefinition
 from decider.experiment.feature_schema import FeatureSchema, FeatureType
 from decider.experiment.rules import equality, is_never
-from decider.policy.algorithms import ALGORITHMS
+from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from decider.types import Time
 
 SLACK = 1e-9
@@ -125,8 +125,9 @@ def _rule_violations(experiment: Experiment) -> Iterator[Violation]:
         yield Violation("actions", "each has an eligible_if that is never true, so no call gets one: change a rule")
 
 
-def combination_warnings(experiment: Experiment, at: Time) -> Iterator[str]:
-    """What can be meant, and surprises, in words. at: when it is applied."""
+def combination_warnings(experiment: Experiment, at: Time, before: Experiment | None = None) -> Iterator[str]:
+    """What can be meant, and surprises, in words. at: when it is applied. before: what it follows."""
+    yield from _new_action_warnings(experiment, before)
     yield from _default_action_warnings(experiment)
     yield from _sticky_warnings(experiment)
     yield from _deprecated_policy_warnings(experiment)
@@ -141,6 +142,19 @@ def combination_warnings(experiment: Experiment, at: Time) -> Iterator[str]:
             f"its minimum_propensity {experiment.minimum_propensity:g} x {count} actions is 1, so each gets the same "
             f"share and {experiment.policy.algorithm} decides nothing where all may be chosen; take a smaller one, or "
             "the uniform policy"
+        )
+
+
+def _new_action_warnings(experiment: Experiment, before: Experiment | None) -> Iterator[str]:
+    if before is None or experiment.learning is not Learning.ONLINE or experiment.policy.algorithm != DEFAULT_ALGORITHM:
+        return
+    known = {action.id for action in before.actions}
+    new = [one.id for one in experiment.actions if one.id not in known and not one.retired and one.max_share == 1]
+    if new:
+        window = f"{experiment.reward.window / 1_000_000:g} s"
+        yield (
+            f"nothing is known yet of what is new, {', '.join(map(repr, new))}: until its first rewards are final "
+            f"(reward.window, {window}) an action may get most of the decisions. Give it a max_share to bound that"
         )
 
 

@@ -175,11 +175,12 @@ class Versions:
             with self._lock:
                 rollout = self._follow().get(id_)
                 newest = self._log.version_at(rollout.newest.position) if rollout else None
-                experiment = content(newest.experiment if newest else None)
+                before = newest.experiment if newest else None
+                experiment = content(before)
                 self._limits.check(experiment, self._lineup)
             check_successor(experiment, self._log.action_kinds(id_))
             if not _is_only_another_state(newest, experiment):  # a pause or the same content is never refused
-                check_combinations(experiment, newest.experiment if newest else None)
+                check_combinations(experiment, before)
             waits = rollout is not None and rollout.must_wait(experiment)
             if rollout and newest and definition_text(newest.experiment) == definition_text(experiment):
                 return ApplyResult(newest, changed=False, waits=rollout.waiting is not None)
@@ -191,15 +192,15 @@ class Versions:
             number = newest.number + 1 if newest else 1
             if validate_only:
                 version = ExperimentVersion(experiment, number=number, position=START, time=self._log.head().time)
-                return ApplyResult(version, True, waits, newest.experiment if newest else None)
+                return ApplyResult(version, True, waits, before)
             (mark,) = self._log.append([NewVersion(experiment, number, waits, origin)])
             if mark is not None:
                 self._warn_of_whole_log(experiment)
-                for warning in combination_warnings(experiment, mark.time):
+                for warning in combination_warnings(experiment, mark.time, before):
                     logger.warning("experiment %s: %s", experiment.id, warning)
                 self._warn_of_old_rewards(newest, experiment)
                 version = ExperimentVersion(experiment, number=number, position=mark.position, time=mark.time)
-                return ApplyResult(version, True, waits, newest.experiment if newest else None)
+                return ApplyResult(version, True, waits, before)
 
     def _warn_of_whole_log(self, experiment: Experiment) -> None:
         policy = experiment.policy
