@@ -26,6 +26,10 @@ PSEUDO_WEIGHTS = 8.0
 NUMBER = 0.3
 """What a number's penalty is multiplied by: it has one weight where a category has one for each of its values."""
 
+LEAST_RANGE = 0.003
+"""Half of a number's range counts as so much of its largest value, at least: sums of squares of seconds since 1970 lose
+the digits in which they differ."""
+
 LARGEST_PENALTY = 300.0
 """Of a weight, where rewards hardly differ so far. Before there are data the smallest is 1."""
 
@@ -133,8 +137,8 @@ class FieldPrior:
 
     It is estimated by a step of expectation maximisation at each solution, around a guess that follows the size of the
     rewards: the rarer they are, the smaller a weight must be. Their size is the mean distance from the most frequent
-    one, which is mostly that of nothing happening (found by the vote of Boyer and Moore 1981). A number's weight is for
-    half of the range in which it was seen.
+    one, which is mostly that of nothing happening (found by the vote of Boyer and Moore 1981); where no reward comes
+    twice, half the mean distance between two. A number's weight is for half of the range in which it was seen.
 
     Robbins 1956; by groups of features in bandits: Nabi, Nassif, Hong, Mamani and Imbens, Bayesian Meta-Prior Learning
     Using Empirical Bayes, Management Science 2022.
@@ -207,6 +211,7 @@ class FieldPrior:
         seen = numbers & (self._most >= self._least)
         least, most = np.where(seen, self._least, 0.0), np.where(seen, self._most, 0.0)
         size = np.where(most > least, (most - least) / 2, np.abs(most))
+        size = np.maximum(size, LEAST_RANGE * np.maximum(np.abs(least), np.abs(most)))
         return np.asarray(scale * np.where(numbers, NUMBER, 1.0) * np.where(size > 0, size * size, 1.0))
 
     def variance_of(self, name: str) -> float:

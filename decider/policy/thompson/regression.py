@@ -30,6 +30,10 @@ RESOLVE_AFTER_SHARE = 4
 """The regression is solved anew whenever its data has grown by a quarter; the discounted one at least five times per
 `memory`."""
 
+LEAST_PIVOT = 0.5
+"""Of a solution, and of a prediction's variance in units of the noise's. Both are 1 at least: where rounding made them
+less than this, no digit is right, and the next result would be no number."""
+
 COUNTS_BYTES = 700_000
 """Of the counts of an admission, at most: about 2,500 names (`counts.py`) in a dict."""
 
@@ -91,7 +95,7 @@ class Regression(LinearPredictor):
         # was predicted as N(weights x, noise (1 + x S x)). `weights` and `covariance` are views, changed in place.
         covariance, weights = self._covariance[row], self._weights[row]
         gain = (covariance[places] * values[:, None]).sum(axis=0)
-        scale = 1.0 + float((gain[places] * values).sum())
+        scale = max(1.0 + float((gain[places] * values).sum()), LEAST_PIVOT)
         residual = reward - float((weights[places] * values).sum())
         foretold = Foretold(row, residual, scale, self._noise.judged)
         weights += gain * (residual / scale)
@@ -243,7 +247,8 @@ def _columns(known: int) -> int:
 
 
 def inverse(matrices: Floats) -> Floats:
-    """(n, d, d): inverses of symmetric positive definite matrices, by the sweep operator (Goodnight 1979).
+    """(n, d, d): inverses of symmetric positive definite matrices, by the sweep operator (Goodnight 1979). No pivot is
+    taken to be below LEAST_PIVOT.
 
     >>> inverse(np.array([[[2.0, 1.0], [1.0, 1.0]]])).tolist()
     [[[1.0, -1.0], [-1.0, 2.0]]]
@@ -252,7 +257,7 @@ def inverse(matrices: Floats) -> Floats:
     # over them in Python would take most of the time.
     swept = matrices.copy()
     for k in range(swept.shape[1]):
-        pivot = swept[:, k, k].copy()
+        pivot = np.maximum(swept[:, k, k], LEAST_PIVOT)
         row = swept[:, k, :] / pivot[:, None]
         column = swept[:, :, k].copy()
         swept -= column[:, :, None] * row[:, None, :]
