@@ -252,6 +252,15 @@ def test_a_cell_is_lost_to_any_rival_and_won_against_all() -> None:
     assert [verdict(found) for found in ([won, lost, even], [won, even], [won, won])] == [WORSE, EVEN, BETTER]
 
 
+def test_a_rival_with_one_seed_hides_no_loss_and_lets_no_cell_be_won() -> None:
+    """In whatever order the rivals come."""
+    (lost,), (won,), (unknown,) = against(0.4, 1e-4, WORSE), against(0.6, 1e-4, BETTER), against(0.3, np.nan, UNKNOWN)
+    for found, said in (([lost, unknown], WORSE), ([won, unknown], UNKNOWN)):
+        for order in (found, found[::-1]):
+            assert verdict(order) == said
+            assert list(together({Cell("a", False, 4_000): order}).values()) == [said]
+
+
 @pytest.mark.parametrize("seeds", [3, 6, 12])
 def test_power_is_that_of_the_noncentral_t(seeds: int) -> None:
     """ "Not told apart" says little where the least difference that can be told is large."""
@@ -266,6 +275,9 @@ def test_a_difference_that_is_told_has_its_power_beside() -> None:
     assert found["rival:vw"].told_from < 0.05 < found["rival:mabwiser-linucb"].told_from
     alone = against_rivals(cells([*made_up(DEFAULT, [0.8]), *made_up("rival:vw", [0.2])])[Cell("a", False, 4_000)])
     assert np.isnan(alone[0].told_from)
+    assert np.isnan(alone[0].told_among(100))
+    one = found["rival:vw"]
+    assert one.told_from < one.told_among(100) < one.told_among(1_000)
 
 
 def test_before_and_after_are_paired_by_seed_over_all_cells() -> None:
@@ -283,7 +295,7 @@ def test_before_and_after_are_paired_by_seed_over_all_cells() -> None:
 def test_what_is_missing_of_an_aim_is_said() -> None:
     """With the amount: a loss is no footnote."""
     found = cells([*FOUND, *made_up(BEFORE, [share - 0.015 + 0.001 * place for place, share in enumerate(OURS)])])
-    lost, won, gained, old, _ = aims(found, {cell: against_rivals(one) for cell, one in found.items()})
+    lost, won, gained, old, *_ = aims(found, {cell: against_rivals(one) for cell, one in found.items()})
     assert lost[1] == "**1 of 1**"
     assert won[1] == "**0 of 1, 1 missing**"
     assert gained[1].startswith("**+0.013 (+0.011 to +0.015), 0.007 missing")
@@ -299,7 +311,7 @@ def test_the_change_is_told_without_the_worlds_that_were_made_for_it() -> None:
         for one in made_up(policy, [share + more for share in OURS], world="shelf")
     ]
     found = cells(rows)
-    _, _, gained, old, _ = aims(found, {cell: against_rivals(one) for cell, one in found.items()})
+    _, _, gained, old, *_ = aims(found, {cell: against_rivals(one) for cell, one in found.items()})
     assert gained[1].startswith("reached: +0.050")
     assert old[1].startswith("**+0.000")
 

@@ -38,6 +38,19 @@ def test_an_audit_passes_exact_propensities_and_finds_wrong_ones() -> None:
     assert min(wrong.mean_weights())[0] == pytest.approx(0.5, abs=0.15)
 
 
+def test_exact_propensities_are_found_wrong_as_often_as_is_said() -> None:
+    """Actions of a draw exclude each other: were bins taken for independent, it would be nearly twice as often."""
+    rng, found = np.random.default_rng(3), []
+    for _ in range(2_000):
+        one = Audit()
+        for slots in ((930_000, 70_000), (700_000, 290_000, 10_000), (600_000, 399_000, 1_000)):
+            actions = ACTIONS[: len(slots)]
+            one.add("world", actions, slots, rng.multinomial(2_000, np.array(slots) / SLOTS).tolist())
+        found.append(one.p_value())
+    assert np.mean(np.array(found) < 0.05) == pytest.approx(0.05, abs=0.015)
+    assert np.mean(np.array(found) < 0.5) == pytest.approx(0.5, abs=0.04)
+
+
 def test_the_worth_of_a_log_is_that_of_its_weights() -> None:
     """Every ticket once: as drawn and expected are then the same, and a mean weight is 1."""
     decisions = [drawn(ticket) for ticket in range(0, SLOTS, 500)]

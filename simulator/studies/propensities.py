@@ -40,6 +40,9 @@ VISITS = 4_000
 BINS = (0.0, 0.0015, 0.01, 0.1, 0.5, 0.9, 1.0)
 """Limits of propensities. The lowest one is of the minimum, 0.001."""
 
+LEAST_CORRELATION = 1e-9
+"""Eigenvalues of a correlation of bins that are less than this part of the largest are 0: shares sum to 1."""
+
 MARKERS = ("<!-- propensities -->\n", "<!-- /propensities -->")
 
 
@@ -88,12 +91,13 @@ def recorded(world: World, policy: PlainPolicy, *, seed: int, visits: int) -> Re
 
 @dataclass(slots=True)
 class Audit:
-    """Sums over draws. expected, variance, drawn: by bin of the propensity, of all actions. weights, weights_variance:
-    by action, of 1 / propensity where it was drawn, less 1 for each draw that could have drawn it."""
+    """Sums over draws. expected, drawn: by bin of the propensity, of all actions. covariance: (bins, bins), of what is
+    drawn; actions of one draw exclude each other. weights, weights_variance: by action, of 1 / propensity where it was
+    drawn, less 1 for each draw that could have drawn it."""
 
     draws: int = 0
     expected: Floats = field(default_factory=lambda: np.zeros(len(BINS) - 1))
-    variance: Floats = field(default_factory=lambda: np.zeros(len(BINS) - 1))
+    covariance: Floats = field(default_factory=lambda: np.zeros((len(BINS) - 1, len(BINS) - 1)))
     drawn: Floats = field(default_factory=lambda: np.zeros(len(BINS) - 1))
     offered: dict[tuple[str, ActionId], float] = field(default_factory=dict)
     weights: dict[tuple[str, ActionId], float] = field(default_factory=dict)
@@ -101,35 +105,41 @@ class Audit:
 
     def add(self, world: str, actions: Sequence[Choice], slots: Slots, counts: Sequence[int]) -> None:
         """Draws with the same slots. counts: how often each action was drawn."""
-        draws = sum(counts)
+        draws, by_bin = sum(counts), np.zeros(len(BINS) - 1)
         self.draws += draws
         for choice, share, count in zip(actions, slots, counts, strict=True):
             propensity, key = share / SLOTS, (world, choice.id)
             place = min(int(np.searchsorted(BINS, propensity, side="left")), len(BINS) - 1) - 1
             place = max(place, 0)  # never drawn, and never expected
-            self.expected[place] += draws * propensity
-            self.variance[place] += draws * propensity * (1 - propensity)
+            by_bin[place] += propensity
             self.drawn[place] += count
             if share:
                 self.offered[key] = self.offered.get(key, 0) + draws
                 self.weights[key] = self.weights.get(key, 0) + count / propensity
                 spread = draws * (1 - propensity) / propensity
                 self.weights_variance[key] = self.weights_variance.get(key, 0) + spread
+        self.expected += draws * by_bin
+        self.covariance += draws * (np.diag(by_bin) - by_bin[:, None] * by_bin)
 
     def bins(self) -> Iterator[tuple[str, float, float, float]]:
-        """Of each that had draws: its name, the share expected, the share drawn, and z. z is a little too small, since
-        actions of one draw exclude each other."""
+        """Of each that had draws: its name, the share expected, the share drawn, and z."""
         for low, high, expected, drawn, variance in zip(
-            BINS, BINS[1:], self.expected, self.drawn, self.variance, strict=False
+            BINS, BINS[1:], self.expected, self.drawn, np.diagonal(self.covariance), strict=False
         ):
             if variance > 0:
                 z = (drawn - expected) / np.sqrt(variance)
                 yield f"{low:g} to {high:g}", expected / self.draws, drawn / self.draws, float(z)
 
     def p_value(self) -> float:
-        """Of chi-square over the bins."""
-        found = [z for *_, z in self.bins()]
-        return float(chi2.sf(sum(z * z for z in found), len(found)))
+        """Of chi-square over the bins: the squared distance of what was drawn from what was expected, in units of the
+        covariance; as many degrees of freedom as that has."""
+        varied = np.diagonal(self.covariance) > 0
+        root = np.sqrt(np.diagonal(self.covariance)[varied])
+        z = (self.drawn - self.expected)[varied] / root
+        correlation = self.covariance[np.ix_(varied, varied)] / (root[:, None] * root)
+        inverse = np.linalg.pinv(correlation, rcond=LEAST_CORRELATION, hermitian=True)
+        freedom = np.linalg.matrix_rank(correlation, tol=LEAST_CORRELATION * len(root), hermitian=True)
+        return float(chi2.sf(z @ inverse @ z, freedom))
 
     def mean_weights(self) -> list[tuple[float, float]]:
         """Of each action of each world: its mean weight, which should be 1, and z."""

@@ -11,7 +11,18 @@ from statistics import median
 
 from simulator.run.task import HORIZONS
 from simulator.studies.bakeoff.plan import MADE_FOR_IT
-from simulator.studies.bakeoff.verdicts import BETTER, UNKNOWN, WORSE, Cell, Change, Shares, Verdicts, changes, together
+from simulator.studies.bakeoff.verdicts import (
+    BETTER,
+    UNKNOWN,
+    WORSE,
+    Cell,
+    Change,
+    Shares,
+    Verdicts,
+    best,
+    changes,
+    together,
+)
 
 BETTER_PART, BETTER_AT = 3, HORIZONS[:2]
 """A cell in so many is to be better, at these horizons."""
@@ -34,7 +45,8 @@ def aims(found: Mapping[Cell, Shares], verdicts: Verdicts) -> list[list[str]]:
         ["better than all rivals: a third", *[_wins(at[horizon], horizon) for horizon in horizons]],
         [f"mean share over the default before: +{GAIN}", *[_gain(everywhere.get(horizon)) for horizon in horizons]],
         [f"the same without {' and '.join(MADE_FOR_IT)}", *[_gain(old.get(horizon)) for horizon in horizons]],
-        ["told with 80 % probability: median cell", *[_told_from(verdicts, horizon) for horizon in horizons]],
+        ["told with 80 % probability: median of cells", *[_told_from(verdicts, horizon) for horizon in horizons]],
+        ["the same, each cell by itself", *[_told_alone(verdicts, horizon) for horizon in horizons]],
     ]
 
 
@@ -64,12 +76,22 @@ def _gain(change: Change | None) -> str:
 
 
 def _told_from(verdicts: Verdicts, horizon: int) -> str:
-    """Of the cells' hardest rivals."""
-    found = [least_told(cell, verdicts) for cell in verdicts if cell.horizon == horizon]
+    """Of the cells' hardest rivals, with the correction for all cells."""
+    cells = len(verdicts)
+    there = [found for cell, found in verdicts.items() if cell.horizon == horizon and found]
+    return _median([best(found).told_among(cells * len(found)) for found in there])
+
+
+def _told_alone(verdicts: Verdicts, horizon: int) -> str:
+    return _median([least_told(cell, verdicts) for cell in verdicts if cell.horizon == horizon])
+
+
+def _median(found: Sequence[float]) -> str:
     known = [one for one in found if not isnan(one)]
     return f"{median(known):.3f}" if known else NOTHING
 
 
 def least_told(cell: Cell, verdicts: Verdicts) -> float:
-    """The smallest true difference to the hardest rival of a cell that its test would tell with 80 % probability."""
-    return min(verdicts[cell], key=lambda one: one.difference).told_from if verdicts[cell] else float("nan")
+    """The smallest true difference to the hardest rival of a cell that its test, corrected for the rivals of that cell,
+    would tell with 80 % probability."""
+    return hardest.told_from if (hardest := best(verdicts[cell])) else float("nan")

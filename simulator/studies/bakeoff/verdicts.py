@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import t as student
 
 from simulator.compare.paired import Comparison, paired
 from simulator.studies.bakeoff.before import BEFORE
@@ -71,6 +72,13 @@ class Against:
         if not self.error > 0:
             return self.error
         return smallest_told(self.error, critical=(self.high - self.low) / 2 / self.error, seeds=self.seeds)
+
+    def told_among(self, tests: int) -> float:
+        """The same, corrected for so many tests (Bonferroni, as Holm's first one is)."""
+        if not self.error > 0:
+            return self.error
+        critical = float(student.ppf(1 - (1 - LEVEL) / (2 * tests), self.seeds - 1))
+        return smallest_told(self.error, critical=critical, seeds=self.seeds)
 
 
 def cells(rows: Iterable[SeedResult]) -> dict[Cell, Shares]:
@@ -151,8 +159,9 @@ def verdict(found: Sequence[Against]) -> str:
     """Of a cell: better than all its rivals, or worse than any of them, each told apart; the correction is for the
     rivals of that cell alone."""
     conclusions = {one.conclusion for one in found}
-    if WORSE in conclusions:
-        return WORSE
+    for decisive in (WORSE, UNKNOWN):
+        if decisive in conclusions:
+            return decisive
     return conclusions.pop() if len(conclusions) == 1 else EVEN
 
 
@@ -174,9 +183,13 @@ def together(verdicts: Verdicts) -> dict[Cell, str]:
 
 
 def _claim(found: Sequence[Against]) -> tuple[str, float]:
-    """What a cell would say, with its p: that some rival is ahead, or that none is, for which all must be beaten."""
-    ahead = [one.p for one in found if one.difference < 0]
-    return (WORSE, min(ahead)) if ahead else (BETTER, max(one.p for one in found))
+    """What a cell would say, with its p: that some rival is ahead, or that none is, for which all must be beaten; nan
+    where one that nothing is known of has to be."""
+    asked = [one for one in found if not math.isnan(one.p)]
+    ahead = [one.p for one in asked if one.difference < 0]
+    if ahead:
+        return WORSE, min(ahead)
+    return BETTER, max([one.p for one in asked]) if len(asked) == len(found) else math.nan
 
 
 @dataclass(frozen=True, slots=True)
