@@ -84,6 +84,7 @@ def test_both_studies_run_on_few_visits() -> None:
     assert "| storefront | uniform |" in propensities.worth_report([("storefront", few)], seeds=1, visits=120)
     leads = [from_nothing.lead(seed, code=BEFORE, visits=60) for seed in (5, 6)]
     assert from_nothing.report([(BEFORE, leads)]).count("\n") == 5
+    assert "sooner than code 2, paired by seed" in from_nothing.report([(BEFORE, leads), (3, leads)])
 
 
 def test_a_run_from_nothing_is_played_by_the_code_that_is_named() -> None:

@@ -162,8 +162,7 @@ def _deprecated_policy_warnings(experiment: Experiment) -> Iterator[str]:
     name = experiment.policy.algorithm
     if ALGORITHMS[name].deprecated:
         yield (
-            f"its policy {name} is deprecated: {ALGORITHMS[name].deprecated}. Leave `policy` out to take the default, "
-            "or take squarecb where hundreds of actions are described by features"
+            f"its policy {name} is deprecated: {ALGORITHMS[name].deprecated}. Leave `policy` out to take the default"
         )
 
 

@@ -57,9 +57,9 @@ def _algorithm(
 def _earned_less(worse: int, better: int, shares: str) -> str:
     """Of the 72 cells of the bake-off that were played with several seeds (2026-11)."""
     return (
-        f"in 72 comparisons of the bake-off it earned significantly less than the default in {worse} and more in "
-        f"{better}; of the attainable lift it earned {shares} after 4,000, 20,000 and 100,000 visits, the default "
-        "0.59, 0.79 and 0.89"
+        f"in 72 comparisons of the bake-off it earned significantly less than the default (learning code 2) in {worse} "
+        f"and more in {better}; of the attainable lift it earned {shares} after 4,000, 20,000 and 100,000 visits, the "
+        "default 0.59, 0.79 and 0.89"
     )
 
 
