@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -15,7 +16,9 @@ from click.testing import CliRunner
 from scipy.stats import nct
 from scipy.stats import t as student
 
+from decider.policy.algorithms import ALGORITHMS
 from decider.types import Context
+from simulator.compare.paired import paired
 from simulator.run.play import play
 from simulator.run.policies import find_policy
 from simulator.run.sweep import sweep
@@ -352,6 +355,24 @@ def test_the_results_show_what_was_found() -> None:
     assert table.START in text
     assert table.placed(text, table.summary(found)) == text
     assert (HERE / "RESULTS.md").read_text(encoding="utf-8") == table.results(found)
+
+
+@pytest.mark.parametrize("name", [name for name, one in ALGORITHMS.items() if one.deprecated])
+def test_a_deprecated_algorithm_earned_what_is_said_of_it(name: str) -> None:
+    """In the cells of the bake-off of 2026-11 that several seeds played; learning code 2 was the default."""
+    found = cells([one for one in read(HERE / "results-code-2.csv") if one.policy in (DEFAULT, name)])
+    told = Counter(
+        one.conclusion
+        for there in found.values()
+        for seeds in [sorted(there[DEFAULT].keys() & there[name].keys())]
+        if len(seeds) > 1
+        for one in paired(
+            np.array([[there[p][seed] for seed in seeds] for p in (DEFAULT, name)]), [DEFAULT, name], reference=0
+        )
+    )
+    assert told.total() == 72
+    said = ALGORITHMS[name].deprecated
+    assert f"in {told[WORSE]} and more in {told[BETTER]};" in said
 
 
 def test_what_was_played_is_not_played_again(tmp_path: Path) -> None:
