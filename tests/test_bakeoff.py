@@ -360,16 +360,12 @@ def test_the_results_show_what_was_found() -> None:
 @pytest.mark.parametrize("name", [name for name, one in ALGORITHMS.items() if one.deprecated])
 def test_a_deprecated_algorithm_earned_what_is_said_of_it(name: str) -> None:
     """In the cells of the bake-off of 2026-11 that several seeds played; learning code 2 was the default."""
-    found = cells([one for one in read(HERE / "results-code-2.csv") if one.policy in (DEFAULT, name)])
-    told = Counter(
-        one.conclusion
-        for there in found.values()
-        for seeds in [sorted(there[DEFAULT].keys() & there[name].keys())]
-        if len(seeds) > 1
-        for one in paired(
-            np.array([[there[p][seed] for seed in seeds] for p in (DEFAULT, name)]), [DEFAULT, name], reference=0
-        )
-    )
+    names, told = [DEFAULT, name], Counter[str]()
+    for there in cells([one for one in read(HERE / "results-code-2.csv") if one.policy in names]).values():
+        seeds = sorted(there[DEFAULT].keys() & there[name].keys())
+        if len(seeds) > 1:
+            both = np.array([[there[policy][seed] for seed in seeds] for policy in names])
+            told.update([one.conclusion for one in paired(both, names, reference=0)])
     assert told.total() == 72
     said = ALGORITHMS[name].deprecated
     assert f"in {told[WORSE]} and more in {told[BETTER]};" in said
