@@ -78,8 +78,8 @@ def _gain(change: Change | None) -> str:
 def _told_from(verdicts: Verdicts, horizon: int) -> str:
     """Of the cells' hardest rivals, with the correction for all cells."""
     cells = len(verdicts)
-    there = [found for cell, found in verdicts.items() if cell.horizon == horizon and found]
-    return _median([best(found).told_among(cells * len(found)) for found in there])
+    there = [(best(found), len(found)) for cell, found in verdicts.items() if cell.horizon == horizon]
+    return _median([hardest.told_among(cells * rivals) for hardest, rivals in there if hardest])
 
 
 def _told_alone(verdicts: Verdicts, horizon: int) -> str:
