@@ -732,8 +732,11 @@ def test_while_one_experiment_learns_anew_another_one_lives_on(
     service.follower.follow()
     service.log.append([decide(request, *service.current[OTHER])])
     service.clock.advance(11)
-    assert service.leader.step()
-    service.follower.follow()
+    for _ in range(5):  # a slice may be over before it begins, on a machine that does something else
+        assert service.leader.step()
+        service.follower.follow()
+        if service.current[OTHER].model.position > START:
+            break
     assert service.current[HOME].version.number == 1
     assert [(one.experiment, one.version) for one in service.leader.progress()] == [(HOME, 2)]
     assert service.leader.lag() > 0
