@@ -9,20 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decider.policy.algorithms import ALGORITHMS
 from decider.policy.make import make_policy
 from decider.policy.protocol import Choice, Policy
-from decider.policy.spec import PolicySpec
 from decider.types import ActionId, Context, FeatureValue
+from tests.conftest import plain_choices, spec
 
 SIZES = st.sampled_from([0.0, 0.3, 19.99, 2026.0, 1.7e9, 1.7e12, -4e7])
 RANGES = st.sampled_from([1e-15, 1e-9, 1e-3, 1.0, 600.0, 1e6])
 NUMBERS = st.lists(st.tuples(SIZES, RANGES), min_size=1, max_size=5)
-
-
-def plain(count: int) -> tuple[Choice, ...]:
-    """Actions without features."""
-    return tuple([Choice(ActionId(f"a{number}")) for number in range(count)])
 
 
 def described(count: int) -> tuple[Choice, ...]:
@@ -36,7 +30,7 @@ def taught(
     numbers: list[tuple[float, float]], actions: tuple[Choice, ...], terms: tuple[str, ...], visits: int
 ) -> Policy:
     """It decides for itself; the second of three actions is the better one."""
-    policy = make_policy(PolicySpec("thompson", ALGORITHMS["thompson"].defaults, terms))
+    policy = make_policy(spec("thompson", *terms))
     random = Random(7)
     for _ in range(visits):
         features: dict[str, FeatureValue] = {
@@ -58,7 +52,7 @@ def taught(
 def test_a_pmf_stays_a_pmf(numbers: list[tuple[float, float]], pairs: bool) -> None:
     """Two sums of squares that differ in digits which a float does not have gave no number, or an error in learning;
     the server then did not start any more."""
-    taught(numbers, plain(3), ("CA", "CCA") if pairs else ("CA",), visits=120)
+    taught(numbers, plain_choices(3), ("CA", "CCA") if pairs else ("CA",), visits=120)
 
 
 @settings(max_examples=6, deadline=None)
@@ -71,14 +65,14 @@ def test_nor_where_one_regression_learns_from_all(numbers: list[tuple[float, flo
 @pytest.mark.parametrize(("size", "width"), [(1.7e9, 600.0), (1.7e12, 6e5), (0.3, 1e-16)])
 def test_such_numbers_cost_nothing_of_what_is_learned(size: float, width: float) -> None:
     """Two moments of a visit, as pages send them: the better action is found as if they were not there."""
-    policy = taught([(size, width), (size, width)], plain(3), ("CA",), visits=500)
-    pmf = policy.pmf(Context(device="m", features={"n0": size, "n1": size}), plain(3))
+    policy = taught([(size, width), (size, width)], plain_choices(3), ("CA",), visits=500)
+    pmf = policy.pmf(Context(device="m", features={"n0": size, "n1": size}), plain_choices(3))
     assert pmf[1] > 0.9
 
 
 def test_a_few_calls_with_such_numbers_do_not_poison_a_model() -> None:
     """Anybody who may call could have ended the learning of all."""
-    policy, actions, random = taught([(30.0, 50.0)], plain(3), ("CA",), visits=200), plain(3), Random(3)
+    policy, actions, random = taught([(30.0, 50.0)], plain_choices(3), ("CA",), visits=200), plain_choices(3), Random(3)
     for call in range(4):
         strange: dict[str, FeatureValue] = {f"y{place}": 1.7e9 + place + call % (3 + place) for place in range(3)}
         policy.learn(Context(device="m", features=strange), actions, drawn=call % 3, propensity=0.3, reward=0.0)
