@@ -18,7 +18,6 @@ import pytest
 from decider.decide.slots import SLOTS, to_slots
 from decider.errors import DeciderError
 from decider.experiment.schema import to_message, write_json
-from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer
 from decider.log.open import open_log
 from decider.log.protocol import Mark
@@ -30,6 +29,7 @@ from simulator.logs.columns import Columns, Floats
 from simulator.logs.decider_log import load
 from simulator.logs.example import example
 from tests.conftest import Clock, sample_experiment, sample_version, spec
+from tests.processes import PACE
 from tests.test_verify import HOME, Drive
 
 
@@ -46,7 +46,7 @@ def served(tmp_path: Path, clock: Clock) -> Path:
     """
     with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
         drive = Drive(log, clock)
-        drive.restart(Pace(interval=0.0, store_interval=0.0))
+        drive.restart(replace(PACE, store_interval=0.0))
         drive.apply(sample_experiment())
         drive.visits(150)
         clock.advance(600)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from decider.learn.leader import Leader, Pace
+from decider.learn.leader import Leader
 from decider.learn.versions import Versions
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import END, NewReward, Tick
@@ -20,6 +20,7 @@ from decider.serving.current import Current
 from decider.serving.follower import Copies, Follower
 from decider.types import START, ActionId, Context, ExperimentId, Time
 from tests.long_logs import PastClock, shop, write_past
+from tests.processes import PACE
 from tests.sqlite_steps import steps
 from tests.two_writers import decision
 
@@ -55,7 +56,7 @@ def traffic_on(path: Path, decisions: int) -> Iterator[Traffic]:
 
 def learn(log: SqliteLog) -> Callable[[], object]:
     """A round of the leader."""
-    leader = Leader(log, log.lease(), Copies(), clock=lambda: log.head().time, pace=Pace(interval=0.0))
+    leader = Leader(log, log.lease(), Copies(), clock=lambda: log.head().time, pace=PACE)
     leader.catch_up()
     return leader.step
 

@@ -20,7 +20,6 @@ from decider.errors import InvalidExperiment, LogError, ModelMismatch, NotFound
 from decider.estimate.mean import Mean
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import Action, Aggregation, ExperimentVersion, Learning, RewardDefinition
-from decider.learn import roster
 from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer, resume_trainer
 from decider.log.memory import MemoryLog
@@ -54,7 +53,7 @@ from decider.types import (
 )
 from simulator.verify import verify
 from tests.conftest import LEARNING, SECOND, Clock, sample_experiment, sample_version, spec
-from tests.processes import Process
+from tests.processes import PACE, Process
 
 HOME = ExperimentId("home")
 
@@ -545,7 +544,7 @@ def test_a_damaged_stored_model_is_learned_again_from_the_log(
 
 def test_old_models_lose_their_data(service: Service) -> None:
     """Otherwise the log would grow by a model with every step. The newest one stays, however large."""
-    service.restart(Pace(interval=0.0, store_bytes=1_000_000, keep_bytes=0))
+    service.restart(replace(PACE, store_bytes=1_000_000, keep_bytes=0))
     seen = []
     for _ in range(4):
         service.visit(3)
@@ -558,7 +557,7 @@ def test_old_models_lose_their_data(service: Service) -> None:
 
 def test_models_are_stored_now_and_then_but_named_always(service: Service) -> None:
     """Bytes of models are bounded by what the decisions learned are worth; a kill costs what was learned since."""
-    service.restart(Pace(interval=0.0, store_bytes=0, store_interval=1e9))
+    service.restart(replace(PACE, store_bytes=0, store_interval=1e9))
     seen = []
     for _ in range(4):
         service.visit(3)
@@ -717,11 +716,9 @@ def test_any_order_of_entries_gives_one_version_that_serves(kinds: list[str], cu
 OTHER = ExperimentId("other")
 
 
-def test_while_one_experiment_learns_anew_another_one_lives_on(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_while_one_experiment_learns_anew_another_one_lives_on(service: Service) -> None:
     """A pause is the emergency brake, and models of other experiments must not grow old meanwhile."""
-    monkeypatch.setattr(roster, "SLICE", 0.005)  # 3,000 decisions need several, however fast the machine is
+    service.restart(replace(PACE, slice=0.005))  # 3,000 decisions need several, however fast the machine is
     service.apply(sample_experiment(id=OTHER))
     service.visit(3_000)
     service.seal()
@@ -747,12 +744,12 @@ def test_while_one_experiment_learns_anew_another_one_lives_on(
     assert service.leader.progress() == []
 
 
-def test_a_learner_that_traffic_outruns_publishes_on_its_way(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_learner_that_traffic_outruns_publishes_on_its_way(service: Service) -> None:
     """On a busy machine the log's end is never reached within one slice: what serves would stay as it began."""
     service.visit(30, paying="sale")
     service.seal()
     before, published = service.model.position, set()
-    monkeypatch.setattr("decider.learn.roster.SLICE", 0.0)  # a decision at a time
+    service.restart(replace(PACE, slice=0.0))  # a decision at a time
     for _ in range(200):
         service.visit(paying="sale")
         service.clock.advance(11)

@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,6 @@ from decider.experiment.definition import RewardDefinition
 from decider.experiment.origin import Origin
 from decider.experiment.unit_history import Seen
 from decider.learn.archive import ArchivedPart, _write, archive, make_plan
-from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer, check_learnable
 from decider.learn.versions import Versions
 from decider.log.archive.part import Part, read_part
@@ -44,6 +44,7 @@ from decider.server.files import ExperimentFiles
 from decider.types import ActionId, Context, DecisionId, ExperimentId, Position, Time
 from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
+from tests.processes import PACE
 from tests.rpc_clients import rows
 from tests.test_log_damage import (
     ARCHIVE_TABLES,
@@ -447,7 +448,7 @@ def test_only_one_run_at_a_time(drive: Drive, file: Path) -> None:
 def test_the_file_stops_growing(drive: Drive, file: Path, tmp_path: Path) -> None:
     """SQLite uses the pages of what was deleted again."""
     drive.apply(sample_experiment())
-    drive.restart(Pace(interval=0.0, keep_bytes=100_000))
+    drive.restart(replace(PACE, keep_bytes=100_000))
     sizes = []
     for _ in range(6):
         drive.visits(400)

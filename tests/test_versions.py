@@ -201,7 +201,6 @@ class Counting(MemoryLog):
 def ten(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Process:
     """Ten experiments in one process."""
     monkeypatch.setattr("decider.learn.learner.PUBLISH_INTERVAL", 1e9)  # however slow the machine is
-    monkeypatch.setattr("decider.learn.roster.SLICE", 1e9)
     process = Process(Counting(clock), clock)
     for number in range(10):
         process.apply(sample_experiment(id=ExperimentId(f"e{number}")))

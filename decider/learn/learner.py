@@ -38,12 +38,13 @@ PROGRESS_INTERVAL = 10.0
 class Pace:
     """interval: seconds between rounds of learning. store_interval: seconds after which what was learned is stored at
     the latest; earlier, once `store_bytes` for each decision learned have come together. keep_bytes: of stored models,
-    for each experiment."""
+    for each experiment. slice: seconds that a trainer works before the others have their turn."""
 
     interval: float = 0.5
     store_interval: float = 300.0
     store_bytes: int = 150
     keep_bytes: int = 100_000_000
+    slice: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +410,7 @@ class Learner:
     def _learn(self, training: Training, end: Mark) -> None:
         """Learn a slice. The model is published once it has caught up, and from time to time on the way."""
         goal = self._goal(training, end)
-        named = training.work(goal, self._log)
+        named = training.work(goal, self._log, self._pace.slice)
         if training.at < goal.position:
             if named:
                 self._publish_on_the_way(training)

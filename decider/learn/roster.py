@@ -18,9 +18,6 @@ from decider.serving.follower import Owner, owner_of
 from decider.serving.lineup import Lineup, Rollout
 from decider.types import START, ExperimentId, Position
 
-SLICE = 0.05
-"""Seconds that a trainer works before the others have their turn."""
-
 STRIDE = 5_000
 """Log entries between two positions at which a model can be named and stored."""
 
@@ -69,8 +66,9 @@ class Training:
         self.trainer.skip_to(mark)
         self.at = mark.position
 
-    def work(self, goal: Mark, log: LogReader) -> bool:
-        """Learn one slice towards the goal, STRIDE entries at most. Returns whether a model can be named there.
+    def work(self, goal: Mark, log: LogReader, seconds: float) -> bool:
+        """Learn one slice of so many seconds towards the goal, STRIDE entries at most. Returns whether a model can be
+        named there.
 
         Raises what reading or learning raises.
         """
@@ -78,7 +76,7 @@ class Training:
             return True
         started = time.monotonic()
         self.mark = self.mark or self._next_mark(goal, log)
-        there = self.trainer.advance(self.mark, seconds=SLICE)
+        there = self.trainer.advance(self.mark, seconds=seconds)
         if there:
             self.at, self.mark = self.mark.position, None
         spent = time.monotonic() - started
