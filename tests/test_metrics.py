@@ -218,6 +218,7 @@ def traffic(client: GrpcClient) -> dict[str, int]:
         rewards = [pb.RewardRequest(decision_id=r.response.decision_id, name="click", value=0.5) for r in results]
         client.reward_batch([reward for reward in rewards if random.random() < 0.5])
     until(lambda: Scrape(client)("decider_sealed_total", experiment=SEALING) == DECISIONS, what="all is sealed")
+    until(lambda: Scrape(client)("decider_learned_total", experiment=SEALING) == DECISIONS, what="all is learned")
     (late,) = client.rows("select decision_id from sealed_decisions order by position limit 1")[0]
     assert [client.reward(late, name="click", reward_id="late") for _ in range(3)] == ["late", "duplicate", "duplicate"]
     ids = [client.decide(OPEN, f"unit-{i}").decision_id for i in range(20)]

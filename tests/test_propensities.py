@@ -9,8 +9,8 @@ from decider.decide.slots import SLOTS, draw, hash_ticket
 from decider.policy.protocol import Choice
 from decider.types import ActionId, Context
 from simulator.studies import from_nothing, propensities
-from simulator.studies.codes import BEFORE, codes, play_code, policy_of
-from simulator.studies.from_nothing import ahead_after, running
+from simulator.studies.codes import BEFORE, codes, policy_of
+from simulator.studies.from_nothing import Start, ahead_after, running
 from simulator.studies.propensities import Audit, Drawn, Recorder, always, audit, even, recorded, worth_of
 from simulator.studies.results import PAGE
 from simulator.worlds.registry import find
@@ -82,17 +82,24 @@ def test_both_studies_run_on_few_visits() -> None:
     assert "200 draws" in propensities.audit_report([(2, one)])
     few = {(code, "uniform"): worth_of(recorder.learned, even) for code in codes()}
     assert "| storefront | uniform |" in propensities.worth_report([("storefront", few)], seeds=1, visits=120)
-    leads = [from_nothing.lead(seed, code=BEFORE, visits=60) for seed in (5, 6)]
-    assert from_nothing.report([(BEFORE, leads)]).count("\n") == 5
-    assert "sooner than code 2, paired by seed" in from_nothing.report([(BEFORE, leads), (3, leads)])
+    before, taught = Start(BEFORE), Start(3, logged=50)
+    leads = {one: [from_nothing.lead(seed, start=one, visits=60) for seed in (5, 6)] for one in (before, taught)}
+    assert from_nothing.report([(before, leads[before])]).count("\n") == 5
+    report = from_nothing.report([*leads.items()])
+    assert "| 3, after a log of 50 |" in report
+    assert "sooner than code 2, paired by seed" in report
+
+
+def test_who_begins_with_a_log_has_learned_it() -> None:
+    """What was logged by somebody else counts from the first visit on, before any reward of its own is final."""
+    cold, warm = ([from_nothing.lead(seed, start=Start(3, n), visits=200).mean() for seed in (5, 6)] for n in (0, 500))
+    assert min(warm) > max(cold) + 0.01
 
 
 def test_a_run_from_nothing_is_played_by_the_code_that_is_named() -> None:
     """The same bits each time: two codes on the same visits differ in nothing else."""
-    world = find("storefront")
-    visits = world.draw(3, 60)
-    first, again = (play_code(world, visits, BEFORE, seed=3).earned for _ in range(2))
-    assert first.tolist() == again.tolist()
+    first, again, other = (from_nothing.lead(3, start=Start(code), visits=1_500).tolist() for code in (2, 2, 3))
+    assert first == again != other
 
 
 def test_ahead_is_who_stays_ahead() -> None:

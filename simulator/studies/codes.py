@@ -26,11 +26,6 @@ def policy_of(world: World, code: int) -> Policy:
     return make_policy(world.experiment.policy, code=code)
 
 
-def play_code(world: World, visits: Visits, code: int, *, seed: int) -> Rounds:
-    """From nothing, with rewards that are learned when their window ends."""
-    return play_as_served(world, visits, policy_of(world, code), seed=seed, delayed=True)
-
-
 def play_as_served(world: World, visits: Visits, policy: PlainPolicy, *, seed: int, delayed: bool) -> Rounds:
     """Any policy, with the minimum propensity of the world's experiment."""
     made = world.experiment
