@@ -131,7 +131,12 @@ def test_killed_archive_runs_lose_nothing(tmp_path: Path, seed: int) -> None:
             kill_runs(db, folder, random, seconds=seconds)
         with closing(server.client()) as client:
             time.sleep(11)  # until a model has served for 10 s, learning would begin with nothing
-            crowd.visitors[0].visit(client.target, burst=0.1)  # the runs before may have left nothing to archive
+            first, known = crowd.visitors[0], len(crowd.visitors[0].decided)
+            until(
+                lambda: len(first.decided) > known,
+                what="there is something that the runs before have not archived",
+                between=lambda: first.visit(client.target, burst=0.1),
+            )
             for visitor in crowd.visitors:
                 visitor.settle(client.target)
             until(lambda: client.rows("select (select count(*) from decisions) <= (select count(*) from "

@@ -1,6 +1,6 @@
 """What differs between two definitions of an experiment, in words: one text for each field. Pure.
 
-Called for the server's log, `decider apply`, `decider changes` and whoever shows the history of an experiment. It goes
+Called for the server's log, `decider apply` and whoever shows the history of an experiment. It goes
 through the message's fields, so that a new field is told of without a line here.
 """
 

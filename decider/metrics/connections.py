@@ -16,7 +16,7 @@ class ConnectionsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Both families."""
-        said = "Connections to a listener of gRPC that are open, silent ones included (Linux only)."
+        said = "Connections to a listener that are open, silent ones included (Linux only)."
         yield _family("decider_connections", said, self._count())
         yield _family("decider_connections_limit", "Connections to it that are possible at once.", self._limits)
 

@@ -209,7 +209,7 @@ def _keep_to(core: int) -> None:
 @main.command(epilog=EXAMPLES)
 @_options
 def serve(**options: Any) -> None:
-    """Serve decisions over gRPC until SIGTERM or Ctrl-C.
+    """Serve decisions over gRPC, and over HTTP where --web is given, until SIGTERM or Ctrl-C.
 
     Every option can also come from the environment, as DECIDER_DB for --db.
     """

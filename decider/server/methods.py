@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import grpc
 from google.protobuf.message import Message
 
-from decider.errors import DeciderError
+from decider.errors import DeciderError, RateExceeded
 from decider.flagd.v1 import evaluation_pb2 as flagd_v1
 from decider.flagd.v2 import evaluation_pb2 as flagd_v2
 from decider.metrics.rpc import RpcMetrics
@@ -117,6 +117,6 @@ def _method(service: str, descriptor: Any, handler: Callable[..., Any], metrics:
 
 
 def observer_of_refusals(service: str, method: str, metrics: RpcMetrics) -> Callable[[DeciderError], object]:
-    """Counts calls that do not run."""
+    """Counts calls that do not run; not those above the rate of a page's key, see `answer_of`."""
     observe = metrics.method(service, method)
-    return lambda error: observe(code_name(error), 0.0)
+    return lambda error: None if isinstance(error, RateExceeded) else observe(code_name(error), 0.0)

@@ -180,7 +180,9 @@ Answer = Callable[[bytes, Parse, Caller, Rights], Any]
 
 
 def answer_of(handler: Handler, *, service: str, method: str, metrics: RpcMetrics) -> Answer:
-    """What answers every call of a method, in whatever way it came in; it counts them."""
+    """What answers every call of a method, in whatever way it came in; it counts them. Those above the rate of a page's
+    key are counted by the key alone (`decider_web_refused_total`): any visitor can send as many as he likes, and calls
+    that fail call an operator."""
     observe, clock = metrics.method(service, method), time.perf_counter
     handle = _with_all(handler)
 
@@ -198,7 +200,8 @@ def answer_of(handler: Handler, *, service: str, method: str, metrics: RpcMetric
         except Exception as error:
             # What is no request at all is told in full: nothing but its own words and the protocol's is in that.
             status = to_status(error) if message is None else status_for(error, rights)
-            observe(_NAMES[status.code], clock() - started)
+            if not isinstance(error, RateExceeded):
+                observe(_NAMES[status.code], clock() - started)
             if isinstance(error, GaveUp):
                 metrics.count_abandoned(method, done=done)
             raise Refused(status) from None

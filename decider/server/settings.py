@@ -74,8 +74,9 @@ class Settings:
     )
     page_writes: tuple[str, ...] = _setting(
         (),
-        "Address at which people open the page, like http://127.0.0.1:9464: there it lets whoever reaches it pause, "
-        "resume and roll back. May be repeated; without it the page only shows.",
+        "Address at which people open the page, like http://127.0.0.1:9464: there it lets whoever reaches it (with "
+        "--tokens, whoever has the role operate) pause, resume and roll back. May be repeated; without it the page "
+        "only shows.",
     )
     synchronous: str = _setting("NORMAL", "NORMAL survives kill -9; FULL also power loss, with one fsync per commit.")
     learn_interval: float = _setting(0.5, "Seconds between rounds of sealing and learning.")
@@ -109,12 +110,15 @@ class Settings:
     max_caller_rpcs: int = _setting(
         500, "Calls at once of one token, certificate or address; more get RESOURCE_EXHAUSTED."
     )
-    max_streams: int = _setting(4000, "Health watches and reflection streams at once.")
+    max_streams: int = _setting(4000, "Health watches, reflection streams and event streams of flags at once.")
     max_caller_streams: int = _setting(
-        2000, "Health watches and reflection streams at once of one token, certificate or address."
+        2000,
+        "Health watches, reflection streams and event streams of flags at once of one token, certificate or address.",
     )
     max_connections: int = _setting(
-        4000, "Connections at once to --listen, silent ones included; at most half of the files the process may open."
+        4000,
+        "Connections at once to --listen, and as many to --web, silent ones included; at most half of the files the "
+        "process may open, with --web a quarter each.",
     )
     max_age: float = _setting(
         60.0,

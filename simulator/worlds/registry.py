@@ -1,6 +1,6 @@
 """The name of a world -> the world. Called by every command that takes a WORLD.
 
-storefront   clicks-10   ...   data:digits   fitted:LOG   fitted:LOG#EXPERIMENT
+storefront   clicks   ...   data:digits   fitted:LOG   fitted:LOG#EXPERIMENT
 """
 
 from __future__ import annotations

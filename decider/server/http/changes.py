@@ -1,10 +1,10 @@
 """Pause, resume and roll back from the page: its forms, sent by POST. Called by `server/leading.py`, where the operator
 allows it (`--page-writes`).
 
-Whoever reaches the port may send them, as over gRPC. What must not be is that a page of another site sends them from
-the browser of somebody who reaches the port. A browser says with every POST of which site the page is that sends it
-(`Origin`), and no script can change that. Only the sites that the operator has named are taken, and not whatever `Host`
-says: the name of another site may lead here, too (DNS rebinding).
+Whoever reaches the port may send them, as over gRPC; with tokens, whoever has the role `operate`. What must not be is
+that a page of another site sends them from the browser of somebody who may. A browser says with every POST of which
+site the page is that sends it (`Origin`), and no script can change that. Only the sites that the operator has named are
+taken, and not whatever `Host` says: the name of another site may lead here, too (DNS rebinding).
 """
 
 from __future__ import annotations
