@@ -175,7 +175,7 @@ $(BAKEOFF): simulator/studies/bakeoff/requirements.txt simulator/studies/bakeoff
 bakeoff: $(READY) $(BAKEOFF) ## our default and other libraries' bandits on the same visits of all worlds; resumes (ARGS="--publish")
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv-bakeoff/bin/python -m simulator.studies.bakeoff $(ARGS)
 
-from-nothing: $(READY) ## visits until the default beats the best single action of the demo, by learning code (minutes; ARGS="--publish")
+from-nothing: $(READY) ## visits until the default beats the best single action of the demo, from nothing and from a log (minutes; ARGS="--publish")
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m simulator.studies.from_nothing $(ARGS)
 
 propensities: $(READY) ## are propensities exact over a million draws, and what is a log worth to other policies? (minutes; ARGS="--publish")
