@@ -19,7 +19,7 @@ from decider.types import ExperimentId
 from tests.conftest import Clock
 
 PACE = Pace(interval=0.0, slice=math.inf)
-"""A round is made whenever the test says so, and learns all that is due, however slow the machine is."""
+"""A round is made whenever the test says so, and learns up to STRIDE entries, however slow the machine is."""
 
 
 class Process:

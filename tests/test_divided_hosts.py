@@ -79,9 +79,11 @@ def test_two_hosts_divide_what_is_learned(
             until(partial(are_divided, a, b), what="each learns half again")
             led = b.led
             a.process.send_signal(signal.SIGSTOP)  # else its parent starts it again at once, and it may lead again
-            a.signal("leader", signal.SIGKILL)
-            b.leads(led)
-            a.process.send_signal(signal.SIGCONT)
+            try:
+                a.signal("leader", signal.SIGKILL)
+                b.leads(led)
+            finally:
+                a.process.send_signal(signal.SIGCONT)
             until(partial(serve_newer, other, models(client)), what="all are learned by both")
             until(partial(are_divided, a, b), what="who led before learns beside the other one")
     for host in (b, a):

@@ -82,12 +82,16 @@ def test_both_studies_run_on_few_visits() -> None:
     assert "200 draws" in propensities.audit_report([(2, one)])
     few = {(code, "uniform"): worth_of(recorder.learned, even) for code in codes()}
     assert "| storefront | uniform |" in propensities.worth_report([("storefront", few)], seeds=1, visits=120)
-    before, taught = Start(BEFORE), Start(3, logged=50)
-    leads = {one: [from_nothing.lead(seed, start=one, visits=60) for seed in (5, 6)] for one in (before, taught)}
-    assert from_nothing.report([(before, leads[before])]).count("\n") == 5
-    report = from_nothing.report([*leads.items()])
-    assert "| 3, after a log of 50 |" in report
-    assert "sooner than code 2, paired by seed" in report
+    starts = (Start(BEFORE), Start(3), Start(3, logged=50))
+    leads = [(one, [from_nothing.lead(seed, start=one, visits=60) for seed in (5, 6)]) for one in starts]
+    assert from_nothing.report(leads[:1]).count("\n") == 5
+    *_, codes_, logs = from_nothing.report(leads).strip().split("\n\n")
+    assert "| code 3 after a log of 50 |" in from_nothing.report(leads)
+    assert (codes_.startswith("Code 3 is ahead "), codes_.endswith("sooner than code 2, paired by seed.")) == (
+        True,
+        True,
+    )
+    assert (logs.startswith("Code 3 after a log"), logs.endswith("sooner than code 3, paired by seed.")) == (True, True)
 
 
 def test_who_begins_with_a_log_has_learned_it() -> None:

@@ -129,8 +129,12 @@ class PageRights(Rights):
         self.take_more(calls_of(request) - 1)
 
     def take_size(self, size: int) -> None:
-        """Bytes of a request. Raises RateExceeded."""
-        self.take_more(size // A_CALL)
+        """Bytes of a request. Raises RateExceeded, and counts it: no handler has begun, which would."""
+        try:
+            self.take_more(size // A_CALL)
+        except RateExceeded as error:
+            self.refused(error)
+            raise
 
     def take_more(self, calls: int) -> None:
         """What one call asks for beside the first. Raises RateExceeded."""

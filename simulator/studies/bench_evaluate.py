@@ -1,4 +1,4 @@
-"""`make bench`, second part: how fast evaluation is beside the rivals, as ratios measured in one run on one core.
+"""`make bench`, last part: how fast evaluation is beside the rivals, as ratios measured in one run on one core.
 
 Progressive evaluation against VW's command line and coba; point estimates and the bootstrap against Open Bandit
 Pipeline; and a log of ours with a million decisions, from the file to the estimates of five static policies, with the

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import combinations
 from random import Random
 from typing import NamedTuple
 
@@ -51,7 +52,7 @@ class Start(NamedTuple):
     logged: int = 0
 
     def __str__(self) -> str:
-        return f"{self.code}, after a log of {self.logged:,}" if self.logged else str(self.code)
+        return f"code {self.code} after a log of {self.logged:,}" if self.logged else f"code {self.code}"
 
 
 class _Taught:
@@ -70,7 +71,7 @@ class _Taught:
 
 
 def learn_log(pupil: Policy, world: World, decisions: int, *, seed: int) -> None:
-    """So many decisions of LOGGER, all of them final."""
+    """So many decisions of LOGGER, all of them final but the last."""
     player = find_policy(LOGGER, world)
     assert isinstance(player, LearningPolicy)
     taught = _Taught(player.make(seed), pupil)
@@ -142,10 +143,16 @@ def report(found: Sequence[tuple[Start, Sequence[Floats]]]) -> str:
     table = (
         f"`{WORLD}`, {len(leads)} seeds from {FIRST_SEED} on, {len(leads[0]):,} visits each. Running: of the last "
         f"{RUNNING} visits. In brackets the quartiles over the seeds. Logs are those of `{LOGGER}`, from nothing.\n\n"
-        "| learning code | ahead after, mean of all seeds | running | ahead after, median of the seeds | running "
+        "| who begins | ahead after, mean of all seeds | running | ahead after, median of the seeds | running "
         "| more than the best single action, reward per 1,000 visits |\n|---|--:|--:|--:|--:|--:|\n"
     ) + "".join([line(start, leads) for start, leads in found])
-    return table + "".join([f"\n{sooner(found[0], other)}\n" for other in found[1:]])
+    pairs = [(before, after) for before, after in combinations(found, 2) if is_compared(before[0], after[0])]
+    return table + "".join([f"\n{sooner(*pair)}\n" for pair in pairs])
+
+
+def is_compared(before: Start, after: Start) -> bool:
+    """Whether they differ in one thing: two codes from nothing, or a code from nothing and after a log."""
+    return not before.logged and (before.code == after.code or not after.logged)
 
 
 def sooner(before: tuple[Start, Sequence[Floats]], after: tuple[Start, Sequence[Floats]]) -> str:
@@ -155,7 +162,8 @@ def sooner(before: tuple[Start, Sequence[Floats]], after: tuple[Start, Sequence[
     )
     saved = old - new
     error = f" +- {saved.std(ddof=1) / np.sqrt(len(saved)):.0f} (standard error)" if len(saved) > 1 else ""
-    return f"Code {after[0]} is ahead {saved.mean():+.0f}{error} visits sooner than code {before[0]}, paired by seed."
+    who = str(after[0]).capitalize()
+    return f"{who} is ahead {saved.mean():+,.0f}{error} visits sooner than {before[0]}, paired by seed."
 
 
 def starts() -> list[Start]:
