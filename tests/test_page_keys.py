@@ -683,10 +683,12 @@ def test_a_large_request_counts_as_several_and_a_larger_one_is_refused(site: Sit
         assert (answer.status, b"65,536 bytes" in answer.read()) == (429, True)
     one["context"] = {"features": {}}
     address, counted = next(ADDRESSES), site.rate_exceeded("shop")
-    pieces = [
-        site.ask("Decide", {**one, "decisionId": "x" * 60_000}, site.key, X_Forwarded_For=address) for _ in range(26)
-    ]
+    large_one = {**one, "decisionId": "x" * 60_000}
+    pieces: list[Reply] = []
+    while len(pieces) < 500 and (not pieces or pieces[-1].status != 429):  # more come while a slow machine sends them
+        pieces.append(site.ask("Decide", large_one, site.key, X_Forwarded_For=address))
     assert {piece.status for piece in pieces[:20]} == {400}
+    assert pieces[-1].error == (429, "RATE_EXCEEDED")
     refused = [piece.error for piece in pieces if piece.status == 429]
     assert {*refused} == {(429, "RATE_EXCEEDED")}
     assert site.rate_exceeded("shop") == counted + len(refused)
