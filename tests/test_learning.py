@@ -718,9 +718,9 @@ OTHER = ExperimentId("other")
 
 def test_while_one_experiment_learns_anew_another_one_lives_on(service: Service) -> None:
     """A pause is the emergency brake, and models of other experiments must not grow old meanwhile."""
-    service.restart(replace(PACE, slice=0.005))  # 3,000 decisions need several, however fast the machine is
+    service.restart(replace(PACE, slice=0.0))  # a decision at a time, however fast or slow the machine is
     service.apply(sample_experiment(id=OTHER))
-    service.visit(3_000)
+    service.visit(300)
     service.seal()
     assert service.apply(sample_experiment(policy=spec("cover"))).waits
     service.versions.set_paused(OTHER, paused=True)
@@ -729,11 +729,9 @@ def test_while_one_experiment_learns_anew_another_one_lives_on(service: Service)
     service.follower.follow()
     service.log.append([decide(request, *service.current[OTHER])])
     service.clock.advance(11)
-    for _ in range(5):  # a slice may be over before it begins, on a machine that does something else
+    for _ in range(2):  # one decision, and then the end of its stride
         assert service.leader.step()
         service.follower.follow()
-        if service.current[OTHER].model.position > START:
-            break
     assert service.current[HOME].version.number == 1
     assert [(one.experiment, one.version) for one in service.leader.progress()] == [(HOME, 2)]
     assert service.leader.lag() > 0

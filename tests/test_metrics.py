@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -173,10 +174,18 @@ FROM_THE_LOG = (
 """How the samples begin that follow from the log alone."""
 
 
+class Fetches(Protocol):
+    """Whoever reads the HTTP port."""
+
+    def fetch(self, path: str) -> tuple[int, str]:
+        """Status and body."""
+        ...
+
+
 class Scrape:
     """One look at /metrics."""
 
-    def __init__(self, client: GrpcClient) -> None:
+    def __init__(self, client: Fetches) -> None:
         status, text = client.fetch("/metrics")
         assert status == 200
         families = list(text_string_to_metric_families(text))

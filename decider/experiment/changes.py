@@ -1,7 +1,7 @@
 """What differs between two definitions of an experiment, in words: one text for each field. Pure.
 
-Called for the server's log, `decider apply` and whoever shows the history of an experiment. It goes
-through the message's fields, so that a new field is told of without a line here.
+Called for the server's log, `decider apply` and whoever shows the history of an experiment. It goes through the
+message's fields, so that a new field is told of without a line here.
 """
 
 from __future__ import annotations
