@@ -19,7 +19,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from decider.channel import Credentials, open_channel
-from decider.server.connections import open_connections
+from decider.server.connections import not_taken_in, open_connections, stop_listening
 from decider.server.http.handshakes import MOST_HANDSHAKES
 from decider.server.limits import raise_descriptors, share_of_descriptors
 from decider.v1 import decider_service_pb2 as pb
@@ -211,6 +211,26 @@ def test_connections_that_keep_new_clients_out_are_seen(tmp_path: Path) -> None:
         until(lambda: "connections to --listen" not in client.fetch("/readyz")[1], what="there is room again")
     finally:
         client.close()
+
+
+def test_who_has_connected_is_taken_in_before_a_process_stops_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system resets whoever waits then: a call, for whoever sent it on a new connection."""
+    monkeypatch.setattr("decider.server.connections.ALL_TAKEN_IN", 60.0)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), 20) as caller:
+            stops = threading.Thread(target=stop_listening, args=([port],))
+            stops.start()
+            stops.join(0.1)
+            assert not_taken_in(listening) == 1
+            taken, _ = listening.accept()
+            with taken:
+                stops.join(20)
+                taken.sendall(b"welcome")
+                assert caller.recv(100) == b"welcome"
+        assert not stops.is_alive()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 20)
 
 
 def test_where_the_system_does_not_tell_nothing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -35,8 +35,6 @@ HANDLED = (
     'grpc_type="unary"}'
 )
 
-CONNECTIONS = 'decider_connections{listener="--listen"}'
-
 
 @pytest.fixture(scope="module")
 def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
@@ -97,7 +95,6 @@ def test_a_reload_refuses_no_call(crew: Crew) -> None:
     before = pids(crew)
     with load(crew, seed=1) as visitors:
         counted = until(lambda: crew.metric(HANDLED), what="calls are counted")
-        until(lambda: crew.metric(CONNECTIONS) >= len(visitors), what="the connections of both workers are counted")
         done = CliRunner().invoke(command.main, ["reload", "--db", str(crew.db)])
         assert done.exit_code == 0, done.output
         assert done.output.splitlines()[-1] == "all processes are new"

@@ -283,6 +283,20 @@ def test_a_worker_that_leaves_closes_each_connection_after_its_answer(opened: Op
             assert (answer.getheader("connection") == "close") == leaving
 
 
+def test_who_has_connected_before_a_worker_leaves_is_answered(opened: Opened) -> None:
+    """Though it has not had the time to take them in."""
+    assert answers(opened, post(), most=1) == [200]
+    (server,) = opened.port._server.servers
+    server.get_loop().call_soon_threadsafe(time.sleep, 0.3)
+    with ExitStack() as stack:
+        callers = [stack.enter_context(closing(opened.connect())) for _ in range(20)]
+        for one in callers:
+            one.sendall(post())
+        opened.port.leave()
+        assert is_refused(opened)
+        assert {one.recv(65_536)[:12] for one in callers} <= {b"HTTP/1.1 200", b"HTTP/1.1 429"}
+
+
 def test_large_requests_that_are_not_whole_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each costs what has come of it, for as long as its caller may take to send the rest."""
     monkeypatch.setattr("decider.server.web.port.MOST_LARGE_OF_ONE", 2)

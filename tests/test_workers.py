@@ -23,6 +23,8 @@ from tests.test_experiment_files import definition
 VISITORS = 8
 """Each with a connection: that all of them lead to one worker happens once in a hundred times."""
 
+CONNECTIONS = 'decider_connections{listener="--listen"}'
+
 LATER = """
 select count(*) from decisions d join experiments mine on mine.position = d.version where exists (
   select 1 from experiments newer where newer.experiment = mine.experiment and newer.number > mine.number
@@ -172,6 +174,8 @@ def test_every_worker_tells_of_a_version_that_waits(crew: Crew) -> None:
     clients[0].apply(experiment("home", window=0.05))
     for client in clients:
         assert until(partial(version_at, client), what="it is known") == 1
+    until(lambda: crew.metric(CONNECTIONS) >= VISITORS, what="the connections of both workers are counted")
+    for client in clients:
         client.close()
 
 

@@ -1,6 +1,6 @@
 """The connections that the listeners of gRPC have in this process: strangers who say nothing keep new clients out, and
 no call is refused that would be counted. And how a process stops to listen while it serves those who are there. Called
-by `worker.py`.
+by `worker.py` and `web/port.py`.
 
 gRPC says and does neither, so the system is asked (Linux; elsewhere nothing is known).
 """
@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
+import time
+from asyncio.trsock import TransportSocket
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +24,12 @@ the fourth, inode in the tenth."""
 FILES = "/proc/self/fd"
 
 ESTABLISHED, LISTENS = "01", "0A"
+
+WAITING_AT = 24
+"""Bytes before that number in what TCP_INFO says of a socket that listens (tcpi_unacked in linux/tcp.h)."""
+
+ALL_TAKEN_IN, PAUSE = 1.0, 0.001
+"""Seconds for which a process that stops to listen waits at most until all callers are taken in; between two looks."""
 
 NEARLY = 0.9
 """Of the connections that are possible: from here on it is said."""
@@ -48,13 +57,23 @@ def open_connections(ports: Collection[int]) -> Mapping[int, int]:
 
 def stop_listening(ports: Collection[int]) -> None:
     """No new connection comes to this process any more; those that are there stay, and so do other processes' sockets
-    of the same port. Callers that have connected, and were not taken in yet, are reset (a matter of microseconds),
-    unless the system is told to give them to others: sysctl net.ipv4.tcp_migrate_req=1. Nothing happens where the
-    system does not tell which sockets they are."""
+    of the same port. It waits for a moment in which every caller that has connected was taken in: the others are reset
+    (those of the next microseconds, and handshakes that are still on their way), unless the system is told to give them
+    to other processes: sysctl net.ipv4.tcp_migrate_req=1. Nothing happens where the system does not tell which sockets
+    they are."""
+    patient_until = time.monotonic() + ALL_TAKEN_IN
     with suppress(OSError):
         for fd in _own_sockets(ports, LISTENS):
             with socket.socket(fileno=os.dup(fd)) as one:  # the same socket, which stays gRPC's to close
+                while not_taken_in(one) and time.monotonic() < patient_until:
+                    time.sleep(PAUSE)
                 one.shutdown(socket.SHUT_RD)
+
+
+def not_taken_in(listening: socket.socket | TransportSocket) -> int:
+    """Callers that have connected to it and wait to be accepted. Linux. Raises OSError: it is closed."""
+    (waiting,) = struct.unpack_from("I", listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28), WAITING_AT)
+    return int(waiting)
 
 
 def _own_sockets(ports: Collection[int], state: str) -> Mapping[int, int]:

@@ -15,13 +15,13 @@ from decider.experiment.definition import Action, Experiment, RewardDefinition
 from decider.types import ActionId, ExperimentId
 from decider.v1 import decider_service_pb2 as pb
 from simulator.drive import calls
-from simulator.drive.shops import BATCH, Shop, main, until_answered
+from simulator.drive.shops import Shop, main, until_answered
 
 SOLD = {"full-price": 0.2, "deep-discount": 0.4}
 RETURNED = {"full-price": 0.05, "deep-discount": 0.75}
 KEPT = {action: sold * (1 - RETURNED[action]) for action, sold in SOLD.items()}
 
-WINDOW = 1.0
+WINDOW = 3.0
 """Seconds."""
 
 
@@ -64,7 +64,6 @@ SHOP = Shop(
     visit,
     truth=KEPT,
     apparent=SOLD,
-    seconds=WINDOW * BATCH / 1_000,  # so that the policy learns on the way
 )
 
 if __name__ == "__main__":

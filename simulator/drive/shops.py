@@ -25,8 +25,8 @@ from decider.log.protocol import LogReader
 from decider.types import Time
 from simulator.drive import calls
 from simulator.drive.send import PATIENCE, PAUSE
-from simulator.drive.server import serving, wait_until_sealed
-from simulator.drive.target import DriveFailed, apply, connection
+from simulator.drive.server import serving
+from simulator.drive.target import LOOK_AGAIN, DriveFailed, apply, connection, model_at
 from simulator.worlds.world import Floats
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ of it."""
 class Shop:
     """truth: purchases per visit that count, by action; apparent: what they look like where not everything is told.
 
-    name: begins the ids of its two experiments. seconds: between two batches of persons.
+    name: begins the ids of its two experiments.
     """
 
     name: str
@@ -51,7 +51,6 @@ class Shop:
     visit: Visit
     truth: Mapping[str, float]
     apparent: Mapping[str, float]
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +68,30 @@ class Measured:
 
 def play(shop: Shop, db: Path, *, persons: int, seed: int = 1) -> dict[bool, list[Measured]]:
     """Drive both on a server of their own: the one that tells everything (True) and the one that does not. persons: of
-    each. Raises DriveFailed."""
+    each; before the last third of them the policy learns what there is. Raises DriveFailed."""
     experiments = {told: shop.experiment(f"{shop.name}-{'told' if told else 'untold'}") for told in (True, False)}
-    with serving(db) as server:
-        for told, experiment in experiments.items():
-            _drive(shop, server.target, experiment, persons=persons, seed=seed, told=told)
-            wait_until_sealed(db, experiment.id, window=experiment.reward.window / 1e6)
-    with closing(open_reader(db)) as log:
+    randoms = {told: Random(seed) for told in experiments}
+    third = persons // 3
+    with serving(db) as server, connection(server.target) as stub, closing(open_reader(db)) as log:
+        for experiment in experiments.values():
+            apply(server.target, to_message(experiment))
+        for part in (range(persons - third), range(persons - third, persons)):
+            for told, experiment in experiments.items():
+                for first in range(part.start, part.stop, BATCH):
+                    batch = range(first, min(first + BATCH, part.stop))
+                    shop.visit(stub, experiment.id, batch, randoms[told], told)
+            for experiment in experiments.values():
+                _wait_until_learned(log, server.target, experiment)
         return {told: measure(shop, log, experiment) for told, experiment in experiments.items()}
 
 
-def _drive(shop: Shop, target: str, experiment: Experiment, *, persons: int, seed: int, told: bool) -> None:
-    apply(target, to_message(experiment))
-    random = Random(seed)
-    with connection(target) as stub:
-        for first in range(0, persons, BATCH):
-            shop.visit(stub, experiment.id, range(first, min(first + BATCH, persons)), random, told)
-            time.sleep(shop.seconds)
+def _wait_until_learned(log: LogReader, target: str, experiment: Experiment) -> None:
+    """Until the model that serves knows every decision with what came of it. Raises DriveFailed."""
+    patient_until = time.monotonic() + experiment.reward.window / 1e6 + PATIENCE
+    while log.next_deadline(after=log.time_at(model_at(target, experiment.id)), experiment=experiment.id):
+        if time.monotonic() > patient_until:
+            raise DriveFailed(f"{experiment.id}: the server has not learned all that came of its decisions")
+        time.sleep(LOOK_AGAIN)
 
 
 def until_answered(call: Callable[[], T]) -> T:

@@ -17,7 +17,7 @@ from decider.experiment.definition import Action, Attribution, Experiment, Rewar
 from decider.types import ActionId, ExperimentId
 from decider.v1 import decider_service_pb2 as pb
 from simulator.drive import calls
-from simulator.drive.shops import BATCH, Shop, main, until_answered
+from simulator.drive.shops import Shop, main, until_answered
 
 ON_THE_PAGE = {"deliver": 0.2, "collect": 0.05}
 """Purchases per visit."""
@@ -66,7 +66,6 @@ SHOP = Shop(
     visit,
     truth={action: page + IN_A_STORE[action] / 2 for action, page in ON_THE_PAGE.items()},
     apparent=ON_THE_PAGE,
-    seconds=WINDOW * BATCH / 8_000,
 )
 
 if __name__ == "__main__":

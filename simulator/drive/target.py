@@ -14,6 +14,7 @@ import grpc
 
 from decider.channel import credentials_of, open_channel
 from decider.errors import DeciderError
+from decider.types import Position
 from decider.v1 import experiment_pb2, experiment_service_pb2
 from decider.v1.decider_service_pb2_grpc import DeciderServiceStub
 from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
@@ -41,16 +42,25 @@ class DriveFailed(DeciderError):
 
 def running(target: str, id_: str) -> experiment_pb2.Experiment | None:
     """What runs there under this id. Raises DriveFailed."""
-    request = experiment_service_pb2.GetExperimentRequest(id=id_)
     with failures(target), open_channel(target, credentials_of()) as channel:
-        stub = ExperimentServiceStub(channel)  # type: ignore[no-untyped-call]
         try:
-            found: experiment_pb2.Experiment = stub.GetExperiment(request, timeout=TIMEOUT).experiment.experiment
+            return _serving(ExperimentServiceStub(channel), id_).experiment  # type: ignore[no-untyped-call]
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.NOT_FOUND:
                 return None
             raise
-        return found
+
+
+def model_at(target: str, id_: str) -> Position:
+    """The model that serves: the log position that it has learned up to. Raises DriveFailed."""
+    with failures(target), open_channel(target, credentials_of()) as channel:
+        return Position(_serving(ExperimentServiceStub(channel), id_).model)  # type: ignore[no-untyped-call]
+
+
+def _serving(stub: Any, id_: str) -> experiment_service_pb2.VersionedExperiment:
+    request = experiment_service_pb2.GetExperimentRequest(id=id_)
+    found: experiment_service_pb2.VersionedExperiment = stub.GetExperiment(request, timeout=TIMEOUT).experiment
+    return found
 
 
 def apply(
@@ -71,12 +81,9 @@ def apply(
 
 def _served(stub: Any, id_: str, version: int) -> experiment_service_pb2.VersionedExperiment:
     """Once that version serves, or a later one."""
-    while True:
-        request = experiment_service_pb2.GetExperimentRequest(id=id_)
-        served: experiment_service_pb2.VersionedExperiment = stub.GetExperiment(request, timeout=TIMEOUT).experiment
-        if served.version >= version:
-            return served
+    while (served := _serving(stub, id_)).version < version:
         time.sleep(LOOK_AGAIN)
+    return served
 
 
 @contextmanager
