@@ -107,7 +107,7 @@ def test_watched_server_ends_before_its_grace_is_over(tmp_path: Path) -> None:
         assert next(watch).status == SERVING
         server.process.send_signal(signal.SIGTERM)
         try:
-            until(lambda: server.process.poll() is not None, what="the server ends", patience=5)
+            until(lambda: server.process.poll() is not None, what="the server ends")
         finally:
             watch.cancel()
 
@@ -275,7 +275,7 @@ def test_file_that_changed_while_the_log_was_locked_is_picked_up_afterwards(
             file.write_text(FILE.replace("0.01", "0.02"))
             until(lambda: "keeps the log locked" in caplog.text, what="the file was refused: nothing else is written")
             other.execute("rollback")
-        until(lambda: client.get("from-file").version == 2, what="the changed file runs", patience=5)
+        until(lambda: client.get("from-file").version == 2, what="the changed file runs")
     finally:
         client.close()
 

@@ -451,8 +451,8 @@ def test_a_server_says_what_is_wrong_with_its_files(tmp_path: Path) -> None:
             _bad(tmp_path, mended=True)
             (folder / "shop.toml").write_text(definition(holdout=0.2))
             os.kill(server.process.pid, signal.SIGHUP)
-            until(lambda: client.fetch("/readyz")[1] == "ok\n", what="both are applied", patience=2.5)
-            until(lambda: client.get("shop").experiment.holdout == 0.2, what="it serves", patience=1)
+            until(lambda: client.fetch("/readyz")[1] == "ok\n", what="both are applied")
+            until(lambda: client.get("shop").experiment.holdout == 0.2, what="it serves")
             assert "decider_experiment_files_refused 0.0" in client.fetch("/metrics")[1]
         assert server.terminate() == 0
         assert "Traceback" not in server.output

@@ -40,7 +40,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
     yield opened
     opened.process.terminate()
     try:
-        until(lambda: opened.process.poll() is not None, what="the server ends", patience=10)
+        until(lambda: opened.process.poll() is not None, what="the server ends")
         assert opened.process.returncode == 0
         assert opened.output.endswith("draining\nstopped\n")
         assert "Traceback" not in opened.output
@@ -124,7 +124,7 @@ def test_slow_callers_cost_little_and_nobody_waits_for_them(server: ServerProces
         assert descriptors(server) <= before[1] + MOST_CONNECTIONS + ON_THEIR_WAY
         assert memory(server) - before[2] < 40_000_000
         server.process.terminate()
-        until(lambda: server.process.poll() is not None, what="the server ends", patience=10)
+        until(lambda: server.process.poll() is not None, what="the server ends")
 
 
 def test_a_caller_that_drips_is_dropped_though_it_never_pauses(server: ServerProcess) -> None:
@@ -332,7 +332,7 @@ def test_a_server_ends_while_callers_keep_coming(server: ServerProcess) -> None:
             with suppress(OSError):
                 opened.enter_context(socket.create_connection((host, int(port)), 1))
 
-        until(lambda: server.process.poll() is not None, what="the server ends", between=come, patience=10)
+        until(lambda: server.process.poll() is not None, what="the server ends", between=come)
 
 
 def test_any_number_may_ask_whether_a_server_is_ready() -> None:

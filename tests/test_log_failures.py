@@ -128,7 +128,7 @@ def test_server_is_ready_again_without_a_call(client: InProcessClient, caplog: p
         time.sleep(10 * LEARN_INTERVAL)
         told = [record.getMessage() for record in caplog.records if record.name == "decider.server.serve"]
         assert len(told) == len({*told}), "more than once within a minute"
-    until(lambda: client.fetch("/readyz")[0] == 200, what="the server is ready again", patience=5)
+    until(lambda: client.fetch("/readyz")[0] == 200, what="the server is ready again")
 
 
 def test_positions_have_no_gaps_after_a_failure(client: InProcessClient) -> None:

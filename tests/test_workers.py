@@ -184,7 +184,7 @@ def test_the_leader_hears_of_sighup(crew: Crew) -> None:
     with closing(own_client(crew.target)) as client:
         (crew.db.parent / "experiments" / "shop.toml").write_text(definition())
         os.kill(crew.process.pid, signal.SIGHUP)
-        until(lambda: version_at(client, "shop"), what="it serves", patience=2.5)
+        until(lambda: version_at(client, "shop"), what="it serves")
 
 
 def test_readyz_names_a_worker_that_hangs(crew: Crew) -> None:

@@ -7,7 +7,9 @@ gRPC says and does neither, so the system is asked (Linux; elsewhere nothing is 
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
 import socket
 import struct
 import time
@@ -23,7 +25,13 @@ the fourth, inode in the tenth."""
 
 FILES = "/proc/self/fd"
 
-ESTABLISHED, LISTENS = "01", "0A"
+ESTABLISHED, CONNECTS, LISTENS = "01", "03", "0A"
+
+SO_ATTACH_FILTER = 26
+"""socket(7); Python has no name for it."""
+
+NO_FIRST_PACKET = struct.pack("HBBI" * 4, 0x30, 0, 0, 13, 0x45, 0, 1, 0x02, 0x06, 0, 0, 0, 0x06, 0, 0, 0xFFFFFFFF)
+"""A program of the classic packet filter: load byte 13 of TCP's header; with SYN take nothing, else everything."""
 
 WAITING_AT = 24
 """Bytes before that number in what TCP_INFO says of a socket that listens (tcpi_unacked in linux/tcp.h)."""
@@ -57,23 +65,39 @@ def open_connections(ports: Collection[int]) -> Mapping[int, int]:
 
 def stop_listening(ports: Collection[int]) -> None:
     """No new connection comes to this process any more; those that are there stay, and so do other processes' sockets
-    of the same port. It waits for a moment in which every caller that has connected was taken in: the others are reset
-    (those of the next microseconds, and handshakes that are still on their way), unless the system is told to give them
-    to other processes: sysctl net.ipv4.tcp_migrate_req=1. Nothing happens where the system does not tell which sockets
-    they are."""
-    patient_until = time.monotonic() + ALL_TAKEN_IN
+    of the same port. Nothing happens where the system does not tell which sockets they are."""
     with suppress(OSError):
-        for fd in _own_sockets(ports, LISTENS):
+        for fd, port in _own_sockets(ports, LISTENS).items():
             with socket.socket(fileno=os.dup(fd)) as one:  # the same socket, which stays gRPC's to close
-                while not_taken_in(one) and time.monotonic() < patient_until:
-                    time.sleep(PAUSE)
+                take_all_in(one, port)
                 one.shutdown(socket.SHUT_RD)
 
 
-def not_taken_in(listening: socket.socket | TransportSocket) -> int:
-    """Callers that have connected to it and wait to be accepted. Linux. Raises OSError: it is closed."""
+def take_all_in(listening: socket.socket | TransportSocket, port: int) -> None:
+    """Wait until whoever connects to this socket has been accepted, at most ALL_TAKEN_IN: the system resets the others
+    when it closes. Nobody begins to connect meanwhile: the system leaves out first packets, which come again a second
+    later, to another process then. Raises OSError: it is closed."""
+    program = ctypes.create_string_buffer(NO_FIRST_PACKET)
+    filter_ = struct.pack("HP", len(NO_FIRST_PACKET) // 8, ctypes.addressof(program))
+    patient_until = time.monotonic() + ALL_TAKEN_IN
+    while _not_accepted(listening) and time.monotonic() < patient_until:
+        time.sleep(PAUSE)
+    with suppress(OSError):  # a system without such filters
+        listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_)
+    while (_not_accepted(listening) or _handshakes(port)) and time.monotonic() < patient_until:
+        time.sleep(PAUSE)
+
+
+def _not_accepted(listening: socket.socket | TransportSocket) -> int:
+    """Callers that have connected, and wait. Linux."""
     (waiting,) = struct.unpack_from("I", listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28), WAITING_AT)
     return int(waiting)
+
+
+def _handshakes(port: int) -> bool:
+    """Whether somebody is about to connect, to this process or to another one."""
+    connects = re.compile(rf":{port:04X} \S+ {CONNECTS} ")
+    return any(connects.search(table.read_text("ascii")) for table in TABLES if table.exists())
 
 
 def _own_sockets(ports: Collection[int], state: str) -> Mapping[int, int]:

@@ -5,18 +5,13 @@ Calls end up in the same threads, handlers and limits' words as those of gRPC (`
 
 from __future__ import annotations
 
-import asyncio
-import socket
 import threading
-import time
-from asyncio.base_events import Server
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import wait
 from typing import Any
 
 from decider.log.group_commit import CommitExecutor
 from decider.server.access import Access
-from decider.server.connections import ALL_TAKEN_IN, PAUSE, not_taken_in
+from decider.server.connections import take_all_in
 from decider.server.http.connection import Bounds
 from decider.server.http.listen import open_socket
 from decider.server.http.serving import believe, make_server
@@ -100,11 +95,14 @@ class WebPort:
         return self._limit.count
 
     def leave(self) -> None:
-        """Let no new connection come to this process; those that are there get their answers and are closed. Waits
-        until that is so, for some seconds at most."""
+        """Let no new connection come to this process; those that are there get their answers and are closed."""
         self._bounds.leaving = True
-        servers: Sequence[Server] = getattr(self._server, "servers", ())
-        wait([asyncio.run_coroutine_threadsafe(_close(one), one.get_loop()) for one in servers], 2 * ALL_TAKEN_IN)
+        for server in getattr(self._server, "servers", ()):
+            for one in server.sockets:
+                take_all_in(one, self.port)
+            loop = server.get_loop()
+            # Two turns: the loop has accepted the last one, and drops it unless it is a connection by then.
+            loop.call_soon_threadsafe(loop.call_soon, server.close)
 
     def refuse(self) -> None:
         """Take no new calls: those in flight get their answers, and then their connections are closed; streams end."""
@@ -127,15 +125,3 @@ class WebPort:
             self._socket.close()
         else:
             self._thread.join(LAST_ANSWERS)
-
-
-async def _close(server: Server) -> None:
-    """Once every caller that has connected was taken in: the others would be reset."""
-    patient_until = time.monotonic() + ALL_TAKEN_IN
-    while any(not_taken_in(one) for one in server.sockets) and time.monotonic() < patient_until:
-        await asyncio.sleep(PAUSE)
-    for one in server.sockets:
-        server.get_loop().remove_reader(one)
-        one.shutdown(socket.SHUT_RD)
-    await asyncio.sleep(PAUSE)  # else asyncio drops what it has accepted, and made no connection of yet
-    server.close()
