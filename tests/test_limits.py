@@ -565,7 +565,7 @@ def cap(most: int, seconds: float, **of: str) -> experiment_pb2.Cap:
 
 def test_a_unit_sees_an_action_so_often_and_no_more(client: RpcClient, mine: str) -> None:
     """And then again in the next period."""
-    client.apply(offers(mine, cap(2, 2, action="sale")))
+    client.apply(offers(mine, cap(2, 6, action="sale")))
     seen = Counter([client.decide(mine, "visitor").action.id for _ in range(30)])
     assert seen["sale"] == 2
     reply = client.decide(mine, "visitor", with_ranking=True)

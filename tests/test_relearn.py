@@ -671,7 +671,7 @@ def test_a_server_serves_what_was_learned_anew(tmp_path: Path) -> None:
     """Purchases in a store come a day late: without them b was the better action, with them it is a."""
     db = tmp_path / "log.db"
     with closing(SubprocessClient(db)) as client:
-        client.apply(experiment("shop", "a", "b", window=0.2))
+        client.apply(experiment("shop", "a", "b", window=2.0))
         taken: list[str] = []
         for number in range(80):
             made = client.decide("shop", f"unit-{number}", decision_id=f"d-{number}")

@@ -227,7 +227,7 @@ def test_a_page_is_activated_as_a_whole_or_slot_by_slot(client: RpcClient, mine:
 def test_slates_replay_and_their_rewards_are_learned(tmp_path: Path) -> None:
     """Replay, rewards and learning know nothing of slates: each slot is a decision."""
     with closing(InProcessClient(tmp_path / "log.db")) as client:
-        client.apply(experiment("home", window=0.2))
+        client.apply(experiment("home", window=3.0))
         for number in range(60):
             reply = slate(client, "home", pb.Slot(), pb.Slot(), unit_id=f"u{number}")
             for decision in reply.decisions:

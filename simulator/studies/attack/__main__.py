@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count, takewhile
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -43,6 +44,9 @@ from simulator.studies.soak.check import replay
 MARKERS = ("<!-- attack -->\n", "<!-- /attack -->\n")
 FEWEST_STRETCHES = 5
 """With the attack, beside each server."""
+
+MOST_STRETCHES = 5
+"""Times as many as planned, where some RPC was not tried yet: strangers leave the processor to others."""
 
 LEFTOVERS = 15.0
 """Seconds after the last attack within which the server lets go of what the strangers left."""
@@ -165,7 +169,7 @@ def _stretches(
     customers.start()
     try:
         _wait(stage, Sampled(), plan.off)  # until everything has been done once, and every customer has connected
-        for number in range(plan.stretches):
+        for number in takewhile(lambda done: _goes_on(plan, phase, done), count()):
             customers.take()
             calm = _wait(stage, sampled, plan.off)
             phase.calm.append(customers.take())
@@ -187,6 +191,11 @@ def _stretches(
     finally:
         customers.stop()
     return phase
+
+
+def _goes_on(plan: Plan, phase: Phase, done: int) -> bool:
+    """Whether there is a stretch after so many."""
+    return done < plan.stretches or (phase.untried_calls > 0 and done < MOST_STRETCHES * plan.stretches)
 
 
 def _wait(stage: Stage, sampled: Sampled, seconds: float) -> float:

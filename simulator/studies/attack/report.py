@@ -73,6 +73,11 @@ class Phase:
         """How many there were."""
         return sum(count for *_, count in self.found.get("outcomes", ()))
 
+    @property
+    def untried_calls(self) -> int:
+        """Kinds of calls."""
+        return int(self.found.get("untried", {}).get(CALLS, 0))
+
     def p99(self, stretches: Sequence[array[float]]) -> tuple[float, float]:
         """Pooled, and the median of the stretches; ms."""
         pooled = quantile(sorted(second for stretch in stretches for second in stretch), 0.99)
