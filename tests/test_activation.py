@@ -409,7 +409,7 @@ def test_metrics_show_what_was_left_out_and_the_rate_of_overrides(tmp_path: Path
     """By experiment, from a server."""
     client = InProcessClient(tmp_path / "log.db")
     try:
-        client.apply(experiment("home", window=0.3, activation="ACTIVATION_REQUIRED"))
+        client.apply(experiment("home", window=2.0, activation="ACTIVATION_REQUIRED"))
         for id_ in ("shown", "overridden", "never"):
             client.decide("home", decision_id=id_, eligible_actions=["a"])
         assert [client.activation("shown"), client.activation("overridden", "b")] == ["activated", "overridden"]

@@ -54,6 +54,7 @@ from tests.rpc_clients import (
     experiment,
     rows,
     status_of,
+    until,
 )
 from tests.two_writers import decision
 
@@ -409,6 +410,7 @@ def test_kills_lose_no_activation_whenever_it_comes(tmp_path: Path) -> None:
         for thread in threads:
             thread.start()
         time.sleep(0.4)
+        until(lambda least=8 * round_: sum(len(storm.said) for storm in storms) > least, what="some were said")
         server.kill()
         for thread in threads:
             thread.join()

@@ -578,7 +578,7 @@ def test_first_activation_counts(client: RpcClient, mine: str) -> None:
 
 def test_override_is_logged_and_not_learned(client: RpcClient, mine: str) -> None:
     """The reward of what an editor put in place says nothing about the drawn action."""
-    client.apply(experiment(mine, "a", "b", window=SHORT))
+    client.apply(experiment(mine, "a", "b", window=1.5))
     reply = client.decide(mine)
     other = "b" if reply.action.id == "a" else "a"
     assert client.activate(reply.decision_id, other)
