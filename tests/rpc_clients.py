@@ -84,6 +84,14 @@ def until(
     raise AssertionError(f"waited {patience} s in vain until {what}")
 
 
+def keep_changing(*files: Path) -> None:
+    """Between looks, so that they are never taken to be whole: then SIGHUP alone has them applied."""
+    for file in files:
+        with file.open("a") as opened:
+            opened.write("# more\n")
+    time.sleep(0.02)
+
+
 def rows(db: Path, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """What the log's file says, read by a connection of the test's own."""
     with closing(sqlite3.connect(f"{db.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as connection:

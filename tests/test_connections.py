@@ -4,9 +4,12 @@ nobody out for long.
 
 from __future__ import annotations
 
+import ctypes
+import math
 import resource
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +23,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from decider.channel import Credentials, open_channel
-from decider.server.connections import open_connections, stop_listening, take_all_in
+from decider.server.connections import SO_ATTACH_FILTER, open_connections, stop_listening, take_all_in
 from decider.server.http.handshakes import MOST_HANDSHAKES
 from decider.server.limits import raise_descriptors, share_of_descriptors
 from decider.v1 import decider_service_pb2 as pb
@@ -38,6 +41,8 @@ MOST = 60
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 """With which a connection of HTTP/2 begins, and its settings."""
+
+SO_DETACH_FILTER = 27
 
 ANYBODY = health_pb2.HealthCheckRequest()
 
@@ -214,13 +219,12 @@ def test_connections_that_keep_new_clients_out_are_seen(tmp_path: Path) -> None:
         client.close()
 
 
-def test_who_has_connected_is_taken_in_before_a_process_stops_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_connected_is_taken_in_before_a_process_stops_to_listen() -> None:
     """The system resets whoever waits then: a call, for whoever sent it on a new connection."""
-    monkeypatch.setattr("decider.server.connections.ALL_TAKEN_IN", 60.0)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port), 20) as caller:
-            stops = threading.Thread(target=stop_listening, args=([port],))
+            stops = threading.Thread(target=stop_listening, args=([port],), kwargs={"patient_until": math.inf})
             stops.start()
             stops.join(0.1)
             taken, _ = listening.accept()
@@ -233,21 +237,59 @@ def test_who_has_connected_is_taken_in_before_a_process_stops_to_listen(monkeypa
             socket.create_connection(("127.0.0.1", port), 20)
 
 
+def hold_back(caller: socket.socket) -> None:
+    """Let nothing in that comes for it: its handshake does not end."""
+    program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    filter_ = struct.pack("HP", 1, ctypes.addressof(program))
+    caller.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_slow_handshake_ends_before_a_process_stops_to_listen(host: str) -> None:
+    """As of callers far away."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listening, socket.socket(family) as caller:
+        port = listening.getsockname()[1]
+        hold_back(caller)
+        caller.setblocking(False)
+        caller.connect_ex((host, port))
+        take_all_in(listening, port, patient_until=time.monotonic() + 0.2)
+        stops = threading.Thread(target=take_all_in, args=(listening, port), kwargs={"patient_until": math.inf})
+        stops.start()
+        stops.join(0.1)
+        assert stops.is_alive()
+        caller.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        listening.settimeout(20)
+        with listening.accept()[0] as taken:
+            stops.join(20)
+            taken.sendall(b"welcome")
+            caller.settimeout(20)
+            assert caller.recv(100) == b"welcome"
+        assert not stops.is_alive()
+
+
 def test_whoever_connects_while_a_process_stops_to_listen_comes_to_another_one() -> None:
-    """Also one whose handshake takes its time; here they are in it while the first socket is closed."""
+    """A second later."""
     with (
         socket.create_server(("127.0.0.1", 0), reuse_port=True) as other,
         socket.create_server(address := other.getsockname(), reuse_port=True) as one,
         ThreadPoolExecutor(16) as pool,
     ):
         other.settimeout(20)
-        take_all_in(one, address[1])
+        take_all_in(one, address[1], patient_until=math.inf)
         callers = [pool.submit(socket.create_connection, address, 20) for _ in range(16)]
         time.sleep(0.2)
         one.close()
         for caller in callers:
             other.accept()[0].close()
             caller.result().close()
+
+
+def test_without_a_file_to_spare_a_process_stops_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would take nobody in, and keep everybody."""
+    monkeypatch.setattr("decider.server.connections.TABLES", (Path("/proc/self/mem"),))  # there, and not to be read
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        take_all_in(listening, listening.getsockname()[1], patient_until=math.inf)
 
 
 def test_where_the_system_does_not_tell_nothing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

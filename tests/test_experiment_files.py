@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from decider.server.command import main as decider
 from decider.server.files import ExperimentFiles
 from decider.types import ExperimentId
 from simulator.verify import verify
-from tests.rpc_clients import ServerProcess, refused, until
+from tests.rpc_clients import ServerProcess, keep_changing, refused, until
 
 NESTED = 'id = "deep"\nactions = ' + "[" * 5_000 + "]" * 5_000 + "\n"
 OLD = 100.0
@@ -451,7 +452,12 @@ def test_a_server_says_what_is_wrong_with_its_files(tmp_path: Path) -> None:
             _bad(tmp_path, mended=True)
             (folder / "shop.toml").write_text(definition(holdout=0.2))
             os.kill(server.process.pid, signal.SIGHUP)
-            until(lambda: client.fetch("/readyz")[1] == "ok\n", what="both are applied")
+            files = folder / "shop.toml", tmp_path / "bad.toml"
+            until(
+                lambda: client.fetch("/readyz")[1] == "ok\n",
+                what="both are applied",
+                between=partial(keep_changing, *files),
+            )
             until(lambda: client.get("shop").experiment.holdout == 0.2, what="it serves")
             assert "decider_experiment_files_refused 0.0" in client.fetch("/metrics")[1]
         assert server.terminate() == 0

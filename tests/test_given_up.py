@@ -7,8 +7,9 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -398,6 +399,11 @@ class Storm:
         self._left.pop(0)
 
 
+def said_more_than(least: int, storms: Sequence[Storm]) -> bool:
+    """All of them together."""
+    return sum(len(storm.said) for storm in storms) > least
+
+
 def test_kills_lose_no_activation_whenever_it_comes(tmp_path: Path) -> None:
     """Between a remembered activation and its decision there is always a moment in which a process can die."""
     db, storms = tmp_path / "log.db", [Storm(seed) for seed in range(4)]
@@ -410,7 +416,7 @@ def test_kills_lose_no_activation_whenever_it_comes(tmp_path: Path) -> None:
         for thread in threads:
             thread.start()
         time.sleep(0.4)
-        until(lambda least=8 * round_: sum(len(storm.said) for storm in storms) > least, what="some were said")
+        until(partial(said_more_than, 8 * round_, storms), what="some were said")
         server.kill()
         for thread in threads:
             thread.join()

@@ -275,7 +275,7 @@ def test_a_worker_that_leaves_closes_each_connection_after_its_answer(opened: Op
     with closing(http.client.HTTPConnection(host, port, timeout=PATIENCE)) as asking:
         for leaving in (False, True):
             if leaving:
-                opened.port.leave()
+                opened.port.leave(patient_until=time.monotonic() + PATIENCE)
                 until(lambda: is_refused(opened), what="nobody is let in")
             asking.request("POST", PATH, BODY, {"content-type": "application/json"})
             answer = asking.getresponse()
@@ -292,8 +292,8 @@ def test_who_has_connected_before_a_worker_leaves_is_answered(opened: Opened) ->
         callers = [stack.enter_context(closing(opened.connect())) for _ in range(20)]
         for one in callers:
             one.sendall(post())
-        opened.port.leave()
-        assert is_refused(opened)
+        opened.port.leave(patient_until=time.monotonic() + PATIENCE)
+        until(lambda: is_refused(opened), what="nobody is let in")
         assert {one.recv(65_536)[:12] for one in callers} <= {b"HTTP/1.1 200", b"HTTP/1.1 429"}
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from decider.v1 import experiment_service_pb2 as experiment_pb
 from simulator.studies.ledger import ACTIONS, ID, OWN_CONNECTION, Visitor, visiting
-from tests.rpc_clients import COMMAND, GrpcClient, ServerProcess, experiment, fetch, refused, rows, until
+from tests.rpc_clients import COMMAND, GrpcClient, ServerProcess, experiment, fetch, keep_changing, refused, rows, until
 from tests.test_crash import WINDOW, check_acknowledged, check_replay, finish
 from tests.test_experiment_files import definition
 
@@ -182,9 +182,10 @@ def test_every_worker_tells_of_a_version_that_waits(crew: Crew) -> None:
 def test_the_leader_hears_of_sighup(crew: Crew) -> None:
     """An operator knows one process; a file that was written just now is applied at once."""
     with closing(own_client(crew.target)) as client:
-        (crew.db.parent / "experiments" / "shop.toml").write_text(definition())
+        file = crew.db.parent / "experiments" / "shop.toml"
+        file.write_text(definition())
         os.kill(crew.process.pid, signal.SIGHUP)
-        until(lambda: version_at(client, "shop"), what="it serves")
+        until(lambda: version_at(client, "shop"), what="it serves", between=partial(keep_changing, file))
 
 
 def test_readyz_names_a_worker_that_hangs(crew: Crew) -> None:

@@ -36,8 +36,8 @@ NO_FIRST_PACKET = struct.pack("HBBI" * 4, 0x30, 0, 0, 13, 0x45, 0, 1, 0x02, 0x06
 WAITING_AT = 24
 """Bytes before that number in what TCP_INFO says of a socket that listens (tcpi_unacked in linux/tcp.h)."""
 
-ALL_TAKEN_IN, PAUSE = 1.0, 0.001
-"""Seconds for which a process that stops to listen waits at most until all callers are taken in; between two looks."""
+PAUSE = 0.001
+"""Seconds between two looks whether all callers were taken in."""
 
 NEARLY = 0.9
 """Of the connections that are possible: from here on it is said."""
@@ -63,29 +63,28 @@ def open_connections(ports: Collection[int]) -> Mapping[int, int]:
     return counts
 
 
-def stop_listening(ports: Collection[int]) -> None:
+def stop_listening(ports: Collection[int], *, patient_until: float) -> None:
     """No new connection comes to this process any more; those that are there stay, and so do other processes' sockets
-    of the same port. Nothing happens where the system does not tell which sockets they are."""
+    of the same port. Nothing happens where the system does not tell which sockets they are. See take_all_in."""
     with suppress(OSError):
         for fd, port in _own_sockets(ports, LISTENS).items():
             with socket.socket(fileno=os.dup(fd)) as one:  # the same socket, which stays gRPC's to close
-                take_all_in(one, port)
+                take_all_in(one, port, patient_until=patient_until)
                 one.shutdown(socket.SHUT_RD)
 
 
-def take_all_in(listening: socket.socket | TransportSocket, port: int) -> None:
-    """Wait until whoever connects to this socket has been accepted, at most ALL_TAKEN_IN: the system resets the others
-    when it closes. Nobody begins to connect meanwhile: the system leaves out first packets, which come again a second
-    later, to another process then. Raises OSError: it is closed."""
+def take_all_in(listening: socket.socket | TransportSocket, port: int, *, patient_until: float) -> None:
+    """Wait until whoever connects to this socket has been accepted, or the monotonic clock reads `patient_until`: the
+    system resets the others when it closes. Nobody begins to connect meanwhile: the system leaves out first packets,
+    which come again a second later, to another process then. Without files to spare, or on a system without filters or
+    tables, nobody is waited for."""
     program = ctypes.create_string_buffer(NO_FIRST_PACKET)
     filter_ = struct.pack("HP", len(NO_FIRST_PACKET) // 8, ctypes.addressof(program))
-    patient_until = time.monotonic() + ALL_TAKEN_IN
-    while _not_accepted(listening) and time.monotonic() < patient_until:
-        time.sleep(PAUSE)
-    with suppress(OSError):  # a system without such filters
+    with suppress(OSError):
         listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_)
-    while (_not_accepted(listening) or _handshakes(port)) and time.monotonic() < patient_until:
-        time.sleep(PAUSE)
+        # In this order: whose handshake ends between the two looks is seen by the second.
+        while (_handshakes(port) or _not_accepted(listening)) and time.monotonic() < patient_until:
+            time.sleep(PAUSE)
 
 
 def _not_accepted(listening: socket.socket | TransportSocket) -> int:

@@ -39,6 +39,9 @@ FEW_FILES = (
     "(ulimit -n, LimitNOFILE)"
 )
 
+ALL_TAKEN_IN = 1.0
+"""Seconds for which a process that stops to listen waits at most until whoever connects was taken in."""
+
 
 class Worker:
     """`open`, `start`, `drain`. process: open. progress: of the models of versions that wait. sharing: of its ports,
@@ -183,9 +186,10 @@ class Worker:
 
     def stop_listening(self) -> None:
         """No new connection comes to this process; those that are there stay."""
-        stop_listening([port.port for port in self._ports.values()])
+        patient_until = time.monotonic() + ALL_TAKEN_IN
+        stop_listening([port.port for port in self._ports.values()], patient_until=patient_until)
         if self._web is not None:
-            self._web.leave()
+            self._web.leave(patient_until=patient_until)
 
     def has_connections(self) -> bool:
         """As far as the system tells."""

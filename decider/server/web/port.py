@@ -6,6 +6,7 @@ Calls end up in the same threads, handlers and limits' words as those of gRPC (`
 from __future__ import annotations
 
 import threading
+from asyncio.base_events import Server
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -94,15 +95,19 @@ class WebPort:
         """Now."""
         return self._limit.count
 
-    def leave(self) -> None:
-        """Let no new connection come to this process; those that are there get their answers and are closed."""
-        self._bounds.leaving = True
+    def leave(self, *, patient_until: float) -> None:
+        """Let no new connection come to this process, see take_all_in; those that are there get their answers and are
+        closed."""
         for server in getattr(self._server, "servers", ()):
             for one in server.sockets:
-                take_all_in(one, self.port)
+                take_all_in(one, self.port, patient_until=patient_until)
             loop = server.get_loop()
             # Two turns: the loop has accepted the last one, and drops it unless it is a connection by then.
-            loop.call_soon_threadsafe(loop.call_soon, server.close)
+            loop.call_soon_threadsafe(loop.call_soon, self._leave, server)
+
+    def _leave(self, server: Server) -> None:
+        server.close()
+        self._bounds.leaving = True  # not before: whoever is sent away comes back at once
 
     def refuse(self) -> None:
         """Take no new calls: those in flight get their answers, and then their connections are closed; streams end."""

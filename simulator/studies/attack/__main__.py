@@ -182,7 +182,8 @@ def _stretches(
             _wait(stage, sampled, plan.settle)
             phase.note(sampled.rss, sampled.descriptors, sampled.threads)
             phase.take(strangers.findings())
-            console.print(f"{phase.kind}: {number + 1} of {plan.stretches}: {phase.progress()}")
+            more = ", and more until each RPC was tried" if number >= plan.stretches else ""
+            console.print(f"{phase.kind}: {number + 1} of {plan.stretches}{more}: {phase.progress()}")
         phase.take(strangers.end())
         end = time.monotonic() + LEFTOVERS
         while grown(phase) and time.monotonic() < end:
@@ -225,7 +226,7 @@ def plan_of(minutes: float) -> Plan:
 
 @click.command(epilog='\b\nExample:\n  make attack ARGS="--minutes 5 --seed 1"')
 @click.option("--minutes", type=click.FloatRange(min=0.1), default=60.0, show_default=True,
-              help="Of attack, in all; a third of that comes on top without any.")  # fmt: skip
+              help="Of attack; more if an RPC was not tried by then. A third comes on top without.")  # fmt: skip
 @click.option("--seed", type=int, default=1, show_default=True, help="Of what the strangers do.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
               help="Of the attacks; 2: twice as many.")  # fmt: skip
@@ -249,7 +250,8 @@ def main(minutes: float, seed: int, rate: float, folder: Path, publish: bool) ->
     for text in found:
         console.print(f"WRONG: {text}", style="bold red")
     if publish:
-        write_results(page(phases, minutes=minutes, seed=seed, rate=rate, found=found), MARKERS)
+        lasted = sum(len(phase.attacked) for phase in phases) * plan.on / 60
+        write_results(page(phases, minutes=round(lasted, 1), seed=seed, rate=rate, found=found), MARKERS)
     sys.exit(1 if found else 0)
 
 

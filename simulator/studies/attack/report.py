@@ -76,7 +76,7 @@ class Phase:
     @property
     def untried_calls(self) -> int:
         """Kinds of calls."""
-        return int(self.found.get("untried", {}).get(CALLS, 0))
+        return int(self.found.get("untried", {CALLS: 1}).get(CALLS, 0))
 
     def p99(self, stretches: Sequence[array[float]]) -> tuple[float, float]:
         """Pooled, and the median of the stretches; ms."""
