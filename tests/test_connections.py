@@ -4,7 +4,6 @@ nobody out for long.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import resource
 import socket
@@ -23,7 +22,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from decider.channel import Credentials, open_channel
-from decider.server.connections import SO_ATTACH_FILTER, open_connections, stop_listening, take_all_in
+from decider.server.connections import attach_filter, open_connections, stop_listening, take_all_in
 from decider.server.http.handshakes import MOST_HANDSHAKES
 from decider.server.limits import raise_descriptors, share_of_descriptors
 from decider.v1 import decider_service_pb2 as pb
@@ -43,6 +42,9 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 """With which a connection of HTTP/2 begins, and its settings."""
 
 SO_DETACH_FILTER = 27
+
+NOTHING = struct.pack("HBBI", 0x06, 0, 0, 0)
+"""A packet filter that takes nothing: the handshake of whoever has it does not end."""
 
 ANYBODY = health_pb2.HealthCheckRequest()
 
@@ -237,20 +239,13 @@ def test_who_has_connected_is_taken_in_before_a_process_stops_to_listen() -> Non
             socket.create_connection(("127.0.0.1", port), 20)
 
 
-def hold_back(caller: socket.socket) -> None:
-    """Let nothing in that comes for it: its handshake does not end."""
-    program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
-    filter_ = struct.pack("HP", 1, ctypes.addressof(program))
-    caller.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_)
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_slow_handshake_ends_before_a_process_stops_to_listen(host: str) -> None:
     """As of callers far away."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as listening, socket.socket(family) as caller:
         port = listening.getsockname()[1]
-        hold_back(caller)
+        attach_filter(caller, NOTHING)
         caller.setblocking(False)
         caller.connect_ex((host, port))
         take_all_in(listening, port, patient_until=time.monotonic() + 0.2)

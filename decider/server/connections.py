@@ -14,7 +14,7 @@ import socket
 import struct
 import time
 from asyncio.trsock import TransportSocket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -78,13 +78,18 @@ def take_all_in(listening: socket.socket | TransportSocket, port: int, *, patien
     system resets the others when it closes. Nobody begins to connect meanwhile: the system leaves out first packets,
     which come again a second later, to another process then. Without files to spare, or on a system without filters or
     tables, nobody is waited for."""
-    program = ctypes.create_string_buffer(NO_FIRST_PACKET)
-    filter_ = struct.pack("HP", len(NO_FIRST_PACKET) // 8, ctypes.addressof(program))
     with suppress(OSError):
-        listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_)
+        attach_filter(listening, NO_FIRST_PACKET)
         # In this order: whose handshake ends between the two looks is seen by the second.
         while (_handshakes(port) or _not_accepted(listening)) and time.monotonic() < patient_until:
             time.sleep(PAUSE)
+
+
+def attach_filter(one: socket.socket | TransportSocket, program: bytes) -> None:
+    """What comes for this socket is taken as the program of the classic packet filter says. Raises OSError."""
+    kept = ctypes.create_string_buffer(program)
+    fprog = struct.pack("HP", len(program) // 8, ctypes.addressof(kept))
+    one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
 
 
 def _not_accepted(listening: socket.socket | TransportSocket) -> int:
@@ -96,13 +101,13 @@ def _not_accepted(listening: socket.socket | TransportSocket) -> int:
 def _handshakes(port: int) -> bool:
     """Whether somebody is about to connect, to this process or to another one."""
     connects = re.compile(rf":{port:04X} \S+ {CONNECTS} ")
-    return any(connects.search(table.read_text("ascii")) for table in TABLES if table.exists())
+    return any(map(connects.search, _tables()))
 
 
 def _own_sockets(ports: Collection[int], state: str) -> Mapping[int, int]:
     """The ports of sockets in that state, by the numbers of their files. Raises OSError where the system does not
     tell."""
-    tables = [table.read_text("ascii") for table in TABLES if table.exists()]
+    tables = _tables()
     known = {
         f"socket:[{one.inode}]": one.port
         for table in tables
@@ -118,6 +123,11 @@ def _own_sockets(ports: Collection[int], state: str) -> Mapping[int, int]:
     if not tables:
         raise FileNotFoundError(TABLES[0])
     return found
+
+
+def _tables() -> Sequence[str]:
+    """Those that there are. Raises OSError."""
+    return [table.read_text("ascii") for table in TABLES if table.exists()]
 
 
 def _sockets(table: str) -> Iterator[_Socket]:

@@ -77,9 +77,8 @@ def play(shop: Shop, db: Path, *, persons: int, seed: int = 1) -> dict[bool, lis
             apply(server.target, to_message(experiment))
         for part in (range(persons - third), range(persons - third, persons)):
             for told, experiment in experiments.items():
-                for first in range(part.start, part.stop, BATCH):
-                    batch = range(first, min(first + BATCH, part.stop))
-                    shop.visit(stub, experiment.id, batch, randoms[told], told)
+                for at in range(0, len(part), BATCH):
+                    shop.visit(stub, experiment.id, part[at : at + BATCH], randoms[told], told)
             for experiment in experiments.values():
                 _wait_until_learned(log, server.target, experiment)
         return {told: measure(shop, log, experiment) for told, experiment in experiments.items()}

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import count, takewhile
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -169,21 +168,22 @@ def _stretches(
     customers.start()
     try:
         _wait(stage, Sampled(), plan.off)  # until everything has been done once, and every customer has connected
-        for number in takewhile(lambda done: _goes_on(plan, phase, done), count()):
+        while _goes_on(plan, phase):
             customers.take()
             calm = _wait(stage, sampled, plan.off)
             phase.calm.append(customers.take())
             strangers.tell("on")
             attacked = _wait(stage, sampled, plan.on)
             phase.attacked.append(customers.take())
+            done = len(phase.attacked)
             busy = busy[0] + calm, busy[1] + attacked
-            phase.cpu = busy[0] / (number + 1) / plan.off, busy[1] / (number + 1) / plan.on
+            phase.cpu = busy[0] / done / plan.off, busy[1] / done / plan.on
             strangers.tell("off")
             _wait(stage, sampled, plan.settle)
             phase.note(sampled.rss, sampled.descriptors, sampled.threads)
             phase.take(strangers.findings())
-            more = ", and more until each RPC was tried" if number >= plan.stretches else ""
-            console.print(f"{phase.kind}: {number + 1} of {plan.stretches}{more}: {phase.progress()}")
+            more = ", and more until each RPC was tried" if done > plan.stretches else ""
+            console.print(f"{phase.kind}: {done} of {plan.stretches}{more}: {phase.progress()}")
         phase.take(strangers.end())
         end = time.monotonic() + LEFTOVERS
         while grown(phase) and time.monotonic() < end:
@@ -194,8 +194,9 @@ def _stretches(
     return phase
 
 
-def _goes_on(plan: Plan, phase: Phase, done: int) -> bool:
-    """Whether there is a stretch after so many."""
+def _goes_on(plan: Plan, phase: Phase) -> bool:
+    """Whether there is another stretch."""
+    done = len(phase.attacked)
     return done < plan.stretches or (phase.untried_calls > 0 and done < MOST_STRETCHES * plan.stretches)
 
 

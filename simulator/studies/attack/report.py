@@ -75,7 +75,7 @@ class Phase:
 
     @property
     def untried_calls(self) -> int:
-        """Kinds of calls."""
+        """Kinds of calls; 1 until somebody has counted them."""
         return int(self.found.get("untried", {CALLS: 1}).get(CALLS, 0))
 
     def p99(self, stretches: Sequence[array[float]]) -> tuple[float, float]:
